@@ -1,0 +1,7 @@
+//! Floor 1: what knows no protocol.
+
+pub mod clause;
+pub mod clock;
+pub mod prng;
+pub mod slab;
+pub mod transport;

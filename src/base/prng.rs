@@ -1,0 +1,46 @@
+//! Chance from a seed: ChaCha12, so that what comes out of it is unguessable when the seed is (RFC 4975 §14.1),
+//! and the same every time when the simulator names the seed.
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// A core's source of random numbers.
+pub struct Prng(ChaCha12Rng);
+
+impl Prng {
+    /// The same numbers for the same seed: tests and the simulator.
+    pub fn seeded(seed: u64) -> Self {
+        Self(ChaCha12Rng::seed_from_u64(seed))
+    }
+
+    /// Numbers nobody can guess, from 32 octets of the kernel's entropy.
+    pub fn from_entropy(seed: [u8; 32]) -> Self {
+        Self(ChaCha12Rng::from_seed(seed))
+    }
+
+    /// Sixty-four random bits.
+    pub fn u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A number below `bound`; `bound` must not be 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.u64()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// Appends `count` random characters of `[0-9A-Za-z_-]`, six bits each.
+    pub fn push_token(&mut self, count: usize, text: &mut String) {
+        const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
+        let mut left = 0;
+        let mut bits = 0u64;
+        for _ in 0..count {
+            if left == 0 {
+                bits = self.u64();
+                left = 10;
+            }
+            text.push(char::from(ALPHABET[(bits & 63) as usize]));
+            bits >>= 6;
+            left -= 1;
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Every capacity and time limit that is not configuration, each as a sum or with the reason for its size.
+
+use std::time::Duration;
+
+/// Octets of a SIP message head: start line and headers. Above it: 400 or 413, or the stream closes.
+pub const SIP_HEAD_OCTETS_MAX: usize = 32 * 1024;
+/// Header fields in one SIP message.
+pub const SIP_FIELDS_MAX: usize = 256;
+/// Octets of an MSRP head (start line to blank line): sixteen URIs of 256 octets and as much again for other headers.
+pub const MSRP_HEAD_OCTETS_MAX: usize = 8 * 1024;
+/// Header fields in one MSRP head.
+pub const MSRP_FIELDS_MAX: usize = 32;
+/// Octets in the body of an MSRP request that is not SEND (RFC 4975 §7.1).
+pub const MSRP_OTHER_BODY_OCTETS_MAX: usize = 10 * 1024;
+/// Commands in one lane between two cores. A full lane refuses the INVITE that wanted to send one (503).
+pub const LANE_ENTRIES: usize = 4096;
+/// Target legs of one session: clients of one user, the ISF, and the sinks of store and history.
+pub const TARGET_LEGS_MAX: usize = 16;
+/// A connection accepted on the MSRP port that names no session is closed after this time (RFC 4975 §5.4 leaves it open).
+pub const MSRP_UNBOUND_MAX: Duration = Duration::from_secs(30);
+/// How long a Message-ID is remembered after its last chunk, for reports that come late.
+pub const MSRP_REPORT_WAIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,3 @@
+//! MIME bodies: multipart, CPIM, IMDN.
+
+pub mod multipart;

@@ -1,0 +1,60 @@
+//! Effects of a signalling shard, and the buffer their octets lie in. The engine carries them out in order, after the
+//! call that wrote them has returned.
+
+use super::exchange::{Command, Query, Ticket};
+use crate::base::transport::{Flow, Target};
+use std::ops::Range;
+
+/// Names a message sent, so that its failure finds the transaction. 0: nobody wants to hear of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct SendTag(pub u64);
+
+/// Where a SIP message goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// Back on the flow something came in on. Where the flow is gone and `fallback` stands, there (RFC 3261 §18.2.2).
+    Flow { flow: Flow, fallback: Option<Target> },
+    /// To an address: UDP, or a connection that is open or will be opened.
+    Target(Target),
+}
+
+/// What a signalling shard wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// A SIP message; `octets` lie in [`Outbox::octets`].
+    Send { to: Destination, octets: Range<usize>, tag: SendTag },
+    /// To the media core.
+    Media { core: u8, command: Command },
+    /// To the services.
+    Fetch { ticket: Ticket, query: Query },
+    /// A line for the call record file: one finished session.
+    Record(Box<super::record::Cdr>),
+}
+
+/// Effects in the order in which they were decided.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub effects: Vec<Effect>,
+    /// What the spans of `Effect::Send` point into.
+    pub octets: Vec<u8>,
+}
+
+impl Outbox {
+    /// Writes a message with `write` and queues it.
+    pub fn send(&mut self, to: Destination, tag: SendTag, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.octets.len();
+        write(&mut self.octets);
+        self.effects.push(Effect::Send { to, octets: start..self.octets.len(), tag });
+    }
+
+    /// The octets of a queued message.
+    pub fn octets(&self, range: &Range<usize>) -> &[u8] {
+        &self.octets[range.clone()]
+    }
+
+    /// Empties the box; its buffers stay for the next turn.
+    pub fn clear(&mut self) {
+        self.effects.clear();
+        self.octets.clear();
+    }
+}

@@ -1,0 +1,136 @@
+//! RFC 3261 §7.3.1, §7.3.3: header names, without regard to case, with their compact forms.
+
+macro_rules! names {
+    ($($variant:ident = $text:literal $(, $compact:literal)?;)*) => {
+        /// A header name we have a use for. `Other` is any other; its text stands in the message.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        #[repr(u8)]
+        pub enum Name { Other, $($variant,)* }
+
+        const TABLE: &[(Name, &str)] = &[$((Name::$variant, $text),)*];
+
+        impl Name {
+            /// The name as it is written; empty for `Other`.
+            pub const fn as_str(self) -> &'static str {
+                match self { Name::Other => "", $(Name::$variant => $text,)* }
+            }
+
+            fn of_compact(letter: u8) -> Name {
+                $($(if letter == $compact { return Name::$variant; })?)*
+                Name::Other
+            }
+        }
+    };
+}
+
+names! {
+    Via = "Via", b'v';
+    Route = "Route";
+    RecordRoute = "Record-Route";
+    MaxForwards = "Max-Forwards";
+    From = "From", b'f';
+    To = "To", b't';
+    CallId = "Call-ID", b'i';
+    CSeq = "CSeq";
+    Contact = "Contact", b'm';
+    Expires = "Expires";
+    MinExpires = "Min-Expires";
+    ContentType = "Content-Type", b'c';
+    ContentLength = "Content-Length", b'l';
+    ContentDisposition = "Content-Disposition";
+    ContentEncoding = "Content-Encoding", b'e';
+    ContentLanguage = "Content-Language";
+    ContentId = "Content-ID";
+    MimeVersion = "MIME-Version";
+    Accept = "Accept";
+    AcceptContact = "Accept-Contact", b'a';
+    RejectContact = "Reject-Contact", b'j';
+    RequestDisposition = "Request-Disposition", b'd';
+    AcceptEncoding = "Accept-Encoding";
+    AcceptLanguage = "Accept-Language";
+    Allow = "Allow";
+    AllowEvents = "Allow-Events", b'u';
+    Supported = "Supported", b'k';
+    Require = "Require";
+    ProxyRequire = "Proxy-Require";
+    Unsupported = "Unsupported";
+    SessionExpires = "Session-Expires", b'x';
+    MinSe = "Min-SE";
+    RSeq = "RSeq";
+    RAck = "RAck";
+    Event = "Event", b'o';
+    SubscriptionState = "Subscription-State";
+    ReferTo = "Refer-To", b'r';
+    ReferredBy = "Referred-By", b'b';
+    Replaces = "Replaces";
+    Reason = "Reason";
+    RetryAfter = "Retry-After";
+    Warning = "Warning";
+    UserAgent = "User-Agent";
+    Server = "Server";
+    Date = "Date";
+    Subject = "Subject", b's';
+    Priority = "Priority";
+    Organization = "Organization";
+    Timestamp = "Timestamp";
+    Privacy = "Privacy";
+    PAssertedIdentity = "P-Asserted-Identity";
+    PPreferredIdentity = "P-Preferred-Identity";
+    PAssertedService = "P-Asserted-Service";
+    PPreferredService = "P-Preferred-Service";
+    PServedUser = "P-Served-User";
+    PChargingVector = "P-Charging-Vector";
+    PChargingFunctionAddresses = "P-Charging-Function-Addresses";
+    PAccessNetworkInfo = "P-Access-Network-Info";
+    PVisitedNetworkId = "P-Visited-Network-ID";
+    PAssociatedUri = "P-Associated-URI";
+    HistoryInfo = "History-Info";
+    Path = "Path";
+    ServiceRoute = "Service-Route";
+    Authorization = "Authorization";
+    ProxyAuthorization = "Proxy-Authorization";
+    WwwAuthenticate = "WWW-Authenticate";
+    ProxyAuthenticate = "Proxy-Authenticate";
+    AuthenticationInfo = "Authentication-Info";
+    InReplyTo = "In-Reply-To";
+    ReplyTo = "Reply-To";
+    ConversationId = "Conversation-ID";
+    ContributionId = "Contribution-ID";
+    InReplyToContributionId = "InReplyTo-Contribution-ID";
+    SessionReplaces = "Session-Replaces";
+    MessageExpires = "Message-Expires";
+    MessageUid = "Message-UID";
+}
+
+impl Name {
+    /// Reads a field name as it stands before the colon, long or compact.
+    pub fn of(text: &[u8]) -> Name {
+        if let [letter] = text {
+            return Name::of_compact(letter.to_ascii_lowercase());
+        }
+        // The table is ordered for people; a name is told apart by length and first letter long before the whole comparison.
+        let Some(first) = text.first().map(u8::to_ascii_lowercase) else { return Name::Other };
+        TABLE
+            .iter()
+            .find(|(_, name)| {
+                name.len() == text.len()
+                    && name.as_bytes()[0].to_ascii_lowercase() == first
+                    && name.as_bytes().eq_ignore_ascii_case(text)
+            })
+            .map_or(Name::Other, |(name, _)| *name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_without_regard_to_case_and_in_compact_form() {
+        assert_eq!(Name::of(b"cAlL-iD"), Name::CallId);
+        assert_eq!(Name::of(b"i"), Name::CallId);
+        assert_eq!(Name::of(b"K"), Name::Supported);
+        assert_eq!(Name::of(b"X-Unknown"), Name::Other);
+        assert_eq!(Name::of(b""), Name::Other);
+    }
+}

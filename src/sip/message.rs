@@ -1,0 +1,384 @@
+//! RFC 3261 §7: a message, parsed once into spans over its own octets; headers are typed when somebody asks.
+//!
+//! Cost: one allocation for the octets, one for the table of fields; a header that nobody asks for is never read.
+
+use super::header::cseq::CSeq;
+use super::header::name::Name;
+use super::header::name_addr::NameAddr;
+use super::header::via::Via;
+use super::method::Method;
+use crate::limits::{SIP_FIELDS_MAX, SIP_HEAD_OCTETS_MAX};
+use std::ops::{Deref, Range};
+
+/// Octets that are not SIP: where, and in which production.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed {
+    /// Octet offset in what was read.
+    pub at: usize,
+    /// The production that failed, "header > via > sent-by".
+    pub context: &'static str,
+}
+
+impl Malformed {
+    pub(crate) const fn new(at: usize, context: &'static str) -> Self {
+        Self { at, context }
+    }
+}
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at octet {}", self.context, self.at)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// One header field line (a folded one is one field); ranges are octet offsets into the message.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub name: Name,
+    name_at: u32,
+    name_end: u32,
+    value_at: u32,
+    value_end: u32,
+}
+
+/// What a request and a response share: fields and body over one buffer of UTF-8 text (the body may be anything).
+#[derive(Clone, Debug)]
+pub struct Message {
+    octets: Box<[u8]>,
+    fields: Vec<Field>,
+    body_at: u32,
+}
+
+/// A SIP request (RFC 3261 §7.1).
+#[derive(Clone, Debug)]
+pub struct Request {
+    message: Message,
+    method: Method,
+    method_end: u32,
+    uri: Range<u32>,
+}
+
+/// A SIP response (RFC 3261 §7.2).
+#[derive(Clone, Debug)]
+pub struct Response {
+    message: Message,
+    status: u16,
+    reason: Range<u32>,
+}
+
+/// What a flow delivers.
+#[derive(Clone, Debug)]
+pub enum Incoming {
+    Request(Request),
+    Response(Response),
+}
+
+impl Incoming {
+    /// Reads one whole framed message: start line, fields, blank line, and all that follows as body (cut to
+    /// Content-Length where that is shorter, RFC 3261 §18.3).
+    ///
+    /// # Errors
+    /// [`Malformed`] when the octets are not a SIP message; a Content-Length above what is there is one.
+    pub fn parse(octets: &[u8]) -> Result<Incoming, Malformed> {
+        parse(octets)
+    }
+
+    /// Fields and body of either.
+    pub fn message(&self) -> &Message {
+        match self {
+            Incoming::Request(request) => &request.message,
+            Incoming::Response(response) => &response.message,
+        }
+    }
+}
+
+impl Deref for Request {
+    type Target = Message;
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
+impl Deref for Response {
+    type Target = Message;
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
+impl Request {
+    /// Reads a request. # Errors: as [`Incoming::parse`], and when it is a response.
+    pub fn parse(octets: &[u8]) -> Result<Request, Malformed> {
+        match parse(octets)? {
+            Incoming::Request(request) => Ok(request),
+            Incoming::Response(_) => Err(Malformed::new(0, "request-line")),
+        }
+    }
+
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The method as it was written; what [`Method::Other`] stands for.
+    pub fn method_str(&self) -> &str {
+        self.message.text(0, self.method_end)
+    }
+
+    /// The Request-URI, octet for octet.
+    pub fn uri(&self) -> &str {
+        self.message.text(self.uri.start, self.uri.end)
+    }
+}
+
+impl Response {
+    /// Reads a response. # Errors: as [`Incoming::parse`], and when it is a request.
+    pub fn parse(octets: &[u8]) -> Result<Response, Malformed> {
+        match parse(octets)? {
+            Incoming::Response(response) => Ok(response),
+            Incoming::Request(_) => Err(Malformed::new(0, "status-line")),
+        }
+    }
+
+    /// The status code, 100 to 699.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub fn reason(&self) -> &str {
+        self.message.text(self.reason.start, self.reason.end)
+    }
+}
+
+impl Message {
+    /// The whole message as it came.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    pub fn body(&self) -> &[u8] {
+        &self.octets[self.body_at as usize..]
+    }
+
+    fn text(&self, at: u32, end: u32) -> &str {
+        // The head was checked to be UTF-8 when it was parsed, and spans end at ASCII delimiters.
+        std::str::from_utf8(&self.octets[at as usize..end as usize]).unwrap_or("")
+    }
+
+    /// All fields in order: name, name as written, value without surrounding white space.
+    pub fn fields(&self) -> impl DoubleEndedIterator<Item = (Name, &str, &str)> + '_ {
+        self.fields
+            .iter()
+            .map(|field| (field.name, self.text(field.name_at, field.name_end), self.text(field.value_at, field.value_end)))
+    }
+
+    /// Values of every field of that name, in order, one for each line.
+    pub fn lines(&self, name: Name) -> impl DoubleEndedIterator<Item = &str> + '_ {
+        self.fields.iter().filter(move |field| field.name == name).map(|field| self.text(field.value_at, field.value_end))
+    }
+
+    /// The value of the first field of that name.
+    pub fn header(&self, name: Name) -> Option<&str> {
+        self.lines(name).next()
+    }
+
+    /// Whether a field of that name is there.
+    pub fn has(&self, name: Name) -> bool {
+        self.fields.iter().any(|field| field.name == name)
+    }
+
+    /// The value of the first field of a name we have no [`Name`] for, without regard to case.
+    pub fn other(&self, name: &str) -> Option<&str> {
+        self.fields().find(|(known, text, _)| *known == Name::Other && text.eq_ignore_ascii_case(name)).map(|(_, _, value)| value)
+    }
+
+    /// Values of a comma-separated header over all its lines (commas inside quotes and angle brackets do not count).
+    pub fn values(&self, name: Name) -> impl Iterator<Item = &str> + '_ {
+        self.lines(name).flat_map(super::header::list)
+    }
+
+    /// Whether a comma-separated list of tokens (Supported, Require, Allow …) names the token, without regard to case.
+    pub fn lists(&self, name: Name, token: &str) -> bool {
+        self.values(name).any(|value| value.eq_ignore_ascii_case(token))
+    }
+
+    /// # Errors: [`Malformed`] where the header is missing or cannot be read.
+    pub fn top_via(&self) -> Result<Via<'_>, Malformed> {
+        let value = self.values(Name::Via).next().ok_or(Malformed::new(0, "header > via"))?;
+        Via::parse(value)
+    }
+
+    /// # Errors: [`Malformed`] where the header is missing or cannot be read.
+    pub fn from(&self) -> Result<NameAddr<'_>, Malformed> {
+        NameAddr::parse(self.header(Name::From).ok_or(Malformed::new(0, "header > from"))?)
+    }
+
+    /// # Errors: [`Malformed`] where the header is missing or cannot be read.
+    pub fn to(&self) -> Result<NameAddr<'_>, Malformed> {
+        NameAddr::parse(self.header(Name::To).ok_or(Malformed::new(0, "header > to"))?)
+    }
+
+    /// # Errors: [`Malformed`] where the header is missing or empty.
+    pub fn call_id(&self) -> Result<&str, Malformed> {
+        self.header(Name::CallId).filter(|value| !value.is_empty()).ok_or(Malformed::new(0, "header > call-id"))
+    }
+
+    /// # Errors: [`Malformed`] where the header is missing or cannot be read.
+    pub fn cseq(&self) -> Result<CSeq<'_>, Malformed> {
+        CSeq::parse(self.header(Name::CSeq).ok_or(Malformed::new(0, "header > cseq"))?)
+    }
+}
+
+fn parse(octets: &[u8]) -> Result<Incoming, Malformed> {
+    let head_end = head_end(octets)?;
+    if let Err(error) = std::str::from_utf8(&octets[..head_end]) {
+        return Err(Malformed::new(error.valid_up_to(), "message > utf-8"));
+    }
+    let line_end = memchr::memchr(b'\n', octets).ok_or(Malformed::new(0, "start-line"))?;
+    let fields = fields(octets, line_end + 1, head_end)?;
+    let start = &octets[..line_end];
+    let start = start.strip_suffix(b"\r").unwrap_or(start);
+
+    let mut message = Message { octets: Box::default(), fields, body_at: head_end as u32 };
+    let body_end = body_end(octets, head_end, &message.fields)?;
+    message.octets = octets[..body_end].into();
+    start_line(start, message)
+}
+
+/// Where the body begins: after the first blank line.
+fn head_end(octets: &[u8]) -> Result<usize, Malformed> {
+    let limit = octets.len().min(SIP_HEAD_OCTETS_MAX);
+    for at in memchr::memchr_iter(b'\n', &octets[..limit]) {
+        match octets[at + 1..].first() {
+            Some(b'\n') => return Ok(at + 2),
+            Some(b'\r') if octets.get(at + 2) == Some(&b'\n') => return Ok(at + 3),
+            _ => {}
+        }
+    }
+    Err(Malformed::new(limit, "message > blank line"))
+}
+
+fn body_end(octets: &[u8], body_at: usize, fields: &[Field]) -> Result<usize, Malformed> {
+    let mut lengths = fields.iter().filter(|field| field.name == Name::ContentLength);
+    let Some(field) = lengths.next() else { return Ok(octets.len()) };
+    let at = field.value_at as usize;
+    let read = |field: &Field| decimal(&octets[field.value_at as usize..field.value_end as usize]);
+    let length = read(field).ok_or(Malformed::new(at, "header > content-length"))?;
+    if lengths.any(|other| read(other) != Some(length)) {
+        return Err(Malformed::new(at, "header > content-length > twice"));
+    }
+    if length > (octets.len() - body_at) as u64 {
+        return Err(Malformed::new(at, "header > content-length > beyond the message"));
+    }
+    Ok(body_at + length as usize)
+}
+
+/// Reads digits only; no sign, no space, no overflow.
+pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(text.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+fn fields(octets: &[u8], from: usize, head_end: usize) -> Result<Vec<Field>, Malformed> {
+    let mut fields = Vec::with_capacity(24);
+    let mut at = from;
+    loop {
+        let mut end = at + memchr::memchr(b'\n', &octets[at..head_end]).ok_or(Malformed::new(at, "header"))?;
+        let line = &octets[at..end];
+        if line.is_empty() || line == b"\r" {
+            return Ok(fields);
+        }
+        // RFC 3261 §7.3.1: a line that begins with white space continues the field.
+        while matches!(octets.get(end + 1), Some(b' ' | b'\t')) {
+            end = end + 1 + memchr::memchr(b'\n', &octets[end + 1..head_end]).ok_or(Malformed::new(end, "header > folding"))?;
+        }
+        if fields.len() == SIP_FIELDS_MAX {
+            return Err(Malformed::new(at, "message > too many header fields"));
+        }
+        fields.push(field(octets, at, end)?);
+        at = end + 1;
+    }
+}
+
+fn field(octets: &[u8], at: usize, end: usize) -> Result<Field, Malformed> {
+    let colon = at + memchr::memchr(b':', &octets[at..end]).ok_or(Malformed::new(at, "header > colon"))?;
+    let name = octets[at..colon].trim_ascii_end();
+    if name.is_empty() || !name.iter().all(|octet| is_token(*octet)) {
+        return Err(Malformed::new(at, "header > field-name"));
+    }
+    let value = &octets[colon + 1..end];
+    let value_at = colon + 1 + (value.len() - value.trim_ascii_start().len());
+    let value_end = value_at + octets[value_at..end].trim_ascii_end().len();
+    Ok(Field {
+        name: Name::of(name),
+        name_at: at as u32,
+        name_end: (at + name.len()) as u32,
+        value_at: value_at as u32,
+        value_end: value_end as u32,
+    })
+}
+
+/// RFC 3261 §25.1: token.
+pub(crate) fn is_token(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&octet)
+}
+
+fn start_line(line: &[u8], message: Message) -> Result<Incoming, Malformed> {
+    if line.len() > 8 && line[..8].eq_ignore_ascii_case(b"SIP/2.0 ") {
+        let code = line.get(8..11).and_then(decimal).ok_or(Malformed::new(8, "status-line > status-code"))?;
+        if !(100..700).contains(&code) {
+            return Err(Malformed::new(8, "status-line > status-code"));
+        }
+        if !matches!(line.get(11), None | Some(b' ')) {
+            return Err(Malformed::new(11, "status-line > status-code"));
+        }
+        let reason = line.len().min(12) as u32..line.len() as u32;
+        return Ok(Incoming::Response(Response { message, status: code as u16, reason }));
+    }
+    let method_end = memchr::memchr(b' ', line).ok_or(Malformed::new(0, "request-line"))?;
+    let uri_end =
+        memchr::memrchr(b' ', line).filter(|end| *end > method_end).ok_or(Malformed::new(method_end, "request-line > uri"))?;
+    if method_end == 0 || !line[..method_end].iter().all(|octet| is_token(*octet)) {
+        return Err(Malformed::new(0, "request-line > method"));
+    }
+    let uri = &line[method_end + 1..uri_end];
+    if uri.is_empty() || uri.iter().any(u8::is_ascii_whitespace) || uri[0] == b'<' {
+        return Err(Malformed::new(method_end + 1, "request-line > uri"));
+    }
+    if !line[uri_end + 1..].eq_ignore_ascii_case(b"SIP/2.0") {
+        return Err(Malformed::new(uri_end + 1, "request-line > version"));
+    }
+    let method = std::str::from_utf8(&line[..method_end]).map_or(Method::Other, Method::of);
+    let uri = method_end as u32 + 1..uri_end as u32;
+    Ok(Incoming::Request(Request { message, method, method_end: method_end as u32, uri }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INVITE: &[u8] = b"INVITE sip:bob@example.net SIP/2.0\r\nVia: SIP/2.0/UDP pc33.example.com;branch=z9hG4bK776\r\n\
+        v: SIP/2.0/TCP a;branch=z9hG4bK1, SIP/2.0/TLS b;branch=z9hG4bK2\r\nMax-Forwards: 70\r\nTo: Bob <sip:bob@example.net>\r\n\
+        From: \"A, B\" <sip:alice@example.com>;tag=1928\r\nCall-ID: a84b\r\nCSeq: 314159 INVITE\r\nSubject: one\r\n  two\r\n\
+        Content-Length: 4\r\n\r\nv=0\n";
+
+    #[test]
+    fn a_request_reads_into_its_parts() {
+        let request = Request::parse(INVITE).unwrap();
+        assert_eq!((request.method(), request.uri()), (Method::Invite, "sip:bob@example.net"));
+        assert_eq!(request.values(Name::Via).count(), 3);
+        assert_eq!(request.from().unwrap().tag(), Some("1928"));
+        assert_eq!(request.header(Name::Subject), Some("one\r\n  two"));
+        assert_eq!(request.cseq().unwrap().number, 314159);
+        assert_eq!(request.body(), b"v=0\n");
+    }
+
+    #[test]
+    fn a_content_length_beyond_the_message_is_malformed() {
+        let text = String::from_utf8(INVITE.to_vec()).unwrap().replace("Content-Length: 4", "Content-Length: 40");
+        assert_eq!(Request::parse(text.as_bytes()).unwrap_err().context, "header > content-length > beyond the message");
+    }
+}

@@ -1,0 +1,102 @@
+//! RFC 3261 §19.1, RFC 3966, RFC 3986: URIs. SIP, SIPS and TEL are taken apart; any other scheme is kept whole.
+
+use super::header::params::Params;
+use super::header::via::host_port;
+use super::message::Malformed;
+
+/// A URI, split over the text it was read from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Uri<'a> {
+    /// The whole URI as written.
+    pub text: &'a str,
+    /// As written; compare without regard to case.
+    pub scheme: &'a str,
+    /// Userinfo without password, percent-encoding kept; for TEL the number; empty where there is none.
+    pub user: &'a str,
+    /// Host; IPv6 keeps its brackets; empty for TEL and other schemes.
+    pub host: &'a str,
+    pub port: Option<u16>,
+    /// URI parameters.
+    pub params: Params<'a>,
+    /// The text after `?`, where there is one.
+    pub headers: Option<&'a str>,
+}
+
+impl<'a> Uri<'a> {
+    /// Reads a URI of any scheme.
+    ///
+    /// # Errors
+    /// [`Malformed`] where there is no scheme, or a SIP(S) URI has no host or a port that is none.
+    pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        const SCHEME: Malformed = Malformed::new(0, "uri > scheme");
+        let (scheme, rest) = text.split_once(':').ok_or(SCHEME)?;
+        let begins = scheme.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
+        if !begins || !scheme.bytes().all(|o| o.is_ascii_alphanumeric() || b"+-.".contains(&o)) {
+            return Err(SCHEME);
+        }
+        if text.bytes().any(|o| o <= b' ' || o == 0x7f || o == b'<' || o == b'>' || o == b'"') {
+            return Err(Malformed::new(scheme.len() + 1, "uri > character"));
+        }
+        let mut uri = Uri { text, scheme, user: "", host: "", port: None, params: Params(""), headers: None };
+        if uri.is_sip() {
+            return uri.sip(rest);
+        }
+        if uri.is_tel() {
+            let end = rest.find(';').unwrap_or(rest.len());
+            uri.user = &rest[..end];
+            uri.params = Params(&rest[end..]);
+            if uri.user.is_empty() {
+                return Err(Malformed::new(4, "uri > tel > number"));
+            }
+        }
+        Ok(uri)
+    }
+
+    fn sip(mut self, rest: &'a str) -> Result<Self, Malformed> {
+        let (rest, headers) = match rest.rfind('?') {
+            // A question mark may stand in the user part (RFC 3261 §25.1 user-unreserved); headers come after the host.
+            Some(at) if !rest[at..].contains('@') => (&rest[..at], Some(&rest[at + 1..])),
+            _ => (rest, None),
+        };
+        self.headers = headers;
+        let (user, rest) = match rest.rfind('@') {
+            Some(at) => (&rest[..at], &rest[at + 1..]),
+            None => ("", rest),
+        };
+        self.user = user.split_once(':').map_or(user, |(user, _password)| user);
+        let end = rest.find(';').unwrap_or(rest.len());
+        let (host, port) = host_port(&rest[..end]).ok_or(Malformed::new(0, "uri > sip > hostport"))?;
+        (self.host, self.port, self.params) = (host, port, Params(&rest[end..]));
+        Ok(self)
+    }
+
+    /// Whether the scheme is `sip` or `sips`.
+    pub fn is_sip(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case("sip") || self.is_sips()
+    }
+
+    pub fn is_sips(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case("sips")
+    }
+
+    pub fn is_tel(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case("tel")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_of_all_schemes_read() {
+        let uri = Uri::parse("sip:bob;x@[::1]:5070;lr;transport=tcp?Subject=hi").unwrap();
+        assert_eq!((uri.user, uri.host, uri.port), ("bob;x", "[::1]", Some(5070)));
+        assert_eq!(uri.params.value("transport"), Some("tcp"));
+        assert_eq!(uri.headers, Some("Subject=hi"));
+        assert_eq!(Uri::parse("tel:+1-201;phone-context=x").unwrap().user, "+1-201");
+        assert_eq!(Uri::parse("mailto:bob@ex.org").unwrap().scheme, "mailto");
+        assert!(Uri::parse("sip:").is_err());
+        assert!(Uri::parse("nothing").is_err());
+    }
+}

@@ -1,0 +1,4 @@
+//! What is kept and in which shape; keeping it is `io::services`'.
+
+pub mod deferred;
+pub mod history;

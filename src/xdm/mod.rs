@@ -1,0 +1,4 @@
+//! XDM documents: OMA access rules (RFC 4745 common policy) and URI lists (RFC 4826).
+
+pub mod access_rules;
+pub mod uri_list;
