@@ -1,6 +1,12 @@
 //! The configuration as the program uses it: every key of the operator's contract with its default.
 //!
-//! Sizes are octets, durations `Duration`. Reading a file into this, with a position in every error, is below.
+//! Sizes are octets, durations `Duration`. Reading a file into this, with a position in every mistake, is `read`'s;
+//! writing it out again, with all defaults filled in, is `render`'s.
+
+pub mod read;
+pub mod render;
+mod section;
+pub mod value;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

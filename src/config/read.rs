@@ -1,0 +1,410 @@
+//! From a TOML file to a [`Config`]: the whole file is read, and every mistake is told with its line and column.
+
+use super::section::{Findings, Section, number};
+use super::*;
+use crate::base::transport::Transport;
+use std::ops::Range;
+use std::path::Path;
+
+/// Something wrong in the configuration file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mistake {
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    pub what: String,
+    pub accepted: String,
+}
+
+impl std::fmt::Display for Mistake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}: {}; accepted: {}", self.file, self.line, self.column, self.what, self.accepted)
+    }
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// Every mistake in it, in the order of the file; one mistake at 1:1 when it cannot be read.
+pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let what = format!("cannot be read: {error}");
+        vec![Mistake { file: file.clone(), line: 1, column: 1, what, accepted: "a readable UTF-8 text file".into() }]
+    })?;
+    parse(&file, &text)
+}
+
+/// Reads configuration text; `file` is its name in mistakes.
+///
+/// # Errors
+/// Every mistake in it, in the order of the file.
+pub fn parse(file: &str, text: &str) -> Result<Config, Vec<Mistake>> {
+    let (document, syntax) = toml::de::DeTable::parse_recoverable(text);
+    let findings = Findings::default();
+    for error in &syntax {
+        findings.borrow_mut().push((error.span().unwrap_or(0..0), error.message().replace('\n', ", "), "TOML 1.0".into()));
+    }
+    let config = whole(&Section::new("", Some(document.get_ref()), &findings), text.len());
+    let mut findings = findings.into_inner();
+    if findings.is_empty() {
+        return Ok(config);
+    }
+    findings.sort_by_key(|(at, ..)| at.start);
+    Err(findings.into_iter().map(|(at, what, accepted)| mistake(file, text, at, what, accepted)).collect())
+}
+
+fn mistake(file: &str, text: &str, at: Range<usize>, what: String, accepted: String) -> Mistake {
+    let before = &text[..at.start.min(text.len())];
+    let line_at = before.rfind('\n').map_or(0, |at| at + 1);
+    Mistake {
+        file: file.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before[line_at..].chars().count() + 1,
+        what,
+        accepted,
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn whole(root: &Section<'_, '_>, end: usize) -> Config {
+    let mut config = Config::default();
+    sip(root.section("sip"), &mut config.sip, end);
+    msrp(root.section("msrp"), &mut config.msrp, config.sip.tls.is_some(), end);
+    node(root.section("node"), &mut config);
+    cores(root.section("cores"), &mut config.cores);
+    policy(root.section("policy"), &mut config.policy);
+    registrations(root.section("registrations"), &mut config.registrations);
+    xdm(root.section("xdm"), &mut config.xdm);
+    store(root.section("store"), &mut config.store);
+    limits(root.section("limits"), &mut config.limits);
+    admin(root.section("admin"), &mut config.admin);
+    root.leftovers();
+    config
+}
+
+fn node(section: Section<'_, '_>, config: &mut Config) {
+    // Without a name of its own the node goes by the address it listens on.
+    if let Some(first) = config.sip.listen.first() {
+        config.node.host = match first.address.ip() {
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            std::net::IpAddr::V4(ip) => ip.to_string(),
+        };
+    }
+    let host = |text: &str| !text.is_empty() && text.bytes().all(|o| o.is_ascii_alphanumeric() || b"-._:[]".contains(&o));
+    if let Some(text) = section.checked("host", "a host name or an IP address, without port", host) {
+        config.node.host = text;
+    }
+    let release = |text: &str| {
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|o| o.is_ascii_digit());
+        text.strip_prefix("OMA")
+            .and_then(|version| version.split_once('.'))
+            .is_some_and(|(major, minor)| digits(major) && digits(minor))
+    };
+    if let Some(text) = section.checked("release", "a CPM release as in \"OMA2.2\"", release) {
+        config.node.release = text;
+    }
+    section.duration("drain_timeout", &mut config.node.drain_timeout, Duration::ZERO, DAY);
+    section.finish();
+}
+
+fn cores(section: Section<'_, '_>, cores: &mut Cores) {
+    for (key, field) in [("signaling", &mut cores.signaling), ("media", &mut cores.media)] {
+        let accepted = "CPU numbers from 0 to 1023, each once";
+        let Some(list) = section.list(key, accepted, |value| number(value).filter(|cpu| *cpu < 1024)) else { continue };
+        let mut cpus: Vec<usize> = Vec::new();
+        for (cpu, at) in &list {
+            match cpus.contains(&(*cpu as usize)) {
+                true => section.wrong(at.clone(), format!("{key} names CPU {cpu} twice"), accepted),
+                false => cpus.push(*cpu as usize),
+            }
+        }
+        if cpus.is_empty() || cpus.len() > 128 {
+            let at = section.get(key).map_or(0..0, |value| value.span());
+            section.wrong(at, format!("{key} names {} CPUs", cpus.len()), "1 to 128 CPUs");
+        }
+        *field = cpus;
+    }
+    section.boolean("sqpoll", &mut cores.sqpoll);
+    section.finish();
+}
+
+fn sip(section: Section<'_, '_>, sip: &mut Sip, end: usize) {
+    if let Some(list) = section.list("listen", value::SIP_LISTEN, |value| value.as_str().and_then(value::listen)) {
+        tls_needs_certificate(&section, &list, section.section("tls").exists(), "[sip.tls]");
+        sip.listen = list.into_iter().map(|(listen, _)| listen).collect();
+    }
+    if sip.listen.is_empty() {
+        let at = section.get("listen").map_or(end..end, |value| value.span());
+        section.wrong(at, "[sip] listens nowhere", format!("listen = [ADDRESS, …] with {}", value::SIP_LISTEN));
+    }
+    for (key, field) in [("core", &mut sip.core), ("isf", &mut sip.isf)] {
+        *field = section.checked(key, SIP_URI, sip_uri).or(field.take());
+    }
+    if let Some(list) = section.list("trusted", value::NETWORK, |value| value.as_str().and_then(value::network)) {
+        sip.trusted = list.into_iter().map(|(network, _)| network).collect();
+    }
+    section.strings("home_domains", &mut sip.home_domains);
+    section.duration("t1", &mut sip.t1, Duration::from_millis(10), 10 * SECOND);
+    if let Some(size) = section.size("max_message", 1300, 16 << 20) {
+        sip.max_message = size as usize;
+    }
+    sip.tls = tls(section.section("tls"));
+    section.finish();
+}
+
+fn tls_needs_certificate(section: &Section<'_, '_>, list: &[(Listen, Range<usize>)], have: bool, table: &str) {
+    for (listen, at) in list {
+        if listen.transport == Transport::Tls && !have {
+            section.wrong(at.clone(), format!("a tls:// address without {table}"), format!("{table} with certificate and key"));
+        }
+    }
+}
+
+fn tls(section: Section<'_, '_>) -> Option<Tls> {
+    let exists = section.exists();
+    let path = |key| section.checked(key, "the path of a PEM file", |text| !text.is_empty()).map(PathBuf::from);
+    let (certificate, key, ca) = (path("certificate"), path("key"), path("ca"));
+    let mut verify_client = false;
+    section.boolean("verify_client", &mut verify_client);
+    section.finish();
+    exists.then(|| Tls {
+        certificate: certificate.unwrap_or_else(|| "cert.pem".into()),
+        key: key.unwrap_or_else(|| "key.pem".into()),
+        ca,
+        verify_client,
+    })
+}
+
+fn msrp(section: Section<'_, '_>, msrp: &mut Msrp, sip_tls: bool, end: usize) {
+    let tcp = |text: &str| value::listen(text).filter(|listen| listen.transport != Transport::Udp);
+    if let Some(list) = section.list("listen", value::MSRP_LISTEN, |value| value.as_str().and_then(tcp)) {
+        tls_needs_certificate(&section, &list, sip_tls || section.section("tls").exists(), "[msrp.tls] or [sip.tls]");
+        msrp.listen = list.into_iter().map(|(listen, _)| listen).collect();
+    }
+    if msrp.listen.is_empty() {
+        let at = section.get("listen").map_or(end..end, |value| value.span());
+        section.wrong(at, "[msrp] listens nowhere", format!("listen = [ADDRESS, …] with {}", value::MSRP_LISTEN));
+    }
+    msrp.host = section.checked("host", "a host name or an IP address", |text| !text.is_empty());
+    if msrp.host.is_none() && msrp.listen.iter().any(|listen| listen.address.ip().is_unspecified()) {
+        let at = section.get("listen").map_or(0..0, |value| value.span());
+        section.wrong(
+            at,
+            "msrp.listen has a wildcard address and msrp.host is not given",
+            "host = the address that peers connect to",
+        );
+    }
+    section.word(
+        "interop",
+        &mut msrp.interop,
+        &[("never", Interop::Never), ("auto", Interop::Auto), ("always", Interop::Always)],
+    );
+    section.duration("connect_timeout", &mut msrp.connect_timeout, Duration::from_millis(10), 300 * SECOND);
+    section.duration("transaction_timeout", &mut msrp.transaction_timeout, Duration::from_millis(10), 600 * SECOND);
+    section.duration("idle_timeout", &mut msrp.idle_timeout, Duration::from_millis(10), DAY);
+    if let Some(size) = section.size("max_message", 1, 1 << 40) {
+        msrp.max_message = size;
+    }
+    if let Some(size) = section.size("high_water", 4096, 1 << 30) {
+        msrp.high_water = size as usize;
+    }
+    let wait = |text: &str| match text {
+        "auto" => Some(BatchWait::Auto),
+        _ => value::duration(text).filter(|wait| *wait <= Duration::from_micros(200)).map(BatchWait::At),
+    };
+    if let Some(wait) = section.read("batch_wait", "\"auto\", or \"0us\" to \"200us\"", |value| value.as_str().and_then(wait)) {
+        msrp.batch_wait = wait;
+    }
+    section.string("congestion", &mut msrp.congestion);
+    msrp.tls = tls(section.section("tls"));
+    section.finish();
+}
+
+fn policy(section: Section<'_, '_>, policy: &mut Policy) {
+    section.strings("authorised_originators", &mut policy.authorised_originators);
+    section.strings("user_agents", &mut policy.user_agents);
+    section.word("anonymity", &mut policy.anonymity, &[("allow", Anonymity::Allow), ("reject", Anonymity::Reject)]);
+    section.word("other_service", &mut policy.other_service, &[("reject", OtherService::Reject), ("pass", OtherService::Pass)]);
+    let preferred = [("accept-contact", PreferredService::AcceptContact), ("configured", PreferredService::Configured)];
+    section.word("preferred_service", &mut policy.preferred_service, &preferred);
+    if let Some(urn) =
+        section.checked("default_service", "an ICSI, \"urn:urn-7:3gpp-service.ims.icsi.…\"", |text| text.starts_with("urn:"))
+    {
+        policy.default_service = urn;
+    }
+    section.boolean("stay_in_media_path", &mut policy.stay_in_media_path);
+    // OLM-7.f: lower than 1800; OSI-4.k: 1800 or lower; RFC 4028 §4: at least 90.
+    section.duration("large_message_session_expires", &mut policy.large_message_session_expires, 90 * SECOND, 1799 * SECOND);
+    section.duration("session_session_expires", &mut policy.session_session_expires, 90 * SECOND, 1800 * SECOND);
+    section.duration("min_se", &mut policy.min_se, 90 * SECOND, 1799 * SECOND);
+    section.strings("media", &mut policy.media);
+    section.strings("media_formats", &mut policy.media_formats);
+    section.boolean("retry_rejected_media", &mut policy.retry_rejected_media);
+    section.boolean("deliver_to_own_clients", &mut policy.deliver_to_own_clients);
+    section.boolean("isf_without_primary_device", &mut policy.isf_without_primary_device);
+    let delivery = [("defer", Delivery::Defer), ("interwork", Delivery::Interwork), ("reject", Delivery::Reject)];
+    section.word("delivery", &mut policy.delivery, &delivery);
+    section.duration("deferred_expiry", &mut policy.deferred_expiry, SECOND, 365 * DAY);
+    section.word(
+        "expired_message",
+        &mut policy.expired_message,
+        &[("reject", ExpiredMessage::Reject), ("deliver", ExpiredMessage::Deliver)],
+    );
+    section.word("session_answer", &mut policy.session_answer, &[("early", SessionAnswer::Early), ("late", SessionAnswer::Late)]);
+    section.word(
+        "session_clients",
+        &mut policy.session_clients,
+        &[("all", SessionClients::All), ("first", SessionClients::First)],
+    );
+    let isf = [("as-written", IsfService::AsWritten), ("largemsg", IsfService::LargeMessage)];
+    section.word("isf_service", &mut policy.isf_service, &isf);
+    section.boolean("blacklist", &mut policy.blacklist);
+    section.boolean("record_history", &mut policy.record_history);
+    section.finish();
+}
+
+const SIP_URI: &str = "a SIP URI, \"sip:HOST:PORT;lr\"";
+
+fn sip_uri(text: &str) -> bool {
+    let rest = text.strip_prefix("sip:").or_else(|| text.strip_prefix("sips:"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with([';', '?']) && !rest.contains([' ', '<', '>', '"']))
+}
+
+fn registrations(section: Section<'_, '_>, registrations: &mut Registrations) {
+    let sources = [("static", RegistrationSource::Static), ("reg-event", RegistrationSource::RegEvent)];
+    section.word("source", &mut registrations.source, &sources);
+    registrations.registrar = section.checked("registrar", SIP_URI, sip_uri);
+    registrations.users = section.sections("user").into_iter().filter_map(registered_user).collect();
+    section.finish();
+}
+
+fn registered_user(section: Section<'_, '_>) -> Option<RegisteredUser> {
+    let accepted = "a SIP or TEL address, \"sip:bob@example.net\"";
+    let address = section.checked("address", accepted, |text| sip_uri(text) || text.starts_with("tel:"));
+    let clients = section.sections("client").into_iter().filter_map(registered_client).collect();
+    section.finish();
+    Some(RegisteredUser { address: address?, clients })
+}
+
+fn registered_client(section: Section<'_, '_>) -> Option<RegisteredClient> {
+    let contact = section.checked("contact", SIP_URI, sip_uri);
+    let instance = section.checked("instance", "\"<urn:…>\"", |text| text.starts_with("<urn:") && text.ends_with('>'));
+    let gruu = section.checked("gruu", SIP_URI, sip_uri);
+    let known = |text: &str| {
+        ["largemsg", "session", "msg", "filetransfer"].contains(&text) || text.starts_with("urn:") || text.contains('.')
+    };
+    let accepted = "\"largemsg\", \"session\", \"msg\", or a whole ICSI \"urn:urn-7:3gpp-service.ims.icsi.…\"";
+    let features = section.list("features", accepted, |value| value.as_str().filter(|text| known(text)).map(str::to_owned));
+    let user_agent = section.checked("user_agent", "a string", |_| true);
+    let mut primary = false;
+    section.boolean("primary", &mut primary);
+    section.finish();
+    let features = features.unwrap_or_default().into_iter().map(|(feature, _)| feature).collect();
+    Some(RegisteredClient { contact: contact?, instance, gruu, features, user_agent, primary })
+}
+
+fn xdm(section: Section<'_, '_>, xdm: &mut Xdm) {
+    let schemes =
+        |text: &str| ["file:", "http://", "https://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+    if let Some(root) = section.checked("root", "\"file:DIRECTORY\", \"http://HOST/ROOT\" or \"https://HOST/ROOT\"", schemes) {
+        xdm.root = root;
+    }
+    section.duration("cache", &mut xdm.cache, Duration::ZERO, DAY);
+    section.string("blacklist_standalone", &mut xdm.blacklist_standalone);
+    section.string("blacklist_chat", &mut xdm.blacklist_chat);
+    section.finish();
+}
+
+fn store(section: Section<'_, '_>, store: &mut Store) {
+    let one_of = |schemes: &'static [&'static str]| {
+        move |text: &str| schemes.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme))
+    };
+    let history = "\"file:DIRECTORY\", \"imap://USER@HOST:PORT\" or \"imaps://USER@HOST:PORT\"";
+    if let Some(text) = section.checked("history", history, one_of(&["file:", "imap://", "imaps://"])) {
+        store.history = text;
+    }
+    let deferred = "\"file:DIRECTORY\" or \"nats://HOST:PORT,HOST:PORT\"";
+    if let Some(text) = section.checked("deferred", deferred, one_of(&["file:", "nats://", "tls://"])) {
+        store.deferred = text;
+    }
+    if let Some(path) = section.checked("spool", "a directory", |text| !text.is_empty()) {
+        store.spool = path.into();
+    }
+    section.finish();
+}
+
+fn limits(section: Section<'_, '_>, limits: &mut Limits) {
+    if let Some(number) = section.number("dialogs", 2, 10_000_000) {
+        limits.dialogs = number as usize;
+    }
+    if let Some(number) = section.number("sessions_per_originator", 1, 1_000_000) {
+        limits.sessions_per_originator = number as usize;
+    }
+    if let Some(number) = section.number("new_calls_per_second", 0, 10_000_000) {
+        limits.new_calls_per_second = number as u32;
+    }
+    section.duration("overload_queue_delay", &mut limits.overload_queue_delay, Duration::from_micros(100), 60 * SECOND);
+    section.finish();
+}
+
+fn admin(section: Section<'_, '_>, admin: &mut Admin) {
+    if let Some(address) = section.read("listen", "\"ADDRESS:PORT\"", |value| value.as_str().and_then(|text| text.parse().ok())) {
+        admin.listen = Some(address);
+    }
+    if let Some(path) = section.checked("cdr", "the path of a file", |text| !text.is_empty()) {
+        admin.cdr = Some(path.into());
+    }
+    section.finish();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "[sip]\nlisten = [\"udp://127.0.0.1:0\"]\n[msrp]\nlisten = [\"tcp://127.0.0.1:0\"]\n";
+
+    #[test]
+    fn the_smallest_file_has_every_default() {
+        let config = parse("f", SMALLEST).unwrap();
+        assert_eq!(config.node.host, "127.0.0.1");
+        assert_eq!((config.msrp.high_water, config.policy.deferred_expiry), (262_144, Duration::from_secs(259_200)));
+    }
+
+    #[test]
+    fn five_mistakes_give_five_messages_with_positions() {
+        let text = "[node]\nhots = \"x\"\n[cores]\nmedia = [1, 1]\n[sip]\nlisten = [\"sctp://1.2.3.4:1\", \"udp://127.0.0.1:5060\"]\nt1 = \"5\"\n\
+                    [msrp]\nlisten = [\"tcp://127.0.0.1:0\"]\ninterop = \"maybe\"\n";
+        let mistakes = parse("pf.toml", text).unwrap_err();
+        let shown: Vec<String> = mistakes.iter().map(|mistake| mistake.to_string()).collect();
+        assert_eq!(mistakes.len(), 5, "{shown:#?}");
+        let places: Vec<(usize, usize)> = mistakes.iter().map(|mistake| (mistake.line, mistake.column)).collect();
+        assert_eq!(places, [(2, 1), (4, 13), (6, 11), (7, 6), (10, 11)]);
+        assert!(shown[0].starts_with("pf.toml:2:1: unknown key \"hots\" in [node]; accepted: host, release"), "{}", shown[0]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_is_told_with_its_place() {
+        let mistakes = parse("f", "[sip\nlisten = 3 3\n").unwrap_err();
+        assert!(mistakes.len() >= 2 && mistakes[0].line == 1, "{mistakes:?}");
+    }
+
+    #[test]
+    fn tls_without_a_certificate_is_a_mistake() {
+        let text = SMALLEST.replace("udp://127.0.0.1:0", "tls://127.0.0.1:0");
+        assert!(parse("f", &text).unwrap_err()[0].what.contains("without [sip.tls]"));
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_the_same() {
+        let config = parse("f", SMALLEST).unwrap();
+        assert_eq!(parse("f", &config.render()).unwrap(), config);
+        let sample = include_str!("../../configs/cpm-pf.toml");
+        let config = parse("f", sample).unwrap_or_else(|mistakes| panic!("{}", mistakes[0]));
+        assert_eq!(parse("f", &config.render()).unwrap(), config);
+    }
+}

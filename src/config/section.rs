@@ -1,0 +1,181 @@
+//! One table of the file while it is read: each key is asked for once, mistakes are collected, leftovers are unknown keys.
+
+use super::value;
+use std::cell::RefCell;
+use std::ops::Range;
+use std::time::Duration;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A mistake by octet range: what is wrong, and what is accepted.
+pub(super) type Finding = (Range<usize>, String, String);
+pub(super) type Findings = RefCell<Vec<Finding>>;
+
+/// A value with the range it stands in.
+pub(super) type Value<'d, 'i> = &'d Spanned<DeValue<'i>>;
+
+pub(super) struct Section<'d, 'i> {
+    /// "[sip]" as the reader knows it.
+    name: String,
+    table: Option<&'d DeTable<'i>>,
+    asked: RefCell<Vec<&'static str>>,
+    findings: &'d Findings,
+}
+
+impl<'d, 'i> Section<'d, 'i> {
+    pub fn new(name: impl Into<String>, table: Option<&'d DeTable<'i>>, findings: &'d Findings) -> Self {
+        Self { name: name.into(), table, asked: RefCell::default(), findings }
+    }
+
+    /// Notes a mistake at a value.
+    pub fn wrong(&self, at: Range<usize>, what: impl Into<String>, accepted: impl Into<String>) {
+        self.findings.borrow_mut().push((at, what.into(), accepted.into()));
+    }
+
+    /// Whether the table stands in the file at all.
+    pub fn exists(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// The value of a key; the key counts as known from now on.
+    pub fn get(&self, key: &'static str) -> Option<Value<'d, 'i>> {
+        self.asked.borrow_mut().push(key);
+        let table = self.table?;
+        table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+    }
+
+    /// A table within this one.
+    pub fn section(&self, key: &'static str) -> Section<'d, 'i> {
+        let name = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
+        let table = self.get(key).and_then(|value| {
+            let table = value.get_ref().as_table();
+            if table.is_none() {
+                self.wrong(value.span(), format!("{name} is not a table"), format!("a table [{name}]"));
+            }
+            table
+        });
+        Section::new(name, table, self.findings)
+    }
+
+    /// An array of tables.
+    pub fn sections(&self, key: &'static str) -> Vec<Section<'d, 'i>> {
+        let name = format!("{}.{key}", self.name);
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong(value.span(), format!("{name} is not an array of tables"), format!("[[{name}]]"));
+            return Vec::new();
+        };
+        array.iter().map(|entry| Section::new(name.clone(), entry.get_ref().as_table(), self.findings)).collect()
+    }
+
+    /// Reports keys that nobody asked for; the end of a section.
+    pub fn finish(self) {
+        self.leftovers();
+    }
+
+    /// Reports keys that nobody asked for.
+    pub fn leftovers(&self) {
+        let asked = self.asked.borrow();
+        for (key, _) in self.table.into_iter().flat_map(|table| table.iter()) {
+            if !asked.iter().any(|known| key.get_ref() == known) {
+                let place = if self.name.is_empty() { "the file".into() } else { format!("[{}]", self.name) };
+                self.wrong(key.span(), format!("unknown key \"{}\" in {place}", key.get_ref()), asked.join(", "));
+            }
+        }
+    }
+
+    /// Reads a value with `read`; what it refuses is a mistake.
+    pub fn read<T>(&self, key: &'static str, accepted: &str, read: impl FnOnce(&DeValue<'i>) -> Option<T>) -> Option<T> {
+        let value = self.get(key)?;
+        let read = read(value.get_ref());
+        if read.is_none() {
+            let shown =
+                value.get_ref().as_str().map_or_else(|| value.get_ref().type_str().to_owned(), |text| format!("\"{text}\""));
+            self.wrong(value.span(), format!("{key} is {shown}"), accepted);
+        }
+        read
+    }
+
+    pub fn string(&self, key: &'static str, field: &mut String) {
+        if let Some(text) = self.read(key, "a string", |value| value.as_str().map(str::to_owned)) {
+            *field = text;
+        }
+    }
+
+    /// A string that must match `accept`.
+    pub fn checked(&self, key: &'static str, accepted: &str, accept: impl Fn(&str) -> bool) -> Option<String> {
+        self.read(key, accepted, |value| value.as_str().filter(|text| accept(text)).map(str::to_owned))
+    }
+
+    pub fn boolean(&self, key: &'static str, field: &mut bool) {
+        if let Some(value) = self.read(key, "true or false", DeValue::as_bool) {
+            *field = value;
+        }
+    }
+
+    /// A duration within `from..=to`.
+    pub fn duration(&self, key: &'static str, field: &mut Duration, from: Duration, to: Duration) {
+        let accepted = format!("{}, from {} to {}", value::DURATION, value::print_duration(from), value::print_duration(to));
+        let within = |text: &str| value::duration(text).filter(|duration| (from..=to).contains(duration));
+        if let Some(duration) = self.read(key, &accepted, |value| value.as_str().and_then(within)) {
+            *field = duration;
+        }
+    }
+
+    /// A size within `from..=to` octets.
+    pub fn size(&self, key: &'static str, from: u64, to: u64) -> Option<u64> {
+        let accepted = format!("{}, from {} to {}", value::SIZE, value::print_size(from), value::print_size(to));
+        self.read(key, &accepted, |value| value.as_str().and_then(value::size).filter(|size| (from..=to).contains(size)))
+    }
+
+    /// A whole number within `from..=to`.
+    pub fn number(&self, key: &'static str, from: u64, to: u64) -> Option<u64> {
+        self.read(key, &format!("a whole number from {from} to {to}"), |value| number(value).filter(|n| (from..=to).contains(n)))
+    }
+
+    /// One of several words.
+    pub fn word<T: Copy>(&self, key: &'static str, field: &mut T, words: &[(&str, T)]) {
+        let accepted = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
+        let find = |text: &str| words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if let Some(value) = self.read(key, &accepted, |value| value.as_str().and_then(find)) {
+            *field = value;
+        }
+    }
+
+    /// An array; each element that `read` refuses is a mistake of its own.
+    pub fn list<T>(
+        &self,
+        key: &'static str,
+        accepted: &str,
+        read: impl Fn(&DeValue<'i>) -> Option<T>,
+    ) -> Option<Vec<(T, Range<usize>)>> {
+        let value = self.get(key)?;
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong(value.span(), format!("{key} is not an array"), format!("an array of {accepted}"));
+            return None;
+        };
+        let mut list = Vec::with_capacity(array.len());
+        for element in array.iter() {
+            match read(element.get_ref()) {
+                Some(read) => list.push((read, element.span())),
+                None => {
+                    let shown = element.get_ref().as_str().unwrap_or_else(|| element.get_ref().type_str());
+                    self.wrong(element.span(), format!("{key} has \"{shown}\""), accepted);
+                }
+            }
+        }
+        Some(list)
+    }
+
+    pub fn strings(&self, key: &'static str, field: &mut Vec<String>) {
+        if let Some(list) = self.list(key, "a string", |value| value.as_str().map(str::to_owned)) {
+            *field = list.into_iter().map(|(text, _)| text).collect();
+        }
+    }
+}
+
+/// A decimal whole number.
+pub(super) fn number(value: &DeValue<'_>) -> Option<u64> {
+    let integer = value.as_integer()?;
+    u64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok()
+}
