@@ -20,3 +20,11 @@ pub const TARGET_LEGS_MAX: usize = 16;
 pub const MSRP_UNBOUND_MAX: Duration = Duration::from_secs(30);
 /// How long a Message-ID is remembered after its last chunk, for reports that come late.
 pub const MSRP_REPORT_WAIT: Duration = Duration::from_secs(60);
+/// Octets of one SDP body: as much as a SIP head, since both fit one signalling datagram or frame.
+pub const SDP_OCTETS_MAX: usize = 64 * 1024;
+/// Lines of one SDP body: sixteen m-lines with sixty lines each, and a session part.
+pub const SDP_LINES_MAX: usize = 1024;
+/// m-lines of one SDP body.
+pub const SDP_MEDIA_MAX: usize = 16;
+/// URIs in one `a=path`; relays (RFC 4976) add one each.
+pub const MSRP_PATH_URIS_MAX: usize = 16;

@@ -1,3 +1,7 @@
 //! SDP (RFC 4566) and offer/answer (RFC 3264).
 
 pub mod description;
+pub mod file_selector;
+pub mod message_media;
+pub mod parse;
+pub mod write;

@@ -1,0 +1,243 @@
+//! RFC 4566 §5 and §9: reading a session description; strict in what matters, forgiving in what endpoints get wrong.
+//!
+//! Forgiven: LF alone as line end, a missing last line end, blank lines, missing `s=` and `t=`, lines out of order,
+//! type letters that RFC 4566 does not know (kept), octets that are not UTF-8 (replaced).
+
+use super::description::{Attribute, Description, MediaDescription};
+use crate::limits::{SDP_LINES_MAX, SDP_MEDIA_MAX, SDP_OCTETS_MAX};
+
+/// Octets that are not SDP: where, and in which production.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed {
+    /// Octet offset of the line in what was read.
+    pub at: usize,
+    /// The production that failed, "media > port".
+    pub context: &'static str,
+}
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "sdp > {} at octet {}", self.context, self.at)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl Description {
+    /// Reads an SDP body.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the octets are not a session description, or are more than [`crate::limits`] allows.
+    pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
+        if body.len() > SDP_OCTETS_MAX {
+            return Err(Malformed { at: SDP_OCTETS_MAX, context: "size" });
+        }
+        let mut reader = Reader::default();
+        let mut at = 0;
+        for (count, line) in body.split(|&octet| octet == b'\n').enumerate() {
+            if count >= SDP_LINES_MAX {
+                return Err(Malformed { at, context: "number of lines" });
+            }
+            let next = at + line.len() + 1;
+            let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
+            // A blank line ends nothing in SDP; several senders put one behind the last line.
+            if !text.trim().is_empty() {
+                reader.line(&text).map_err(|context| Malformed { at, context })?;
+            }
+            at = next;
+        }
+        reader.finish().map_err(|context| Malformed { at: body.len(), context })
+    }
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Reader {
+    description: Description,
+    version: bool,
+    origin: bool,
+}
+
+impl Reader {
+    fn line(&mut self, text: &str) -> Result<(), &'static str> {
+        let (letter, value) = type_and_value(text)?;
+        if !self.version {
+            // RFC 4566 §5.1: the first line, and only version 0 exists.
+            self.version = letter == 'v' && value.trim() == "0";
+            return if self.version { Ok(()) } else { Err("proto-version") };
+        }
+        if letter == 'm' {
+            if self.description.media.len() >= SDP_MEDIA_MAX {
+                return Err("number of media descriptions");
+            }
+            self.description.media.push(media(value)?);
+            return Ok(());
+        }
+        match self.description.media.last_mut() {
+            Some(media) => media_level(media, letter, value),
+            None => self.session_level(letter, value),
+        }
+    }
+
+    fn session_level(&mut self, letter: char, value: &str) -> Result<(), &'static str> {
+        let description = &mut self.description;
+        match letter {
+            'v' => return Err("proto-version > twice"),
+            'o' => {
+                // username sess-id sess-version nettype addrtype unicast-address
+                if value.split_ascii_whitespace().count() < 6 {
+                    return Err("origin-field");
+                }
+                description.origin = value.to_owned();
+                self.origin = true;
+            }
+            's' => description.name = value.to_owned(),
+            'c' if description.connection.is_none() => description.connection = Some(value.to_owned()),
+            't' => description.times.push(value.to_owned()),
+            'a' => description.attributes.push(attribute(value)?),
+            other => description.others.push((other, value.to_owned())),
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Description, &'static str> {
+        if !self.version {
+            return Err("proto-version");
+        }
+        if !self.origin {
+            return Err("origin-field");
+        }
+        // RFC 4566 §5.3: "-" is what a session without a name is called.
+        if self.description.name.is_empty() {
+            self.description.name.push('-');
+        }
+        if self.description.times.is_empty() {
+            self.description.times.push("0 0".to_owned());
+        }
+        Ok(self.description)
+    }
+}
+
+fn type_and_value(text: &str) -> Result<(char, &str), &'static str> {
+    // RFC 4566 §9: byte-string is any octet but NUL, CR and LF.
+    if text.contains(['\r', '\0']) {
+        return Err("byte-string");
+    }
+    let mut chars = text.chars();
+    let (Some(letter), Some('=')) = (chars.next(), chars.next()) else {
+        return Err("type=value");
+    };
+    if !letter.is_ascii_lowercase() {
+        return Err("type");
+    }
+    Ok((letter, chars.as_str()))
+}
+
+fn media_level(media: &mut MediaDescription, letter: char, value: &str) -> Result<(), &'static str> {
+    match letter {
+        'a' => media.attributes.push(attribute(value)?),
+        'c' if media.connection.is_none() => media.connection = Some(value.to_owned()),
+        other => media.others.push((other, value.to_owned())),
+    }
+    Ok(())
+}
+
+fn attribute(value: &str) -> Result<Attribute, &'static str> {
+    let (name, value) = match value.split_once(':') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (value, None),
+    };
+    let name = name.trim();
+    if name.is_empty() {
+        return Err("attribute");
+    }
+    Ok(Attribute { name: name.to_owned(), value })
+}
+
+/// `m=` (RFC 4566 §5.14): media SP port ["/" integer] SP proto 1*(SP fmt). An endpoint leaves the format of
+/// `TCP/MSRP` away; it is read as none.
+fn media(value: &str) -> Result<MediaDescription, &'static str> {
+    let mut words = value.split_ascii_whitespace();
+    let media = words.next().ok_or("media")?;
+    let port = words.next().ok_or("media > port")?;
+    let protocol = words.next().ok_or("media > proto")?;
+    let (port, ports) = match port.split_once('/') {
+        Some((port, count)) => (port, Some(count.parse().map_err(|_| "media > number of ports")?)),
+        None => (port, None),
+    };
+    Ok(MediaDescription {
+        media: media.to_owned(),
+        port: port.parse().map_err(|_| "media > port")?,
+        ports,
+        protocol: protocol.to_owned(),
+        formats: words.map(str::to_owned).collect(),
+        ..MediaDescription::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFER: &str = "v=0\r\no=alice 2890844526 2890844527 IN IP4 alice.example.com\r\ns=-\r\nc=IN IP4 192.0.2.7\r\n\
+        t=0 0\r\na=tool:x\r\nm=message 7654 TCP/MSRP *\r\ni=a file\r\na=accept-types:message/cpim\r\n\
+        a=path:msrp://192.0.2.7:7654/jshA7weztas;tcp\r\na=sendonly\r\n";
+
+    #[test]
+    fn an_offer_is_read_and_printed_back_as_it_came() {
+        let read = Description::parse(OFFER.as_bytes()).unwrap();
+        assert_eq!(read.origin, "alice 2890844526 2890844527 IN IP4 alice.example.com");
+        assert_eq!(read.media[0].port, 7654);
+        assert_eq!(read.media[0].formats, ["*"]);
+        assert_eq!(read.media[0].others, [('i', "a file".to_owned())]);
+        assert_eq!(read.to_string(), OFFER);
+    }
+
+    #[test]
+    fn lf_alone_and_a_missing_last_line_end_are_forgiven() {
+        let text = OFFER.replace("\r\n", "\n");
+        assert_eq!(Description::parse(text.trim_end().as_bytes()), Description::parse(OFFER.as_bytes()));
+        let blank = format!("{OFFER}\r\n\r\n");
+        assert_eq!(Description::parse(blank.as_bytes()), Description::parse(OFFER.as_bytes()));
+    }
+
+    #[test]
+    fn what_is_not_sdp_says_where() {
+        let cases: [(&str, &str); 8] = [
+            ("", "proto-version"),
+            ("hello", "type=value"),
+            ("v=1\r\n", "proto-version"),
+            ("o=- 1 1 IN IP4 a\r\n", "proto-version"),
+            ("v=0\r\ns=-\r\n", "origin-field"),
+            ("v=0\r\no=- 1 1\r\n", "origin-field"),
+            ("v=0\r\no=- 1 1 IN IP4 a\r\nm=message 70000 TCP/MSRP *\r\n", "media > port"),
+            ("v=0\r\no=- 1 1 IN IP4 a\r\nm=message 9\r\n", "media > proto"),
+        ];
+        for (text, context) in cases {
+            assert_eq!(Description::parse(text.as_bytes()).unwrap_err().context, context, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_cut_and_every_changed_octet_is_read_without_a_panic() {
+        for cut in 0..OFFER.len() {
+            let _ = Description::parse(&OFFER.as_bytes()[..cut]);
+            for octet in [0u8, b'=', b'\r', b'\n', 0xff] {
+                let mut changed = OFFER.as_bytes().to_vec();
+                changed[cut] = octet;
+                if let Ok(read) = Description::parse(&changed) {
+                    assert_eq!(Description::parse(read.to_string().as_bytes()).as_ref(), Ok(&read));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let head = "v=0\r\no=- 1 1 IN IP4 a\r\n";
+        let many = format!("{head}{}", "m=message 9 TCP/MSRP *\r\n".repeat(SDP_MEDIA_MAX + 1));
+        assert_eq!(Description::parse(many.as_bytes()).unwrap_err().context, "number of media descriptions");
+        let long = format!("{head}{}", "a=x\r\n".repeat(SDP_LINES_MAX));
+        assert_eq!(Description::parse(long.as_bytes()).unwrap_err().context, "number of lines");
+    }
+}
