@@ -4,4 +4,5 @@ pub mod clause;
 pub mod clock;
 pub mod prng;
 pub mod slab;
+pub mod timers;
 pub mod transport;

@@ -1,6 +1,7 @@
 //! Floor 2: SIP (RFC 3261). No CPM, no socket.
 
 pub mod header;
+pub mod ids;
 pub mod message;
 pub mod method;
 pub mod uri;

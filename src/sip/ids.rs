@@ -1,0 +1,144 @@
+//! Our own branches, tags and user tokens. Each carries the signalling core that owns what it names, so that a message
+//! finds its core without any table.
+//!
+//! ```text
+//! branch  z9hG4bK SS kkkkkkkkkkkkkkkk rrrrrrr       core, transaction (slab key), 42 random bits (RFC 3261 §8.1.1.7)
+//! tag     SS . rrrrrrrrrrrrrr                       core, 84 random bits (RFC 3261 §19.3 asks for 32)
+//! user    SS . rrrrrrrrrrrrrrrrrrrrrr               core, 132 random bits: Contact, Record-Route
+//! ```
+//!
+//! Lengths are fixed and the dot stands at a fixed place: what a peer made is all but never taken for ours. Whoever
+//! forges one gains nothing: it is looked up on the core it names and not found.
+
+use crate::base::prng::Prng;
+use crate::base::slab::Key;
+
+/// RFC 3261 §8.1.1.7: every branch of an RFC 3261 element begins so.
+pub const MAGIC_COOKIE: &str = "z9hG4bK";
+/// Octets of a branch of ours.
+pub const BRANCH_LEN: usize = 32;
+const BRANCH_CHANCE: usize = 7;
+const TAG_CHANCE: usize = 14;
+const USER_CHANCE: usize = 22;
+
+/// A branch of ours, held in place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Branch([u8; BRANCH_LEN]);
+
+impl Branch {
+    /// A fresh branch for the transaction under `key` of core `shard`.
+    pub fn new(shard: u8, key: Key, prng: &mut Prng) -> Self {
+        let mut text = String::with_capacity(BRANCH_LEN);
+        text.push_str(MAGIC_COOKIE);
+        push_hex(u64::from(shard), 2, &mut text);
+        push_hex(key.as_u64(), 16, &mut text);
+        prng.push_token(BRANCH_CHANCE, &mut text);
+        Self(text.as_bytes().try_into().expect("7 + 2 + 16 + 7 octets were written"))
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("a branch is written in ASCII")
+    }
+
+    /// The transaction a branch names, if it has the shape of ours. The caller compares the whole text with what it made.
+    pub fn key_in(branch: &str) -> Option<Key> {
+        shard_of_branch(branch)?;
+        u64::from_str_radix(branch.get(9..25)?, 16).ok().map(Key::from_u64)
+    }
+}
+
+/// Appends a fresh tag.
+pub fn push_tag(shard: u8, prng: &mut Prng, text: &mut String) {
+    push_hex(u64::from(shard), 2, text);
+    text.push('.');
+    prng.push_token(TAG_CHANCE, text);
+}
+
+/// A fresh tag.
+pub fn tag(shard: u8, prng: &mut Prng) -> String {
+    let mut text = String::with_capacity(3 + TAG_CHANCE);
+    push_tag(shard, prng, &mut text);
+    text
+}
+
+/// A fresh user part for a Contact or Record-Route URI of ours.
+pub fn user(shard: u8, prng: &mut Prng) -> String {
+    let mut text = String::with_capacity(3 + USER_CHANCE);
+    push_hex(u64::from(shard), 2, &mut text);
+    text.push('.');
+    prng.push_token(USER_CHANCE, &mut text);
+    text
+}
+
+/// A fresh Call-ID, without host part: 132 random bits (RFC 3261 §8.1.1.4). It names no core: responses come back by
+/// branch, requests by tag.
+pub fn call_id(prng: &mut Prng) -> String {
+    let mut text = String::with_capacity(USER_CHANCE);
+    prng.push_token(USER_CHANCE, &mut text);
+    text
+}
+
+/// The core that made this branch; none: not ours.
+pub fn shard_of_branch(branch: &str) -> Option<u8> {
+    let rest = branch.as_bytes().strip_prefix(MAGIC_COOKIE.as_bytes())?;
+    (branch.len() == BRANCH_LEN && rest[2..18].iter().all(u8::is_ascii_hexdigit)).then(|| hex_octet(rest))?
+}
+
+/// The core that made this tag; none: not ours.
+pub fn shard_of_tag(tag: &str) -> Option<u8> {
+    shaped(tag, 3 + TAG_CHANCE)
+}
+
+/// The core that made this user part; none: not ours.
+pub fn shard_of_user(user: &str) -> Option<u8> {
+    shaped(user, 3 + USER_CHANCE)
+}
+
+fn shaped(text: &str, len: usize) -> Option<u8> {
+    let octets = text.as_bytes();
+    (octets.len() == len && octets[2] == b'.').then(|| hex_octet(octets))?
+}
+
+fn hex_octet(text: &[u8]) -> Option<u8> {
+    let digit = |octet: u8| match octet {
+        b'0'..=b'9' => Some(octet - b'0'),
+        b'a'..=b'f' => Some(octet - b'a' + 10),
+        _ => None,
+    };
+    Some(digit(*text.first()?)? << 4 | digit(*text.get(1)?)?)
+}
+
+fn push_hex(number: u64, digits: u32, text: &mut String) {
+    for at in (0..digits).rev() {
+        let digit = (number >> (at * 4)) & 15;
+        text.push(char::from(b"0123456789abcdef"[digit as usize]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_names_its_core() {
+        let mut prng = Prng::seeded(1);
+        let branch = Branch::new(0xa7, Key::from_u64(0x0000_0003_0000_002a), &mut prng);
+        assert_eq!(branch.as_str().len(), BRANCH_LEN);
+        assert_eq!(shard_of_branch(branch.as_str()), Some(0xa7));
+        assert_eq!(Branch::key_in(branch.as_str()), Some(Key::from_u64(0x0000_0003_0000_002a)));
+        assert_eq!(shard_of_tag(&tag(3, &mut prng)), Some(3));
+        assert_eq!(shard_of_user(&user(255, &mut prng)), Some(255));
+        assert_ne!(call_id(&mut prng), call_id(&mut prng));
+    }
+
+    #[test]
+    fn what_others_made_is_not_ours() {
+        for text in
+            ["", "z9hG4bK", "z9hG4bKnashds8", "z9hG4bK0000000000000003zzzzzzzzzz", "orig", "term", "bob", "0a.short", "+1212555"]
+        {
+            assert_eq!((shard_of_branch(text), shard_of_tag(text), shard_of_user(text)), (None, None, None), "{text}");
+        }
+        assert_eq!(shard_of_tag("é.aaaaaaaaaaaaaa"), None);
+        assert_eq!(shard_of_branch(&format!("z9hG4bK{}", "é".repeat(12))), None);
+    }
+}
