@@ -1,0 +1,252 @@
+//! Getting MSRP sessions through the thing under test: not at all, blindly, by SIP, or by AUTH with an RFC 4976 relay.
+
+use crate::endpoint::{Endpoint, tune};
+use crate::frame::{Event, Head, Reader};
+use crate::scenario::{Scenario, Via};
+use crate::sip::{self, Message, Party};
+use md5::{Digest, Md5};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// How long one session may take to be set up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A session's two ends, and what ends it.
+pub struct Session {
+    pub caller: Endpoint,
+    pub called: Endpoint,
+    /// The BYE, where SIP made the session.
+    pub bye: Option<String>,
+}
+
+/// Sets sessions up, one after another.
+pub struct Establisher<'s> {
+    scenario: &'s Scenario,
+    listener: Option<TcpListener>,
+    caller_sip: Option<UdpSocket>,
+    called_sip: Option<UdpSocket>,
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn listen(address: &str, congestion: &str) -> Result<TcpListener, String> {
+    let address: SocketAddr = address.parse().map_err(|error| format!("{address}: {error}"))?;
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).map_err(text)?;
+    socket.set_reuse_address(true).map_err(text)?;
+    if !congestion.is_empty() {
+        socket.set_tcp_congestion(congestion.as_bytes()).map_err(text)?;
+    }
+    socket.bind(&address.into()).map_err(|error| format!("{address}: {error}"))?;
+    socket.listen(1024).map_err(text)?;
+    Ok(socket.into())
+}
+
+impl<'s> Establisher<'s> {
+    pub fn new(scenario: &'s Scenario) -> Result<Self, String> {
+        let listener = match scenario.via {
+            Via::Msrp => None,
+            _ => Some(listen(&scenario.called_msrp, &scenario.congestion)?),
+        };
+        let socket = |address: &str| -> Result<UdpSocket, String> {
+            let socket = UdpSocket::bind(address).map_err(|error| format!("{address}: {error}"))?;
+            socket.set_read_timeout(Some(Duration::from_millis(200))).map_err(text)?;
+            Ok(socket)
+        };
+        let (caller_sip, called_sip) = match scenario.via {
+            Via::Sip => (Some(socket(&scenario.caller_sip)?), Some(socket(&scenario.called_sip)?)),
+            _ => (None, None),
+        };
+        Ok(Self { scenario, listener, caller_sip, called_sip })
+    }
+
+    /// Session number `index`, ready to carry messages from caller to called party.
+    pub fn session(&mut self, index: usize) -> Result<Session, String> {
+        match self.scenario.via {
+            Via::Direct => self.blind(index, &self.scenario.called_msrp),
+            Via::Tcp => self.blind(index, &self.scenario.relay),
+            Via::Sip => self.by_sip(index),
+            Via::Msrp => self.by_auth(index),
+        }
+    }
+
+    fn blind(&self, index: usize, to: &str) -> Result<Session, String> {
+        let caller = connect(to, &self.scenario.congestion)?;
+        let (called, _) = self.listener.as_ref().expect("made for this via").accept().map_err(text)?;
+        // As long as what a proxy's own URIs are, so that all relays carry the same octets.
+        let (a, b) = (format!("msrp://127.0.0.1:9/a{index:0>33};tcp"), format!("msrp://127.0.0.1:28550/b{index:0>33};tcp"));
+        self.ends(caller, called, a.clone(), b.clone(), b, a, None)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn ends(
+        &self,
+        caller: TcpStream,
+        called: TcpStream,
+        a: String,
+        to_a: String,
+        b: String,
+        to_b: String,
+        bye: Option<String>,
+    ) -> Result<Session, String> {
+        let congestion = &self.scenario.congestion;
+        Ok(Session {
+            caller: Endpoint::new(caller, a, to_a, congestion).map_err(text)?,
+            called: Endpoint::new(called, b, to_b, congestion).map_err(text)?,
+            bye,
+        })
+    }
+
+    fn by_sip(&self, index: usize) -> Result<Session, String> {
+        let (caller_socket, called_socket) =
+            (self.caller_sip.as_ref().expect("made for this via"), self.called_sip.as_ref().expect("made for this via"));
+        let caller = Party { address: self.scenario.caller_sip.clone(), transport: "UDP".into() };
+        let called = Party { address: self.scenario.called_sip.clone(), transport: "UDP".into() };
+        let call = format!("b{}x{index}", std::process::id());
+        let own_a = format!("msrp://127.0.0.1:9/a{call};tcp");
+        let own_b = format!("msrp://{}/b{call};tcp", self.scenario.called_msrp);
+        let invite = sip::invite(&caller, &self.scenario.proxy, &call, &sip::sdp("127.0.0.1", 9, &own_a, "active"));
+        let port = self.scenario.called_msrp.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(28550);
+
+        let mut peer_b = String::new();
+        let mut buffer = vec![0; 65_536];
+        let began = Instant::now();
+        caller_socket.send_to(invite.as_bytes(), &self.scenario.proxy).map_err(text)?;
+        let answer = loop {
+            if began.elapsed() > PATIENCE {
+                return Err(format!("call {call}: no final answer from {} in {PATIENCE:?}", self.scenario.proxy));
+            }
+            // One core may run both this tool and the proxy: the called side is looked at first, without waiting.
+            called_socket.set_nonblocking(true).map_err(text)?;
+            while let Ok((read, from)) = called_socket.recv_from(&mut buffer) {
+                let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                let request = Message(&request);
+                if request.first_line().starts_with("INVITE ") && request.header("Conversation-ID", "") == format!("c{call}") {
+                    peer_b = request.attribute("path").unwrap_or("").to_owned();
+                    let answer = sip::ok(&request, &called, &sip::sdp("127.0.0.1", port, &own_b, "passive"));
+                    called_socket.send_to(answer.as_bytes(), from).map_err(text)?;
+                } else if request.first_line().starts_with("BYE ") {
+                    let _ = called_socket.send_to(sip::ok(&request, &called, "").as_bytes(), from);
+                }
+            }
+            caller_socket.set_read_timeout(Some(Duration::from_millis(1))).map_err(text)?;
+            let Ok((read, _)) = caller_socket.recv_from(&mut buffer) else { continue };
+            let response = String::from_utf8_lossy(&buffer[..read]).into_owned();
+            if Message(&response).header("Call-ID", "i") != format!("{call}@bench") || Message(&response).status() < 200 {
+                continue;
+            }
+            break response;
+        };
+        let answer = Message(&answer);
+        if answer.status() != 200 {
+            return Err(format!("call {call}: {}", answer.first_line()));
+        }
+        let ack = sip::in_dialog(&caller, "ACK", 1, &call, &answer);
+        caller_socket.send_to(ack.as_bytes(), &self.scenario.proxy).map_err(text)?;
+        let peer_a = answer.attribute("path").ok_or("no a=path in the answer")?.to_owned();
+        let authority = peer_a.strip_prefix("msrp://").and_then(|rest| rest.split('/').next()).ok_or("a=path is not msrp://")?;
+        let stream_a = connect(authority, &self.scenario.congestion)?;
+        let (stream_b, _) = self.listener.as_ref().expect("made for this via").accept().map_err(text)?;
+        let bye = sip::in_dialog(&caller, "BYE", 2, &call, &answer);
+        self.ends(stream_a, stream_b, own_a, peer_a, own_b, peer_b, Some(bye))
+    }
+
+    fn by_auth(&self, index: usize) -> Result<Session, String> {
+        let relay = &self.scenario.relay;
+        let own_a = format!("msrp://127.0.0.1:9/a{index};tcp");
+        let own_b = format!("msrp://127.0.0.1:7/b{index};tcp");
+        let mut called = connect(relay, &self.scenario.congestion)?;
+        let path = self.authenticate(&mut called, &own_b)?;
+        let caller = connect(relay, &self.scenario.congestion)?;
+        self.ends(caller, called, own_a, format!("{path} {own_b}"), own_b.clone(), path.clone(), None)
+    }
+
+    /// RFC 4976 §5.1: AUTH, 401, AUTH with digest, 200 with Use-Path.
+    fn authenticate(&self, stream: &mut TcpStream, own: &str) -> Result<String, String> {
+        let relay = format!("msrp://{};tcp", self.scenario.relay);
+        let auth = |extra: &str, tid: &str| {
+            format!("MSRP {tid} AUTH\r\nTo-Path: {relay}\r\nFrom-Path: {own}\r\n{extra}-------{tid}$\r\n")
+        };
+        stream.write_all(auth("", "auth0001").as_bytes()).map_err(text)?;
+        let challenge = response(stream)?;
+        let challenge = String::from_utf8_lossy(&challenge.authenticate).into_owned();
+        let part = |name: &str| {
+            challenge.split(&format!("{name}=\"")).nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("").to_owned()
+        };
+        let (realm, nonce) = (part("realm"), part("nonce"));
+        let hash = |input: String| Md5::digest(input.as_bytes()).iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+        let one = hash(format!("{}:{realm}:{}", self.scenario.user, self.scenario.password));
+        let two = hash(format!("AUTH:{relay}"));
+        let digest = hash(format!("{one}:{nonce}:00000001:benchbench:auth:{two}"));
+        let credentials = format!(
+            "Authorization: Digest username=\"{}\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{relay}\", qop=auth, nc=00000001, \
+             cnonce=\"benchbench\", response=\"{digest}\"\r\n",
+            self.scenario.user
+        );
+        stream.write_all(auth(&credentials, "auth0002").as_bytes()).map_err(text)?;
+        let head = response(stream)?;
+        if head.status != 200 {
+            return Err(format!("AUTH was answered {}", head.status));
+        }
+        Ok(String::from_utf8_lossy(&head.use_path).into_owned())
+    }
+
+    /// Ends sessions by SIP, and answers the BYEs of the other side for a short while.
+    pub fn end(&self, byes: impl Iterator<Item = String>) {
+        let (Some(caller), Some(called)) = (&self.caller_sip, &self.called_sip) else { return };
+        let party = Party { address: self.scenario.called_sip.clone(), transport: "UDP".into() };
+        let mut buffer = vec![0; 65_536];
+        let mut answer = |patience: Duration| {
+            let _ = called.set_nonblocking(false);
+            let _ = called.set_read_timeout(Some(patience));
+            while let Ok((read, from)) = called.recv_from(&mut buffer) {
+                let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                if request.starts_with("BYE ") {
+                    let _ = called.send_to(sip::ok(&Message(&request), &party, "").as_bytes(), from);
+                }
+            }
+        };
+        for bye in byes {
+            let _ = caller.send_to(bye.as_bytes(), &self.scenario.proxy);
+            answer(Duration::from_micros(200));
+        }
+        answer(Duration::from_millis(200));
+    }
+}
+
+fn connect(address: &str, congestion: &str) -> Result<TcpStream, String> {
+    let address: SocketAddr = address.parse().map_err(|error| format!("{address}: {error}"))?;
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).map_err(text)?;
+    tune(&socket2::SockRef::from(&socket), congestion).map_err(text)?;
+    socket.connect(&address.into()).map_err(|error| format!("{address}: {error}"))?;
+    Ok(socket.into())
+}
+
+/// Waits for one response on a socket that still blocks.
+fn response(stream: &mut TcpStream) -> Result<Head, String> {
+    stream.set_read_timeout(Some(PATIENCE)).map_err(text)?;
+    let mut reader = Reader::default();
+    let mut buffer = [0; 8192];
+    loop {
+        let read = stream.read(&mut buffer).map_err(text)?;
+        if read == 0 {
+            return Err("the relay closed the connection during AUTH".into());
+        }
+        let mut found = None;
+        reader.receive(&buffer[..read], |event| {
+            if let Event::End(head, ..) = event {
+                found = Some(Head {
+                    status: head.status,
+                    authenticate: head.authenticate.clone(),
+                    use_path: head.use_path.clone(),
+                    ..Head::default()
+                });
+            }
+        })?;
+        if let Some(head) = found {
+            return Ok(head);
+        }
+    }
+}

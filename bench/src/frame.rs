@@ -1,0 +1,200 @@
+//! MSRP as this tool needs it (RFC 4975 §7, §9): writing SENDs and responses, and reading frames as they arrive. Not the proxy's code, so
+//! that each checks the other.
+
+use memchr::memmem;
+
+/// What the reader found.
+pub enum Event<'a> {
+    /// Body octets, with their offset in the chunk.
+    Body(&'a [u8], usize),
+    /// The end-line; its flag, and the octets of body before it.
+    End(&'a Head, u8, usize),
+}
+
+/// A request or response head.
+#[derive(Default, Debug)]
+pub struct Head {
+    pub tid: Vec<u8>,
+    /// "SEND", "REPORT", … or empty for a response.
+    pub method: Vec<u8>,
+    pub status: u16,
+    pub to_path: Vec<u8>,
+    pub from_path: Vec<u8>,
+    pub message_id: Vec<u8>,
+    pub use_path: Vec<u8>,
+    pub authenticate: Vec<u8>,
+    /// First octet of this chunk in the message, from 1.
+    pub start: u64,
+    pub failure_report: Vec<u8>,
+    pub has_body: bool,
+}
+
+/// Reads frames of one connection at any split.
+#[derive(Default)]
+pub struct Reader {
+    held: Vec<u8>,
+    head: Option<Head>,
+    needle: Vec<u8>,
+    body: usize,
+}
+
+impl Reader {
+    /// Takes octets in and tells what they hold.
+    ///
+    /// # Errors
+    /// The octets are not MSRP.
+    pub fn receive(&mut self, octets: &[u8], mut tell: impl FnMut(Event<'_>)) -> Result<(), String> {
+        let mut joined;
+        let mut rest: &[u8] = if self.held.is_empty() {
+            octets
+        } else {
+            joined = std::mem::take(&mut self.held);
+            joined.extend_from_slice(octets);
+            &joined
+        };
+        loop {
+            if self.head.is_none() {
+                let Some(end) = head_end(rest) else {
+                    if rest.len() > 16_384 {
+                        return Err("a head of more than 16 KiB".into());
+                    }
+                    break;
+                };
+                let head = parse_head(&rest[..end])?;
+                // Without a body the end-line follows the headers; its CRLF is theirs.
+                let skip = if head.has_body { end } else { end.saturating_sub(2) };
+                rest = &rest[skip..];
+                self.needle.clear();
+                self.needle.extend_from_slice(b"\r\n-------");
+                self.needle.extend_from_slice(&head.tid);
+                self.body = 0;
+                self.head = Some(head);
+            }
+            let head = self.head.as_ref().expect("just set");
+            match memmem::find(rest, &self.needle) {
+                Some(at) if rest.len() >= at + self.needle.len() + 3 => {
+                    let flag = rest[at + self.needle.len()];
+                    if at > 0 {
+                        tell(Event::Body(&rest[..at], self.body));
+                    }
+                    tell(Event::End(head, flag, self.body + at));
+                    rest = &rest[at + self.needle.len() + 3..];
+                    self.head = None;
+                }
+                found => {
+                    let keep = found.unwrap_or_else(|| rest.len().saturating_sub(self.needle.len() + 2));
+                    if keep > 0 {
+                        tell(Event::Body(&rest[..keep], self.body));
+                        self.body += keep;
+                    }
+                    rest = &rest[keep..];
+                    break;
+                }
+            }
+        }
+        let rest = rest.to_vec();
+        self.held = rest;
+        Ok(())
+    }
+}
+
+/// Where the head ends: after the blank line, or (without a body) where the end-line begins.
+fn head_end(octets: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(next) = memchr::memchr(b'\n', &octets[at..]) {
+        let line = &octets[at..at + next];
+        if line == b"\r" {
+            return Some(at + next + 1);
+        }
+        if line.starts_with(b"-------") && at > 0 {
+            return Some(at);
+        }
+        at += next + 1;
+    }
+    None
+}
+
+fn parse_head(octets: &[u8]) -> Result<Head, String> {
+    let mut head = Head { start: 1, has_body: octets.ends_with(b"\r\n\r\n"), ..Head::default() };
+    let mut lines = octets.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let first = lines.next().unwrap_or_default();
+    let mut words = first.splitn(4, |octet| *octet == b' ');
+    if words.next() != Some(b"MSRP") {
+        return Err(format!("not MSRP: {}", String::from_utf8_lossy(&first[..first.len().min(60)])));
+    }
+    head.tid = words.next().unwrap_or_default().to_vec();
+    let word = words.next().unwrap_or_default();
+    match std::str::from_utf8(word).ok().and_then(|word| word.parse().ok()).filter(|_| word.len() == 3) {
+        Some(status) => head.status = status,
+        None => head.method = word.to_vec(),
+    }
+    for line in lines {
+        let Some(colon) = memchr::memchr(b':', line) else { continue };
+        let value = line[colon + 1..].trim_ascii().to_vec();
+        match &line[..colon] {
+            b"To-Path" => head.to_path = value,
+            b"From-Path" => head.from_path = value,
+            b"Message-ID" => head.message_id = value,
+            b"Use-Path" => head.use_path = value,
+            b"WWW-Authenticate" => head.authenticate = value,
+            b"Failure-Report" => head.failure_report = value,
+            b"Byte-Range" => {
+                let number = value.split(|octet| *octet == b'-').next().unwrap_or_default();
+                head.start = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+            }
+            _ => {}
+        }
+    }
+    Ok(head)
+}
+
+/// Writes the head of a SEND that carries one whole message.
+pub fn send_head(out: &mut Vec<u8>, tid: &str, to: &str, from: &str, message_id: &str, octets: usize, failure_report: &str) {
+    use std::io::Write as _;
+    let _ = write!(
+        out,
+        "MSRP {tid} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: {message_id}\r\nByte-Range: 1-{end}/{octets}\r\n\
+         Failure-Report: {failure_report}\r\nContent-Type: text/plain\r\n\r\n",
+        end = if octets > 2048 { "*".to_owned() } else { octets.to_string() },
+    );
+}
+
+/// Writes a 200 for a request (RFC 4975 §7.2: the leftmost From-Path URI only).
+pub fn ok(out: &mut Vec<u8>, head: &Head, own: &str) {
+    out.extend_from_slice(b"MSRP ");
+    out.extend_from_slice(&head.tid);
+    out.extend_from_slice(b" 200 OK\r\nTo-Path: ");
+    out.extend_from_slice(head.from_path.split(|octet| *octet == b' ').next().unwrap_or_default());
+    out.extend_from_slice(b"\r\nFrom-Path: ");
+    out.extend_from_slice(own.as_bytes());
+    out.extend_from_slice(b"\r\n-------");
+    out.extend_from_slice(&head.tid);
+    out.extend_from_slice(b"$\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_read_the_same_at_every_split() {
+        let mut wire = Vec::new();
+        send_head(&mut wire, "abcd1234", "msrp://b/1;tcp", "msrp://a/1;tcp", "m1", 30, "yes");
+        wire.extend_from_slice(b"body with\r\n-------abcd12x$\r\nin\r\n-------abcd1234$\r\n");
+        let head = Head { tid: b"t2345678".to_vec(), from_path: b"msrp://a/1;tcp".to_vec(), ..Head::default() };
+        ok(&mut wire, &head, "msrp://b/1;tcp");
+        for split in 0..wire.len() {
+            let mut reader = Reader::default();
+            let (mut body, mut ends) = (Vec::new(), 0);
+            for part in [&wire[..split], &wire[split..]] {
+                reader
+                    .receive(part, |event| match event {
+                        Event::Body(octets, _) => body.extend_from_slice(octets),
+                        Event::End(..) => ends += 1,
+                    })
+                    .unwrap();
+            }
+            assert_eq!((ends, body.as_slice()), (2, &b"body with\r\n-------abcd12x$\r\nin"[..]), "split at {split}");
+        }
+    }
+}

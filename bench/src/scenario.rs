@@ -1,0 +1,137 @@
+//! A scenario: what is sent through which proxy, how fast, for how long, and when the run counts as passed.
+
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What is offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// SIP calls alone: INVITE, 200, ACK, hold, BYE, 200.
+    Calls,
+    /// As fast as back-pressure lets: `window` octets in flight a session.
+    Bulk,
+    /// One message outstanding a session; the next goes when the last has arrived.
+    Closed,
+    /// `rate` messages a second over all sessions on a fixed schedule.
+    Open,
+}
+
+/// How MSRP sessions get through the thing under test.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// No relay: caller to called party.
+    Direct,
+    /// A blind TCP relay at `relay`, which connects to `called_msrp`.
+    Tcp,
+    /// A SIP proxy at `proxy` that stays in the media path; it sends on to `called_sip`.
+    Sip,
+    /// An RFC 4976 relay at `relay` with AUTH (user, password).
+    Msrp,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scenario {
+    pub name: String,
+    pub load: Load,
+    pub via: Via,
+    /// SIP address of the proxy under test.
+    pub proxy: String,
+    /// Our SIP addresses on both sides.
+    pub caller_sip: String,
+    pub called_sip: String,
+    /// Our MSRP address on the called side.
+    pub called_msrp: String,
+    /// Address of a blind or RFC 4976 relay.
+    pub relay: String,
+    pub user: String,
+    pub password: String,
+    /// "udp" or "tcp".
+    pub transport: String,
+    pub sessions: usize,
+    /// Octets of a message body; one chunk.
+    pub chunk: usize,
+    /// Further sizes, drawn evenly with `chunk` (open loop and closed loop).
+    pub chunks: Vec<usize>,
+    /// Failure-Report of each SEND: "yes", "partial" or "no".
+    pub failure_report: String,
+    /// Octets in flight a session (bulk).
+    pub window: usize,
+    /// Messages or calls a second (open loop).
+    pub rate: u64,
+    /// Seconds of load, after `warmup` seconds that do not count.
+    pub seconds: f64,
+    pub warmup: f64,
+    /// Sessions whose called party reads only `slow_octets` a second.
+    pub slow_readers: usize,
+    pub slow_octets: usize,
+    /// Compare every octet received with what was sent.
+    pub verify: bool,
+    /// Calls: milliseconds between ACK and BYE; dialogs that stand before the load begins.
+    pub hold_ms: u64,
+    pub standing: usize,
+    /// TCP congestion control of our sockets.
+    pub congestion: String,
+    /// Pass criteria: nothing lost always; these where given.
+    pub pass_p99_us: Option<u64>,
+    pub pass_rate: Option<f64>,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            name: "unnamed".into(),
+            load: Load::Bulk,
+            via: Via::Direct,
+            proxy: "127.0.0.1:5060".into(),
+            caller_sip: "127.0.0.1:5090".into(),
+            called_sip: "127.0.0.1:5070".into(),
+            called_msrp: "127.0.0.1:28550".into(),
+            relay: "127.0.0.1:2860".into(),
+            user: "alice".into(),
+            password: "1234".into(),
+            transport: "udp".into(),
+            sessions: 1,
+            chunk: 65_536,
+            chunks: Vec::new(),
+            failure_report: "no".into(),
+            window: 4 << 20,
+            rate: 1000,
+            seconds: 5.0,
+            warmup: 0.5,
+            slow_readers: 0,
+            slow_octets: 65_536,
+            verify: false,
+            hold_ms: 100,
+            standing: 0,
+            congestion: "cubic".into(),
+            pass_p99_us: None,
+            pass_rate: None,
+        }
+    }
+}
+
+impl Scenario {
+    /// Reads a scenario file and sets single keys over it.
+    pub fn load(path: &Path, set: &[String]) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut table: toml::Table = text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+        for assignment in set {
+            let (key, value) = assignment.split_once('=').ok_or(format!("--set {assignment}: KEY=VALUE is wanted"))?;
+            let value = value.parse::<toml::Value>().unwrap_or_else(|_| toml::Value::String(value.to_owned()));
+            table.insert(key.to_owned(), value);
+        }
+        let scenario: Scenario = table.try_into().map_err(|error| format!("{}: {error}", path.display()))?;
+        if scenario.sessions == 0 || scenario.sessions > 100_000 || scenario.seconds > 3600.0 {
+            return Err("sessions from 1 to 100000, seconds up to 3600".into());
+        }
+        Ok(scenario)
+    }
+
+    /// Body sizes to draw from.
+    pub fn sizes(&self) -> Vec<usize> {
+        if self.chunks.is_empty() { vec![self.chunk] } else { self.chunks.clone() }
+    }
+}

@@ -1,0 +1,152 @@
+//! SIP as this tool needs it (RFC 3261): writing the requests and answers of a caller and a called party, reading the few
+//! headers they copy. Not the proxy's code, so that each checks the other.
+
+use std::fmt::Write as _;
+
+/// A message as text, with the lines that are copied into answers.
+pub struct Message<'a>(pub &'a str);
+
+impl<'a> Message<'a> {
+    pub fn first_line(&self) -> &'a str {
+        self.0.lines().next().unwrap_or("")
+    }
+
+    /// Status of a response; 0 for a request.
+    pub fn status(&self) -> u16 {
+        self.first_line().strip_prefix("SIP/2.0 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok()).unwrap_or(0)
+    }
+
+    /// Values of a header, by its long or compact name.
+    pub fn all(&self, name: &'a str, compact: &'a str) -> impl Iterator<Item = &'a str> {
+        let head = self.0.split("\r\n\r\n").next().unwrap_or("");
+        head.split("\r\n").skip(1).filter_map(move |line| {
+            let (key, value) = line.split_once(':')?;
+            let key = key.trim_end();
+            (key.eq_ignore_ascii_case(name) || (!compact.is_empty() && key.eq_ignore_ascii_case(compact))).then(|| value.trim())
+        })
+    }
+
+    pub fn header(&self, name: &'a str, compact: &'a str) -> &'a str {
+        self.all(name, compact).next().unwrap_or("")
+    }
+
+    pub fn body(&self) -> &'a str {
+        self.0.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+    }
+
+    /// The URI of the first Contact.
+    pub fn contact(&self) -> &'a str {
+        let value = self.header("Contact", "m");
+        value.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or(value, |(uri, _)| uri)
+    }
+
+    /// An SDP attribute's value.
+    pub fn attribute(&self, name: &str) -> Option<&'a str> {
+        self.body().lines().find_map(|line| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+}
+
+/// Who calls whom, and where.
+#[derive(Clone)]
+pub struct Party {
+    /// "127.0.0.1:5090"
+    pub address: String,
+    /// "UDP" or "TCP".
+    pub transport: String,
+}
+
+/// SDP of one MSRP line.
+pub fn sdp(host: &str, port: u16, path: &str, setup: &str) -> String {
+    format!(
+        "v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=message {port} TCP/MSRP *\r\n\
+         a=accept-types:message/cpim text/plain application/im-iscomposing+xml\r\na=accept-wrapped-types:*\r\na=path:{path}\r\na=setup:{setup}\r\na=sendrecv\r\na=msrp-cema\r\n"
+    )
+}
+
+/// The INVITE of call `call`.
+pub fn invite(caller: &Party, proxy: &str, call: &str, body: &str) -> String {
+    let (address, transport) = (&caller.address, &caller.transport);
+    format!(
+        "INVITE sip:bob@{proxy} SIP/2.0\r\nVia: SIP/2.0/{transport} {address};branch=z9hG4bK-{call}-i\r\nMax-Forwards: 70\r\n\
+         From: <sip:alice@example.net>;tag=f{call}\r\nTo: <sip:bob@example.net>\r\nCall-ID: {call}@bench\r\nCSeq: 1 INVITE\r\n\
+         Contact: <sip:alice@{address};transport={lower}>\r\n\
+         Accept-Contact: *;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.session\"\r\n\
+         P-Preferred-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.session\r\nP-Asserted-Identity: <sip:alice@example.net>\r\n\
+         P-Served-User: <sip:alice@example.net>;sescase=orig\r\n\
+         Conversation-ID: c{call}\r\nContribution-ID: d{call}\r\nSession-Expires: 1800;refresher=uac\r\nSupported: timer\r\n\
+         User-Agent: CPM-client/OMA2.2 cpm-bench\r\nContent-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{body}",
+        lower = transport.to_ascii_lowercase(),
+        length = body.len()
+    )
+}
+
+/// ACK or BYE within the dialog that a 200 made.
+pub fn in_dialog(caller: &Party, method: &str, cseq: u32, call: &str, ok: &Message<'_>) -> String {
+    let mut text = format!(
+        "{method} {} SIP/2.0\r\nVia: SIP/2.0/{} {};branch=z9hG4bK-{call}-{}{cseq}\r\n",
+        ok.contact(),
+        caller.transport,
+        caller.address,
+        &method[..1]
+    );
+    let routes: Vec<&str> = ok.all("Record-Route", "").collect();
+    for route in routes.iter().rev() {
+        let _ = write!(text, "Route: {route}\r\n");
+    }
+    let _ = write!(
+        text,
+        "Max-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nContent-Length: 0\r\n\r\n",
+        ok.header("From", "f"),
+        ok.header("To", "t"),
+        ok.header("Call-ID", "i")
+    );
+    text
+}
+
+/// A 200 of the called party; `body` empty for a BYE.
+pub fn ok(request: &Message<'_>, called: &Party, body: &str) -> String {
+    let mut text = String::with_capacity(1024);
+    text.push_str("SIP/2.0 200 OK\r\n");
+    for via in request.all("Via", "v") {
+        let _ = write!(text, "Via: {via}\r\n");
+    }
+    for route in request.all("Record-Route", "") {
+        let _ = write!(text, "Record-Route: {route}\r\n");
+    }
+    let to = request.header("To", "t");
+    let call_id = request.header("Call-ID", "i");
+    let tag = if to.contains(";tag=") { String::new() } else { format!(";tag=t{}", call_id.split('@').next().unwrap_or("")) };
+    let _ = write!(
+        text,
+        "From: {}\r\nTo: {to}{tag}\r\nCall-ID: {call_id}\r\nCSeq: {}\r\n",
+        request.header("From", "f"),
+        request.header("CSeq", "")
+    );
+    if body.is_empty() {
+        text.push_str("Content-Length: 0\r\n\r\n");
+    } else {
+        let _ = write!(
+            text,
+            "Contact: <sip:bob@{};transport={}>\r\nSupported: timer\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+            called.address,
+            called.transport.to_ascii_lowercase(),
+            body.len()
+        );
+    }
+    text
+}
+
+/// Splits whole messages off a stream's octets (RFC 3261 §18.3).
+pub fn split_stream(buffer: &mut Vec<u8>, mut tell: impl FnMut(&str)) {
+    let mut at = 0;
+    while let Some(end) = memchr::memmem::find(&buffer[at..], b"\r\n\r\n") {
+        let head = String::from_utf8_lossy(&buffer[at..at + end + 4]).into_owned();
+        let length: usize = Message(&head).header("Content-Length", "l").parse().unwrap_or(0);
+        if buffer.len() < at + end + 4 + length {
+            break;
+        }
+        tell(&String::from_utf8_lossy(&buffer[at..at + end + 4 + length]));
+        at += end + 4 + length;
+    }
+    buffer.drain(..at);
+}
