@@ -28,3 +28,11 @@ pub const SDP_LINES_MAX: usize = 1024;
 pub const SDP_MEDIA_MAX: usize = 16;
 /// URIs in one `a=path`; relays (RFC 4976) add one each.
 pub const MSRP_PATH_URIS_MAX: usize = 16;
+/// Parts of one multipart body, nested ones counted: an SDP, a few lists, and what gateways add.
+pub const MIME_PARTS_MAX: usize = 32;
+/// Multiparts within multiparts.
+pub const MIME_DEPTH_MAX: usize = 4;
+/// Header fields of one part or CPIM message.
+pub const MIME_FIELDS_MAX: usize = 64;
+/// Octets of the header of one part or CPIM message.
+pub const MIME_HEAD_OCTETS_MAX: usize = 16 * 1024;

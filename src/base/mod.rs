@@ -2,6 +2,7 @@
 
 pub mod clause;
 pub mod clock;
+pub mod date;
 pub mod prng;
 pub mod slab;
 pub mod timers;
