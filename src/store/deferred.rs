@@ -29,10 +29,32 @@ pub struct Deferred {
     /// Where the body lies on this node; not part of what other nodes read.
     #[serde(default)]
     pub file: PathBuf,
-    /// The sender wants a negative delivery notification (RFC 5438) when it expires.
-    pub negative_delivery: bool,
+    /// Body parts that go out beside the SDP (recipient-list-history).
+    #[serde(default)]
+    pub parts: Vec<KeptPart>,
+    /// The sender wants to hear when it expires undelivered (RFC 5438 "negative-delivery"): what to say, and to whom.
+    pub negative_delivery: Option<Notice>,
     /// Deliveries begun so far.
     pub attempts: u32,
+}
+
+/// A MIME part kept as it came: header fields and text.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeptPart {
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+/// What a negative delivery notification has to name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Notice {
+    /// `imdn.Message-ID` of the message.
+    pub about: String,
+    /// `DateTime` of the message as written.
+    pub sent: Option<String>,
+    /// URIs of its From and To.
+    pub originator: String,
+    pub recipient: String,
 }
 
 /// How it came and how it goes out again.
