@@ -20,7 +20,8 @@ impl Key {
     pub const fn slot(self) -> usize {
         (self.0 & 0xffff_ffff) as usize
     }
-    const fn generation(self) -> u32 {
+    /// The generation alone: how often the slot was given away before, and one.
+    pub const fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }
 }
@@ -88,6 +89,12 @@ impl<T> Slab<T> {
         self.free.push(key.slot() as u32);
         self.len -= 1;
         Some(value)
+    }
+
+    /// The key of the value in a slot, if there is one: for completions, which carry part of the generation only.
+    pub fn key_at(&self, slot: u32) -> Option<Key> {
+        let entry = self.slots.get(slot as usize)?;
+        entry.value.as_ref().map(|_| Key::new(slot, entry.generation))
     }
 
     /// All values in slot order.

@@ -1,0 +1,127 @@
+//! The log on standard error: written by a thread of its own, so that no core ever waits for a terminal or a pipe.
+//!
+//! A core formats its line and puts it into a bounded queue; a line that finds the queue full is dropped and counted, and the
+//! next line that goes out is followed by one that says how many were lost.
+
+use crossbeam::queue::ArrayQueue;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that may wait for the log thread: a second of one line for each of some thousand calls.
+const LINES_MAX: usize = 8192;
+/// How long the log thread sleeps when it found nothing.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// `--log-format`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+struct Shared {
+    lines: ArrayQueue<Vec<u8>>,
+    dropped: AtomicU64,
+    stopping: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Queue(Arc<Shared>);
+
+/// One line in the making; `tracing` writes it in one piece.
+struct Line {
+    shared: Arc<Shared>,
+    octets: Vec<u8>,
+}
+
+impl Write for Line {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.octets.extend_from_slice(octets);
+        Ok(octets.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.shared.lines.push(std::mem::take(&mut self.octets)).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Line;
+    fn make_writer(&'a self) -> Line {
+        Line { shared: self.0.clone(), octets: Vec::with_capacity(256) }
+    }
+}
+
+/// Keeps the log thread; what is queued is written before the last of these is gone.
+pub struct Guard {
+    shared: Arc<Shared>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the log. `RUST_LOG` sets what is said; without it: `info`.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(format: Format) -> std::io::Result<Guard> {
+    let shared =
+        Arc::new(Shared { lines: ArrayQueue::new(LINES_MAX), dropped: AtomicU64::new(0), stopping: AtomicBool::new(false) });
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let queue = Queue(shared.clone());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue).with_ansi(false);
+    match format {
+        // A second log in one process (tests) keeps the first.
+        Format::Text => builder.try_init().ok(),
+        Format::Json => builder.json().flatten_event(true).try_init().ok(),
+    };
+    let written = shared.clone();
+    let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&written))?;
+    Ok(Guard { shared, thread: Some(thread) })
+}
+
+fn write_lines(shared: &Shared) {
+    let mut batch = Vec::with_capacity(64 * 1024);
+    loop {
+        // Read before the queue: what was pushed before the stop is in the queue now.
+        let stopping = shared.stopping.load(Ordering::Acquire);
+        while let Some(line) = shared.lines.pop() {
+            batch.extend_from_slice(&line);
+            if batch.len() > 48 * 1024 {
+                break;
+            }
+        }
+        let dropped = shared.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let _ = writeln!(batch, "{{\"level\":\"WARN\",\"message\":\"log lines dropped\",\"count\":{dropped}}}");
+        }
+        if !batch.is_empty() {
+            // A closed standard error is nobody's concern but the operator's.
+            let _ = std::io::stderr().write_all(&batch);
+            batch.clear();
+        } else if stopping {
+            return;
+        } else {
+            std::thread::park_timeout(PAUSE);
+        }
+    }
+}
