@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// A TCP or TLS connection of this media core; the key is chosen by the engine (accepted) or the shard (to connect).
+/// A TCP or TLS connection of this media core. The shard owns the one table of keys: `Media::accepted` gives a key to the
+/// engine, `MediaEffect::Connect` brings one. A key stays taken until the engine's `Media::gone`, the last word about each
+/// connection, so that the engine may index a table of its own by `Key::slot`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Connection(pub Key);
 
@@ -35,7 +37,7 @@ pub enum MediaEffect {
         connection: Connection,
         piece: Piece,
     },
-    /// Open a connection under a key the shard got from the engine's table.
+    /// Open a connection under this key; answered by `connected` (TLS handshake done) or `gone`.
     Connect {
         connection: Connection,
         to: SocketAddr,
@@ -48,24 +50,29 @@ pub enum MediaEffect {
     Finish(Connection),
     /// Close now; what is queued is dropped.
     Abort(Connection),
-    /// The connection belongs to another core's session: hand it over with the octets it has sent so far.
+    /// The connection belongs to another core's session: hand it over with the octets (of [`MediaOutbox::octets`]) it has
+    /// sent so far. There it is `accepted`, then `receive`s those octets and what came after them; here it is `gone`.
     HandOver {
         connection: Connection,
         core: u8,
         octets: Range<u32>,
     },
-    /// Append to a sink's file (created at the first write).
+    /// Write into a sink's file at this offset (a position beyond the end leaves a hole, RFC 4975 §7.3.1: chunks may come
+    /// out of order); answered by `wrote`.
     Write {
         file: File,
+        at: u64,
         piece: Piece,
     },
+    /// Make a sink's file (and its directory, where missing). A failure is told by `file_failed`.
     Create {
         file: File,
         path: PathBuf,
     },
-    /// Make all that was written durable (fdatasync of file, fsync of a new directory entry), then tell.
+    /// When all writes queued before are done, make them durable (fdatasync of the file, fsync of its directory entry);
+    /// answered by `synced`.
     Sync(File),
-    /// Close; with `delete` unlink too.
+    /// Close; with `delete` unlink too. Answers that are still under way may come or not.
     Discard {
         file: File,
         delete: bool,
@@ -74,7 +81,7 @@ pub enum MediaEffect {
         file: File,
         path: PathBuf,
     },
-    /// Read at most so many octets from a source; they come back as `read`.
+    /// Read at most so many octets from where the last read ended; they come back as `read`.
     Read {
         file: File,
         octets: u32,
@@ -98,6 +105,8 @@ pub enum Gone {
     Tls,
     /// Reset or broken.
     Broken,
+    /// Closed as asked: after `Finish`, `Abort` or `HandOver`.
+    Closed,
 }
 
 /// Effects in order, and the octets of `Piece::Own`.
