@@ -36,3 +36,5 @@ pub const MIME_DEPTH_MAX: usize = 4;
 pub const MIME_FIELDS_MAX: usize = 64;
 /// Octets of the header of one part or CPIM message.
 pub const MIME_HEAD_OCTETS_MAX: usize = 16 * 1024;
+/// 2xx responses with different To tags that one INVITE may bring by forking; further ones are not heard.
+pub const SIP_SUCCESS_FORKS_MAX: usize = 16;

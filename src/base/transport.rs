@@ -47,3 +47,22 @@ pub struct Target {
     /// Name to be verified in the peer's certificate (RFC 5922); none: the address.
     pub server_name: Option<std::rc::Rc<str>>,
 }
+
+/// Where a SIP message goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// Back on the flow something came in on. Where the flow is gone and `fallback` stands, there (RFC 3261 §18.2.2).
+    Flow { flow: Flow, fallback: Option<Target> },
+    /// To an address: UDP, or a connection that is open or will be opened.
+    Target(Target),
+}
+
+impl Destination {
+    /// The transport protocol that will carry the message.
+    pub const fn transport(&self) -> Transport {
+        match self {
+            Destination::Flow { flow, .. } => flow.transport,
+            Destination::Target(target) => target.transport,
+        }
+    }
+}

@@ -2,21 +2,13 @@
 //! call that wrote them has returned.
 
 use super::exchange::{Command, Query, Ticket};
-use crate::base::transport::{Flow, Target};
+pub use crate::base::transport::Destination;
+use crate::sip::transaction::seam::Sink;
 use std::ops::Range;
 
 /// Names a message sent, so that its failure finds the transaction. 0: nobody wants to hear of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct SendTag(pub u64);
-
-/// Where a SIP message goes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Destination {
-    /// Back on the flow something came in on. Where the flow is gone and `fallback` stands, there (RFC 3261 §18.2.2).
-    Flow { flow: Flow, fallback: Option<Target> },
-    /// To an address: UDP, or a connection that is open or will be opened.
-    Target(Target),
-}
 
 /// What a signalling shard wants done.
 #[derive(Debug)]
@@ -56,5 +48,11 @@ impl Outbox {
     pub fn clear(&mut self) {
         self.effects.clear();
         self.octets.clear();
+    }
+}
+
+impl Sink for Outbox {
+    fn send(&mut self, to: &Destination, tag: u64, octets: &[u8]) {
+        Outbox::send(self, to.clone(), SendTag(tag), |buffer| buffer.extend_from_slice(octets));
     }
 }

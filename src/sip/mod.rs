@@ -4,5 +4,8 @@ pub mod header;
 pub mod ids;
 pub mod message;
 pub mod method;
+pub mod reply;
+pub mod status;
+pub mod transaction;
 pub mod uri;
 pub mod write;

@@ -45,6 +45,15 @@ impl<'b> Writer<'b> {
         self
     }
 
+    /// A field whose value is written in place.
+    pub fn with(&mut self, name: Name, value: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        self.0.extend_from_slice(name.as_str().as_bytes());
+        self.0.extend_from_slice(b": ");
+        value(self.0);
+        self.0.extend_from_slice(b"\r\n");
+        self
+    }
+
     /// Ends the head with Content-Length and writes the body; `body` may be empty. Content-Type is the caller's field.
     pub fn body(self, body: &[u8]) {
         let _ = write!(self.0, "Content-Length: {}\r\n\r\n", body.len());

@@ -1,7 +1,10 @@
 //! RFC 3261 §20.42, RFC 3581: Via.
 
 use super::params::Params;
+use crate::base::transport::{Destination, Flow, Target, Transport};
 use crate::sip::message::Malformed;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 
 /// One Via value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +39,66 @@ impl<'a> Via<'a> {
     pub fn branch(&self) -> Option<&'a str> {
         self.params.value("branch")
     }
+
+    /// The port of sent-by, or the default one of its transport (§18.2.2, §19.1.2).
+    pub fn port_or_default(&self) -> u16 {
+        self.port.unwrap_or(if self.transport.eq_ignore_ascii_case("TLS") { 5061 } else { 5060 })
+    }
+
+    /// Where the response to a request with this top Via goes, when the request came on `flow` (§18.2.2, RFC 3581 §4).
+    pub fn response_destination(&self, flow: &Flow) -> Destination {
+        let ip = flow.peer.ip();
+        let port = self.port_or_default();
+        if flow.transport != Transport::Udp {
+            // A connection that is gone is opened anew to the source address and the port of sent-by.
+            let fallback = Target { transport: flow.transport, address: SocketAddr::new(ip, port), server_name: None };
+            return Destination::Flow { flow: *flow, fallback: Some(fallback) };
+        }
+        if let Some(maddr) = self.params.value("maddr").and_then(address) {
+            let address = SocketAddr::new(maddr, port);
+            return Destination::Target(Target { transport: Transport::Udp, address, server_name: None });
+        }
+        let peer = if self.params.has("rport") { flow.peer } else { SocketAddr::new(ip, port) };
+        Destination::Flow { flow: Flow { peer, ..*flow }, fallback: None }
+    }
+}
+
+/// Reads an IP address; an IPv6 one with or without brackets (RFC 5118 §4.5).
+pub fn address(text: &str) -> Option<IpAddr> {
+    let text = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
+    text.parse().ok()
+}
+
+/// Writes the top Via value of a request that came from `peer` as the server transport passes it on (§18.2.1, RFC 3581
+/// §4): `received` where sent-by is not that address or `rport` was asked for, `rport` filled in. What the sender itself
+/// claimed in either is dropped.
+pub fn write_received(value: &str, peer: SocketAddr, buffer: &mut Vec<u8>) {
+    let Ok(via) = Via::parse(value) else { return buffer.extend_from_slice(value.as_bytes()) };
+    let head = &value[..value.len() - via.params.0.len()];
+    buffer.extend_from_slice(head.trim_ascii_end().as_bytes());
+    let mut asked = false;
+    for (name, content) in via.params.iter() {
+        if name.eq_ignore_ascii_case("received") {
+            continue;
+        }
+        if name.eq_ignore_ascii_case("rport") {
+            if !asked {
+                let _ = write!(buffer, ";rport={}", peer.port());
+            }
+            asked = true;
+            continue;
+        }
+        buffer.push(b';');
+        buffer.extend_from_slice(name.as_bytes());
+        if let Some(content) = content {
+            buffer.push(b'=');
+            buffer.extend_from_slice(content.as_bytes());
+        }
+    }
+    let ip = peer.ip().to_canonical();
+    if asked || address(via.host).map(|host| host.to_canonical()) != Some(ip) {
+        let _ = write!(buffer, ";received={ip}");
+    }
 }
 
 /// Splits "host:port", "[v6]:port", "host", with white space allowed around the colon.
@@ -53,4 +116,48 @@ pub(crate) fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
     };
     let plain = !host.is_empty() && !host.contains(|c: char| c.is_ascii_whitespace() || c == '<' || c == '>' || c == '"');
     plain.then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(value: &str, peer: &str) -> String {
+        let mut buffer = Vec::new();
+        write_received(value, peer.parse().unwrap(), &mut buffer);
+        String::from_utf8(buffer).unwrap()
+    }
+
+    #[test]
+    fn received_and_rport_tell_where_a_request_came_from() {
+        assert_eq!(received("SIP/2.0/UDP 192.0.2.1;branch=a", "192.0.2.1:5060"), "SIP/2.0/UDP 192.0.2.1;branch=a");
+        assert_eq!(
+            received("SIP/2.0/UDP h.example ;branch=a", "192.0.2.1:9"),
+            "SIP/2.0/UDP h.example;branch=a;received=192.0.2.1"
+        );
+        assert_eq!(
+            received("SIP / 2.0 / UDP 192.0.2.1:7;rport;received=6.6.6.6;branch=a", "192.0.2.1:9"),
+            "SIP / 2.0 / UDP 192.0.2.1:7;rport=9;branch=a;received=192.0.2.1"
+        );
+        assert_eq!(received("SIP/2.0/TCP [2001:db8::1];branch=a", "[2001:db8::1]:9"), "SIP/2.0/TCP [2001:db8::1];branch=a");
+        assert_eq!(received("rubbish", "192.0.2.1:9"), "rubbish");
+    }
+
+    #[test]
+    fn a_response_goes_where_its_via_says() {
+        let flow = |transport| Flow { transport, core: 0, listener: 0, connection: 3, peer: "192.0.2.1:4321".parse().unwrap() };
+        let to = |text: &str, transport| Via::parse(text).unwrap().response_destination(&flow(transport));
+        let address = |to: Destination| match to {
+            Destination::Flow { flow, .. } => flow.peer.to_string(),
+            Destination::Target(target) => target.address.to_string(),
+        };
+        assert_eq!(address(to("SIP/2.0/UDP a;branch=b", Transport::Udp)), "192.0.2.1:5060");
+        assert_eq!(address(to("SIP/2.0/UDP a:5070;branch=b", Transport::Udp)), "192.0.2.1:5070");
+        assert_eq!(address(to("SIP/2.0/UDP a:5070;rport;branch=b", Transport::Udp)), "192.0.2.1:4321");
+        assert_eq!(address(to("SIP/2.0/UDP a:5070;maddr=192.0.2.9;branch=b", Transport::Udp)), "192.0.2.9:5070");
+        let Destination::Flow { fallback: Some(fallback), flow } = to("SIP/2.0/TLS a;branch=b", Transport::Tls) else {
+            panic!("a response goes back on its connection")
+        };
+        assert_eq!((flow.peer.port(), fallback.address.port()), (4321, 5061));
+    }
 }
