@@ -38,3 +38,25 @@ pub const MIME_FIELDS_MAX: usize = 64;
 pub const MIME_HEAD_OCTETS_MAX: usize = 16 * 1024;
 /// 2xx responses with different To tags that one INVITE may bring by forking; further ones are not heard.
 pub const SIP_SUCCESS_FORKS_MAX: usize = 16;
+/// Octets of one XML document (access rules, URI lists): 10,000 entries of 100 octets.
+pub const XML_OCTETS_MAX: usize = 1024 * 1024;
+/// Nodes of one XML document: ten for each of 10,000 entries.
+pub const XML_NODES_MAX: u32 = 100_000;
+/// Elements within elements; the parser recurses, so the stack is what needs it.
+pub const XML_DEPTH_MAX: usize = 64;
+/// Members of one URI list with all that it refers to.
+pub const URI_LIST_ENTRIES_MAX: usize = 10_000;
+/// References followed from a list to a list to a list.
+pub const URI_LIST_DEPTH_MAX: usize = 4;
+/// Documents fetched for one list, and lists fetched for one user's rules.
+pub const URI_LIST_REFERENCES_MAX: usize = 64;
+/// Documents in one core's cache.
+pub const XDM_CACHE_ENTRIES_MAX: usize = 16 * 1024;
+/// Octets of documents in one core's cache, as they came.
+pub const XDM_CACHE_OCTETS_MAX: usize = 64 * 1024 * 1024;
+/// Requests that wait for one document; those beyond it go on without.
+pub const XDM_WAITING_MAX: usize = 1024;
+/// How old a document may be that stands in while XDM is away.
+pub const XDM_STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// After a failed fetch the document is not asked for again before this time has gone.
+pub const XDM_FAILURE_HOLD: Duration = Duration::from_secs(1);

@@ -7,3 +7,4 @@ pub mod prng;
 pub mod slab;
 pub mod timers;
 pub mod transport;
+pub mod xml;

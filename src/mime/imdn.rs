@@ -3,6 +3,7 @@
 use super::cpim::{Head, IMDN, uri_of};
 use super::fields::{self, Malformed};
 use crate::base::date::rfc3339;
+use crate::base::xml;
 
 /// Media type of the document inside the CPIM message.
 pub const MEDIA_TYPE: &str = "message/imdn+xml";
@@ -135,7 +136,7 @@ impl Document {
     /// [`Malformed`] where it is not well-formed, brings a DTD, or lacks a mandatory element.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let fail = |context| Malformed { at: 0, context };
-        let document = roxmltree::Document::parse(text).map_err(|_| fail("imdn > xml"))?;
+        let document = xml::parse(text).map_err(|_| fail("imdn > xml"))?;
         let root = document.root_element();
         let named = |name: &'static str| root.children().find(move |node| node.tag_name().name() == name);
         let about = named("message-id").and_then(|node| node.text()).ok_or(fail("imdn > message-id"))?;
