@@ -60,3 +60,9 @@ pub const XDM_WAITING_MAX: usize = 1024;
 pub const XDM_STALE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// After a failed fetch the document is not asked for again before this time has gone.
 pub const XDM_FAILURE_HOLD: Duration = Duration::from_secs(1);
+/// Questions before the services thread; a core whose question finds no room goes on without an answer.
+pub const SERVICES_QUESTIONS_MAX: usize = 16 * 1024;
+/// Questions the services thread works on at once; the rest stay in the queue.
+pub const SERVICES_TASKS_MAX: usize = 1024;
+/// Deferred messages told of at once for one user; what is beyond them comes when these are delivered.
+pub const WAITING_MAX: usize = 100;

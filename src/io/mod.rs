@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod logging;
+pub mod services;
 pub mod signals;
 pub mod tls;

@@ -157,6 +157,11 @@ pub struct Totals {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Ticket(pub u64);
 
+impl Ticket {
+    /// Of what the services say unasked ([`Fetched::Expired`]). No question is asked under it.
+    pub const UNASKED: Ticket = Ticket(u64::MAX);
+}
+
 /// What a signalling shard asks of the services thread. Each gets exactly one [`Fetched`].
 #[derive(Clone, Debug)]
 pub enum Query {
@@ -193,6 +198,8 @@ pub enum Fetched {
     Claimed(Option<Box<Deferred>>),
     /// For `Record`: the UID in the Message Storage Server, where it gave one.
     Recorded(Result<Option<u32>, StoreFailure>),
+    /// Unasked: the time of a deferred message is over, its sender wanted to hear of it, and it is gone from the store.
+    Expired(Box<Deferred>),
 }
 
 /// One address of RFC 3263.

@@ -1,0 +1,4 @@
+//! The services thread: documents, names, stores. It runs a tokio-uring runtime and answers every question once.
+
+pub mod engine;
+pub mod inbox;
