@@ -12,6 +12,9 @@ pub const MSRP_HEAD_OCTETS_MAX: usize = 8 * 1024;
 pub const MSRP_FIELDS_MAX: usize = 32;
 /// Octets in the body of an MSRP request that is not SEND (RFC 4975 §7.1).
 pub const MSRP_OTHER_BODY_OCTETS_MAX: usize = 10 * 1024;
+/// Octets announced for a SEND's body up to which it is passed on whole (RFC 4975 §7.1.1: up to here it need not be
+/// interruptible).
+pub const MSRP_WHOLE_BODY_OCTETS_MAX: usize = 2048;
 /// Commands in one lane between two cores. A full lane refuses the INVITE that wanted to send one (503).
 pub const LANE_ENTRIES: usize = 4096;
 /// Target legs of one session: clients of one user, the ISF, and the sinks of store and history.
