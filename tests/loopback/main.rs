@@ -1,0 +1,17 @@
+//! The program as its users run it: real sockets, real rings, real peers, every wait bounded and none of them a sleep.
+
+// The vocabulary of the ladders is larger than any one of them needs.
+#![allow(dead_code)]
+// A test may look at the clock: it waits for a program that runs by it.
+#![allow(clippy::disallowed_methods)]
+
+mod msrp;
+mod proxy;
+mod ue;
+
+#[test]
+fn a_configuration_of_a_test_is_one_of_the_program() {
+    let text = proxy::config("[sip]\nt1 = \"20ms\"\n[policy]\nanonymity = \"reject\"\n");
+    let config = cpm_pf::config::read::parse("test", &text).unwrap_or_else(|mistakes| panic!("{}", mistakes[0]));
+    assert_eq!(config.sip.t1.as_millis(), 20);
+}

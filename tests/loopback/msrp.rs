@@ -1,0 +1,187 @@
+//! A small MSRP endpoint for the tests (RFC 4975), blocking, sharing no code with the proxy.
+
+use crate::proxy::PATIENCE;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+/// One frame: head lines, body where it has one, flag.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub head: String,
+    pub body: Option<Vec<u8>>,
+    pub flag: char,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} [{} octets] {}", self.head, self.body.as_ref().map_or(0, Vec::len), self.flag)
+    }
+}
+
+impl Frame {
+    pub fn tid(&self) -> &str {
+        self.head.split(' ').nth(1).unwrap_or("")
+    }
+
+    /// Method, or status code.
+    pub fn kind(&self) -> &str {
+        self.head.split(['\r', ' ']).nth(2).unwrap_or("")
+    }
+
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.head.split("\r\n").skip(1).find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+}
+
+pub struct Msrp {
+    pub stream: TcpStream,
+    held: Vec<u8>,
+    /// Our URI and the peer's.
+    pub own: String,
+    pub peer: String,
+    count: u32,
+}
+
+/// Where an answerer waits to be connected to.
+pub struct Waiting(pub TcpListener);
+
+impl Waiting {
+    pub fn new() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").expect("a loopback port"))
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("bound")
+    }
+
+    pub fn accept(&self, own: &str, peer: &str) -> Msrp {
+        let (stream, _) = self.0.accept().expect("somebody connects");
+        Msrp::over(stream, own, peer)
+    }
+}
+
+impl Msrp {
+    pub fn connect(to: SocketAddr, own: &str, peer: &str) -> Msrp {
+        Self::over(TcpStream::connect(to).expect("the proxy listens"), own, peer)
+    }
+
+    fn over(stream: TcpStream, own: &str, peer: &str) -> Msrp {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
+        stream.set_nodelay(true).expect("a TCP socket has no delay");
+        Msrp { stream, held: Vec::new(), own: own.into(), peer: peer.into(), count: 0 }
+    }
+
+    pub fn write(&mut self, octets: &[u8]) {
+        self.stream.write_all(octets).expect("the proxy reads");
+    }
+
+    /// One chunk: `range` as in Byte-Range, `extra` header lines, flag. Returns its transaction id.
+    pub fn chunk(&mut self, message: &str, range: &str, extra: &str, body: &[u8], flag: char) -> String {
+        self.count += 1;
+        let tid = format!("test{:04}{:08x}", self.count, std::process::id());
+        let mut frame = format!("MSRP {tid} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: {message}\r\nByte-Range: {range}\r\n{extra}Content-Type: text/plain\r\n\r\n", self.peer, self.own).into_bytes();
+        frame.extend_from_slice(body);
+        frame.extend_from_slice(format!("\r\n-------{tid}{flag}\r\n").as_bytes());
+        self.write(&frame);
+        tid
+    }
+
+    /// A whole message in one chunk.
+    pub fn send(&mut self, message: &str, body: &[u8]) -> String {
+        let range = format!("1-{}/{}", if body.len() > 2048 { "*".into() } else { body.len().to_string() }, body.len());
+        self.chunk(message, &range, "", body, '$')
+    }
+
+    /// The bodiless SEND that an active endpoint opens with.
+    pub fn open(&mut self) -> String {
+        self.count += 1;
+        let tid = format!("open{:04}{:08x}", self.count, std::process::id());
+        self.write(
+            format!(
+                "MSRP {tid} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: empty\r\nByte-Range: 1-0/0\r\n-------{tid}$\r\n",
+                self.peer, self.own
+            )
+            .as_bytes(),
+        );
+        tid
+    }
+
+    /// Answers a request.
+    pub fn answer(&mut self, request: &Frame, line: &str) {
+        let to = request.field("From-Path").unwrap_or("").split(' ').next().unwrap_or("").to_owned();
+        let tid = request.tid().to_owned();
+        self.write(format!("MSRP {tid} {line}\r\nTo-Path: {to}\r\nFrom-Path: {}\r\n-------{tid}$\r\n", self.own).as_bytes());
+    }
+
+    /// The next frame; None when the proxy closed.
+    pub fn next(&mut self) -> Option<Frame> {
+        let mut buffer = [0; 65_536];
+        loop {
+            if let Some(frame) = self.take() {
+                return Some(frame);
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(read) => self.held.extend_from_slice(&buffer[..read]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => {
+                    panic!("no frame: {error}; held: {:?}", String::from_utf8_lossy(&self.held[..self.held.len().min(400)]))
+                }
+            }
+        }
+    }
+
+    /// The next frame of that method or status; bodiless SENDs are answered and passed over.
+    #[track_caller]
+    pub fn expect(&mut self, kind: &str) -> Frame {
+        loop {
+            let frame = self.next().unwrap_or_else(|| panic!("the connection closed before {kind}"));
+            if frame.kind() == "SEND" && frame.body.is_none() && kind != "SEND-EMPTY" {
+                self.answer(&frame, "200 OK");
+                continue;
+            }
+            assert!(frame.kind() == kind || (kind == "SEND-EMPTY" && frame.body.is_none()), "{kind} was wanted, came {frame:?}");
+            return frame;
+        }
+    }
+
+    /// A whole message, whatever its chunks; each is answered 200 unless its Failure-Report says no.
+    #[track_caller]
+    pub fn message(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let frame = self.expect("SEND");
+            let start: usize = frame.field("Byte-Range").and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(1);
+            assert_eq!(start, body.len() + 1, "a chunk at the wrong place: {frame:?}");
+            body.extend_from_slice(frame.body.as_deref().unwrap_or_default());
+            if !matches!(frame.field("Failure-Report"), Some("no" | "partial")) {
+                self.answer(&frame, "200 OK");
+            }
+            match frame.flag {
+                '$' => return body,
+                '+' => {}
+                flag => panic!("the message was ended with {flag}"),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Frame> {
+        let find = |needle: &[u8]| memchr::memmem::find(&self.held, needle);
+        let first = find(b"\r\n")?;
+        let line = String::from_utf8_lossy(&self.held[..first]).into_owned();
+        assert!(line.starts_with("MSRP "), "not MSRP: {line:?}");
+        let end_line = format!("\r\n-------{}", line.split(' ').nth(1).unwrap_or(""));
+        let at = find(end_line.as_bytes())?;
+        let end = at + end_line.len();
+        if self.held.len() < end + 3 {
+            return None;
+        }
+        let blank = find(b"\r\n\r\n").filter(|blank| *blank <= at);
+        let head = String::from_utf8_lossy(&self.held[..blank.unwrap_or(at)]).into_owned();
+        // The blank line's CRLF may be the end-line's too, when the body is empty.
+        let body = blank.map(|blank| self.held[(blank + 4).min(at)..at].to_vec());
+        let flag = char::from(self.held[end]);
+        self.held.drain(..end + 3);
+        Some(Frame { head, body, flag })
+    }
+}

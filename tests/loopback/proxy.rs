@@ -1,0 +1,255 @@
+//! The real program under test: started with a configuration of the test's, read from its `ready` line, ended by SIGTERM.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Longest time anything here may take; only a test that fails waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Proxy {
+    child: Child,
+    pub ready: String,
+    pub udp: SocketAddr,
+    pub tcp: Option<SocketAddr>,
+    pub tls: Option<SocketAddr>,
+    pub msrp: SocketAddr,
+    pub msrps: Option<SocketAddr>,
+    pub admin: SocketAddr,
+    pub folder: tempfile::TempDir,
+    log: PathBuf,
+}
+
+/// A configuration with all listeners on loopback ports that the kernel picks; `more` overrides and adds whole sections
+/// by `[section]` blocks: a key given there replaces the one here.
+pub fn config(more: &str) -> String {
+    let base = r#"
+        [node]
+        host = "127.0.0.1"
+        drain_timeout = "5s"
+        [cores]
+        signaling = [0]
+        media = [1]
+        [sip]
+        listen = ["udp://127.0.0.1:0", "tcp://127.0.0.1:0"]
+        trusted = ["127.0.0.0/8"]
+        home_domains = ["example.net"]
+        [msrp]
+        listen = ["tcp://127.0.0.1:0"]
+        [policy]
+        authorised_originators = ["sip:*@example.net", "tel:+*"]
+        [xdm]
+        root = "file:xdm"
+        [store]
+        history = "file:var/history"
+        deferred = "file:var/deferred"
+        spool = "var/spool"
+        [admin]
+        listen = "127.0.0.1:0"
+        cdr = "var/cdr.jsonl"
+    "#;
+    let mut base: toml::Table = base.parse().expect("the base is TOML");
+    let more: toml::Table = more.parse().unwrap_or_else(|error| panic!("{error}\n{more}"));
+    merge(&mut base, more);
+    toml::to_string(&base).expect("a table prints")
+}
+
+fn merge(base: &mut toml::Table, more: toml::Table) {
+    for (key, value) in more {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(more)) => merge(inner, more),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// `[[registrations.user]]` for one user with clients: contact and further keys as TOML lines.
+pub fn registered(address: &str, clients: &[(SocketAddr, &str)]) -> String {
+    let mut text = format!("[[registrations.user]]\naddress = \"{address}\"\n");
+    for (at, keys) in clients {
+        let user = address.split(':').nth(1).and_then(|rest| rest.split('@').next()).unwrap_or("user");
+        text += &format!(
+            "[[registrations.user.client]]\ncontact = \"sip:{user}@{at}\"\nfeatures = [\"largemsg\", \"session\", \"msg\"]\n{keys}\n"
+        );
+    }
+    text
+}
+
+impl Proxy {
+    /// Starts the program and waits until it says it is ready.
+    pub fn start(more: &str) -> Proxy {
+        Self::start_in(tempfile::tempdir().expect("a temporary folder"), more)
+    }
+
+    /// The same in a folder that has files in it already (XDM documents, certificates, what an earlier run stored).
+    pub fn start_in(folder: tempfile::TempDir, more: &str) -> Proxy {
+        let file = folder.path().join("cpm-pf.toml");
+        std::fs::write(&file, config(more)).expect("the folder can be written");
+        let log = folder.path().join("log");
+        let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("the folder can be written");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cpm-pf"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .current_dir(folder.path())
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "debug".into()))
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .expect("the program starts");
+        let stdout = child.stdout.take().expect("piped");
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = tell.send(line);
+        });
+        let ready = told.recv_timeout(PATIENCE).unwrap_or_default();
+        if !ready.starts_with("ready") {
+            let _ = child.kill();
+            panic!("no ready line but {ready:?}; its log:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
+        }
+        let find = |scheme: &str| find(&ready, scheme);
+        Proxy {
+            udp: find("sip=udp:").expect("SIP over UDP is bound"),
+            tcp: find("sip=tcp:"),
+            tls: find("sip=tls:"),
+            msrp: find("msrp=tcp:").or(find("msrp=tls:")).expect("MSRP is bound"),
+            msrps: find("msrp=tls:"),
+            admin: find("admin=").expect("the admin address is bound"),
+            ready,
+            child,
+            folder,
+            log,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Path of a file in the program's working folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Replaces the configuration file; the program reads it on SIGHUP.
+    pub fn configure(&self, more: &str) {
+        std::fs::write(self.path("cpm-pf.toml"), config(more)).expect("the folder can be written");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill is there");
+        assert!(done.success());
+    }
+
+    /// Waits for the program to end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let until = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(std::time::Instant::now() < until, "the program does not end; its log:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends the program and gives its folder back, for a next run to find what was stored.
+    pub fn stop(mut self) -> tempfile::TempDir {
+        self.signal("TERM");
+        self.signal("TERM");
+        self.wait();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    /// Status and body of `GET path` at the admin address.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        http(self.admin, "GET", path)
+    }
+
+    pub fn post(&self, path: &str) -> (u16, String) {
+        http(self.admin, "POST", path)
+    }
+
+    /// Sum of all series of a metric whose labels contain every given text.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, text) = self.get("/metrics");
+        let series = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        series
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Looks at `what` again and again until it holds.
+    pub fn until(&self, why: &str, mut what: impl FnMut(&Proxy) -> bool) {
+        let until = std::time::Instant::now() + PATIENCE;
+        while !what(self) {
+            assert!(std::time::Instant::now() < until, "not within {PATIENCE:?}: {why}; the log:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let at = log.len().saturating_sub(6_000);
+            let at = (at..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(0);
+            eprintln!("the end of the log:\n{}", &log[at..]);
+        }
+    }
+}
+
+/// The first address after `scheme` in the ready line: addresses stand comma-separated after "sip=", "msrp=", "admin=".
+fn find(ready: &str, scheme: &str) -> Option<SocketAddr> {
+    let (group, scheme) = scheme.split_once('=')?;
+    let list = ready.split_whitespace().find_map(|word| word.strip_prefix(group)?.strip_prefix('='))?;
+    list.split(',').find_map(|item| item.strip_prefix(scheme)?.parse().ok())
+}
+
+fn http(to: SocketAddr, method: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(to).expect("the admin address answers");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        .expect("the request is sent");
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).expect("the answer is read");
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    (status, if chunked { unchunk(body) } else { body.to_owned() })
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        if size == 0 || rest.len() < size {
+            break;
+        }
+        whole.push_str(&rest[..size]);
+        body = rest[size..].trim_start_matches("\r\n");
+    }
+    whole
+}
+
+/// Writes a file below a folder, with the folders that lead to it.
+pub fn put(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("the folder can be made");
+    std::fs::write(path, text).expect("the file can be written");
+}
