@@ -63,3 +63,23 @@ pub enum DeferredService {
     LargeMessage,
     Pager,
 }
+
+impl DeferredId {
+    /// Whether it may name a file: 1 to 64 characters of `[0-9A-Za-z_-]`.
+    pub fn is_plain(&self) -> bool {
+        let plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
+        (1..=64).contains(&self.0.len()) && self.0.bytes().all(plain)
+    }
+}
+
+impl Deferred {
+    /// Whether its time is over.
+    pub fn is_expired(&self, now_s: u64) -> bool {
+        self.expires_s <= now_s
+    }
+
+    /// Seconds that are left to it: Message-Expires when it goes out again.
+    pub fn remaining_s(&self, now_s: u64) -> u64 {
+        self.expires_s.saturating_sub(now_s)
+    }
+}

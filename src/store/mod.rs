@@ -2,3 +2,4 @@
 
 pub mod deferred;
 pub mod history;
+pub mod object;
