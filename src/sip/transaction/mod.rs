@@ -13,3 +13,5 @@ pub mod success;
 pub mod table;
 mod table_client;
 mod table_server;
+#[cfg(test)]
+mod table_test;
