@@ -69,3 +69,5 @@ pub const SERVICES_QUESTIONS_MAX: usize = 16 * 1024;
 pub const SERVICES_TASKS_MAX: usize = 1024;
 /// Deferred messages told of at once for one user; what is beyond them comes when these are delivered.
 pub const WAITING_MAX: usize = 100;
+/// Record-Route values of one dialog that are kept; a path through more proxies is not credible.
+pub const SIP_ROUTES_MAX: usize = 32;

@@ -1,12 +1,15 @@
 //! Floor 2: SIP (RFC 3261). No CPM, no socket.
 
+pub mod dialog;
 pub mod frame;
+pub mod glare;
 pub mod header;
 pub mod ids;
 pub mod message;
 pub mod method;
 pub mod owner;
 pub mod reply;
+pub mod session_timer;
 pub mod status;
 pub mod transaction;
 pub mod uri;

@@ -1,9 +1,11 @@
 //! RFC 3261 §20: header fields, a file a header.
 
 pub mod cseq;
+pub mod min_se;
 pub mod name;
 pub mod name_addr;
 pub mod params;
+pub mod session_expires;
 pub mod via;
 
 /// Splits a comma-separated value; commas inside quotes and angle brackets do not separate. Empty elements are left out.
