@@ -54,7 +54,7 @@ pub(crate) fn delta_seconds(text: &str) -> Option<(u32, Params<'_>)> {
     if end == 0 || !(rest.is_empty() || rest.starts_with(';')) {
         return None;
     }
-    let number = decimal(text[..end].as_bytes()).unwrap_or(u64::MAX);
+    let number = decimal(&text.as_bytes()[..end]).unwrap_or(u64::MAX);
     Some((u32::try_from(number).unwrap_or(u32::MAX), Params(rest)))
 }
 
