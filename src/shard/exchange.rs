@@ -98,8 +98,11 @@ pub enum Report {
     Bound { session: MediaKey, leg: LegIndex },
     /// The leg cannot go on; the signalling shard ends its dialog.
     LegFailed { session: MediaKey, leg: LegIndex, cause: LegFailure },
-    /// A whole message has gone to this leg and every chunk of it was acknowledged (or needed no acknowledgement).
+    /// A whole message has gone to this leg and every chunk of it was acknowledged (or needed no acknowledgement). Told in
+    /// Large Message sessions and for every source's message; the messages of a chat are not told one by one.
     Delivered { session: MediaKey, leg: LegIndex, message_id: Box<str>, octets: u64 },
+    /// A source's message was refused by this leg with `status`, or not answered in time (408).
+    Undelivered { session: MediaKey, leg: LegIndex, message_id: Box<str>, status: u16 },
     /// A sink holds a whole message on disk (fdatasync done).
     Stored(Box<Stored>),
     /// No chunk for `msrp.idle_timeout`.
