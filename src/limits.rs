@@ -71,3 +71,5 @@ pub const SERVICES_TASKS_MAX: usize = 1024;
 pub const WAITING_MAX: usize = 100;
 /// Record-Route values of one dialog that are kept; a path through more proxies is not credible.
 pub const SIP_ROUTES_MAX: usize = 32;
+/// Addresses and servers taken from one resolution: as many as a transaction could try before Timer B.
+pub const RESOLVED_MAX: usize = 16;

@@ -1,10 +1,13 @@
 //! The services thread itself: takes questions, answers each with a task of its own, bounded in number.
 
 use super::inbox::{Answers, Inbox, Item, Question};
+use super::resolve::{Resolve, Target};
+use super::xcap::Xcap;
+use crate::base::prng::Prng;
 use crate::config::Config;
 use crate::io::clock::Clock;
 use crate::limits::SERVICES_TASKS_MAX;
-use crate::shard::exchange::{Document, Fetched, Query, StoreFailure};
+use crate::shard::exchange::{Fetched, Query, StoreFailure};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -16,6 +19,8 @@ use tokio::sync::Semaphore;
 pub struct Services {
     config: RefCell<Arc<Config>>,
     clock: Clock,
+    xcap: Xcap,
+    resolve: Resolve,
 }
 
 impl Services {
@@ -24,7 +29,10 @@ impl Services {
     /// # Errors
     /// What the operator has to read where a store cannot be opened: with the path or address in the text.
     pub fn open(config: Arc<Config>, clock: Clock) -> io::Result<Self> {
-        Ok(Self { config: RefCell::new(config), clock })
+        let mut entropy = [0; 32];
+        getrandom::fill(&mut entropy).map_err(io::Error::other)?;
+        let resolve = Resolve::new(Prng::from_entropy(entropy));
+        Ok(Self { config: RefCell::new(config), clock, xcap: Xcap::default(), resolve })
     }
 
     /// Serves on the calling thread until the inbox is closed and every question is answered.
@@ -68,10 +76,16 @@ async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answe
 
 /// Answers one question.
 pub async fn answer(services: &Services, query: Query) -> Fetched {
-    let _ = (&services.config, &services.clock);
+    let config = services.config.borrow().clone();
+    let _ = &services.clock;
     match query {
-        Query::Document { .. } | Query::External { .. } => Fetched::Document(Document::Absent),
-        Query::Resolve { .. } => Fetched::Resolved(Vec::new()),
+        Query::Document { auid, xui, document, etag } => {
+            Fetched::Document(services.xcap.document(&config, auid, &xui, &document, etag.as_deref()).await)
+        }
+        Query::External { uri } => Fetched::Document(services.xcap.external(&config, &uri).await),
+        Query::Resolve { host, port, transport, sips } => {
+            Fetched::Resolved(services.resolve.resolve(Target { host: &host, port, transport, sips }).await)
+        }
         Query::Defer(_) | Query::Remove { .. } | Query::Return { .. } => Fetched::Kept(Err(StoreFailure::Unavailable)),
         Query::Waiting { .. } => Fetched::Waiting(Vec::new()),
         Query::Claim { .. } => Fetched::Claimed(None),

@@ -2,3 +2,5 @@
 
 pub mod engine;
 pub mod inbox;
+pub mod resolve;
+pub mod xcap;
