@@ -3,6 +3,7 @@
 use super::header::params::Params;
 use super::header::via::host_port;
 use super::message::Malformed;
+use std::borrow::Cow;
 
 /// A URI, split over the text it was read from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +85,26 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// RFC 3986 §2.1: undoes percent-encoding. An escape that is none, and octets that are not UTF-8, stay as they are.
+pub fn decode(text: &str) -> Cow<'_, str> {
+    let Some(first) = memchr::memchr(b'%', text.as_bytes()) else { return Cow::Borrowed(text) };
+    let octets = text.as_bytes();
+    let mut plain = Vec::with_capacity(octets.len());
+    plain.extend_from_slice(&octets[..first]);
+    let mut at = first;
+    while at < octets.len() {
+        let escape = octets.get(at + 1..at + 3).filter(|_| octets[at] == b'%').and_then(hex_octet);
+        plain.push(escape.unwrap_or(octets[at]));
+        at += if escape.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8(plain).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+fn hex_octet(digits: &[u8]) -> Option<u8> {
+    let digit = |octet: u8| char::from(octet).to_digit(16);
+    Some((digit(digits[0])? << 4 | digit(digits[1])?) as u8)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +119,13 @@ mod tests {
         assert_eq!(Uri::parse("mailto:bob@ex.org").unwrap().scheme, "mailto");
         assert!(Uri::parse("sip:").is_err());
         assert!(Uri::parse("nothing").is_err());
+    }
+
+    #[test]
+    fn percent_encoding_is_undone() {
+        assert_eq!(decode("urn%3Aurn-7%3a3gpp"), "urn:urn-7:3gpp");
+        for text in ["plain", "%", "%4", "%zz", "%ff", "100%"] {
+            assert_eq!(decode(text), text);
+        }
     }
 }

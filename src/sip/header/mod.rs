@@ -1,12 +1,23 @@
 //! RFC 3261 §20: header fields, a file a header.
 
 pub mod cseq;
+pub mod date;
+pub mod event;
+pub mod feature;
 pub mod min_se;
 pub mod name;
 pub mod name_addr;
+pub mod option_tag;
 pub mod params;
+pub mod privacy;
+pub mod product;
+pub mod quoted;
+pub mod reason;
+pub mod retry_after;
 pub mod session_expires;
+pub mod subscription_state;
 pub mod via;
+pub mod warning;
 
 /// Splits a comma-separated value; commas inside quotes and angle brackets do not separate. Empty elements are left out.
 pub fn list(value: &str) -> impl Iterator<Item = &str> + '_ {
