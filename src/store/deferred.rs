@@ -29,6 +29,10 @@ pub struct Deferred {
     /// Where the body lies on this node; not part of what other nodes read.
     #[serde(default)]
     pub file: PathBuf,
+    /// The body of a MESSAGE, which no media core spooled: given with `Defer` in place of `file`, and given back with
+    /// `Claim`.
+    #[serde(skip)]
+    pub inline: Option<Box<[u8]>>,
     /// Body parts that go out beside the SDP (recipient-list-history).
     #[serde(default)]
     pub parts: Vec<KeptPart>,
