@@ -67,6 +67,18 @@ pub const XDM_FAILURE_HOLD: Duration = Duration::from_secs(1);
 pub const SERVICES_QUESTIONS_MAX: usize = 16 * 1024;
 /// Questions the services thread works on at once; the rest stay in the queue.
 pub const SERVICES_TASKS_MAX: usize = 1024;
+/// Deferred messages of one user; the next sender gets 413.
+pub const DEFERRED_USER_MESSAGES_MAX: u64 = 1000;
+/// Octets of one user's deferred messages: ten of `msrp.max_message` as it is by default.
+pub const DEFERRED_USER_OCTETS_MAX: u64 = 1000 * 1024 * 1024;
+/// Octets of all deferred messages of an embedded store.
+pub const DEFERRED_OCTETS_MAX: u64 = 1024 * 1024 * 1024 * 1024;
+/// How long a claim holds that is neither given back nor fulfilled: longer than any delivery that still moves.
+pub const DEFERRED_LEASE: Duration = Duration::from_secs(3600);
+/// Expired messages taken out of a store in one sweep.
+pub const DEFERRED_SWEEP_MAX: usize = 256;
+/// Changes of the index that share one commit to disk.
+pub const DEFERRED_BATCH_MAX: usize = 256;
 /// Deferred messages told of at once for one user; what is beyond them comes when these are delivered.
 pub const WAITING_MAX: usize = 100;
 /// Record-Route values of one dialog that are kept; a path through more proxies is not credible.

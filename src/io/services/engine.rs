@@ -1,5 +1,7 @@
 //! The services thread itself: takes questions, answers each with a task of its own, bounded in number.
 
+use super::deferred::Embedded;
+use super::history::Folders;
 use super::inbox::{Answers, Inbox, Item, Question};
 use super::resolve::{Resolve, Target};
 use super::xcap::Xcap;
@@ -7,12 +9,17 @@ use crate::base::prng::Prng;
 use crate::config::Config;
 use crate::io::clock::Clock;
 use crate::limits::SERVICES_TASKS_MAX;
-use crate::shard::exchange::{Fetched, Query, StoreFailure};
+use crate::shard::exchange::{Fetched, Query, Ticket};
 use std::cell::RefCell;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
+
+/// How often expired messages are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The stores, opened, and the configuration of the rest.
 #[derive(Debug)]
@@ -21,6 +28,8 @@ pub struct Services {
     clock: Clock,
     xcap: Xcap,
     resolve: Resolve,
+    deferred: Embedded,
+    history: Folders,
 }
 
 impl Services {
@@ -29,10 +38,11 @@ impl Services {
     /// # Errors
     /// What the operator has to read where a store cannot be opened: with the path or address in the text.
     pub fn open(config: Arc<Config>, clock: Clock) -> io::Result<Self> {
-        let mut entropy = [0; 32];
-        getrandom::fill(&mut entropy).map_err(io::Error::other)?;
-        let resolve = Resolve::new(Prng::from_entropy(entropy));
-        Ok(Self { config: RefCell::new(config), clock, xcap: Xcap::default(), resolve })
+        let deferred = opened("store.deferred", &config.store.deferred, Embedded::open)?;
+        let prng = prng()?;
+        let history = opened("store.history", &config.store.history, |root| Folders::open(root, prng))?;
+        let resolve = Resolve::new(self::prng()?);
+        Ok(Self { config: RefCell::new(config), clock, xcap: Xcap::default(), resolve, deferred, history })
     }
 
     /// Serves on the calling thread until the inbox is closed and every question is answered.
@@ -49,10 +59,14 @@ impl Services {
         runtime.block_on(serve(Rc::new(self), inbox, Rc::new(answers)));
         Ok(())
     }
+
+    fn now_s(&self) -> u64 {
+        self.clock.now().unix_s()
+    }
 }
 
 async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answers + 'static>) {
-    inbox.count_deferred(0);
+    let sweeper = tokio_uring::spawn(sweep(services.clone(), inbox.clone(), answers.clone()));
     let places = Arc::new(Semaphore::new(SERVICES_TASKS_MAX));
     while let Some(item) = inbox.next().await {
         let Question { core, ticket, query } = match item {
@@ -63,21 +77,38 @@ async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answe
             }
         };
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (services, answers) = (services.clone(), answers.clone());
+        let (services, answers, inbox) = (services.clone(), answers.clone(), inbox.clone());
         tokio_uring::spawn(async move {
             answers.answer(core, ticket, answer(&services, query).await);
+            inbox.count_deferred(services.deferred.messages());
             drop(place);
         });
     }
     // Whoever still has a place is waited for.
     let all = u32::try_from(SERVICES_TASKS_MAX).expect("a few thousand");
     let _ = places.acquire_many(all).await;
+    sweeper.abort();
+}
+
+/// Tells of expired messages whose sender wants to hear of it; the others are gone without a word.
+async fn sweep(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answers>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        for message in services.deferred.sweep(services.now_s()).await {
+            tracing::info!(id = message.id.0, user = message.user, "the time of a deferred message is over");
+            if message.negative_delivery.is_some() {
+                answers.answer(0, Ticket::UNASKED, Fetched::Expired(Box::new(message)));
+            }
+        }
+        inbox.count_deferred(services.deferred.messages());
+    }
 }
 
 /// Answers one question.
 pub async fn answer(services: &Services, query: Query) -> Fetched {
     let config = services.config.borrow().clone();
-    let _ = &services.clock;
+    let now_s = services.now_s();
     match query {
         Query::Document { auid, xui, document, etag } => {
             Fetched::Document(services.xcap.document(&config, auid, &xui, &document, etag.as_deref()).await)
@@ -86,38 +117,115 @@ pub async fn answer(services: &Services, query: Query) -> Fetched {
         Query::Resolve { host, port, transport, sips } => {
             Fetched::Resolved(services.resolve.resolve(Target { host: &host, port, transport, sips }).await)
         }
-        Query::Defer(_) | Query::Remove { .. } | Query::Return { .. } => Fetched::Kept(Err(StoreFailure::Unavailable)),
-        Query::Waiting { .. } => Fetched::Waiting(Vec::new()),
-        Query::Claim { .. } => Fetched::Claimed(None),
-        Query::Record(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
+        Query::Defer(message) => Fetched::Kept(services.deferred.defer(*message).await),
+        Query::Waiting { user } => Fetched::Waiting(services.deferred.waiting(user, now_s).await),
+        Query::Claim { id } => Fetched::Claimed(services.deferred.claim(id, now_s).await),
+        Query::Remove { id } => Fetched::Kept(services.deferred.remove(id).await),
+        Query::Return { id, retry_after_s } => {
+            Fetched::Kept(services.deferred.give_back(id, now_s + u64::from(retry_after_s)).await)
+        }
+        Query::Record(object) => Fetched::Recorded(services.history.store(&object).await.map(Some)),
     }
+}
+
+/// Opens what lies below the directory of a `file:` value; what goes wrong says which key and which directory.
+fn opened<T>(key: &str, value: &str, open: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let fail = |error: io::Error| io::Error::new(error.kind(), format!("{key} = \"{value}\": {error}"));
+    let root = value.strip_prefix("file:").ok_or_else(|| fail(io::ErrorKind::Unsupported.into()))?;
+    open(Path::new(root)).map_err(fail)
+}
+
+fn prng() -> io::Result<Prng> {
+    let mut entropy = [0; 32];
+    getrandom::fill(&mut entropy).map_err(io::Error::other)?;
+    Ok(Prng::from_entropy(entropy))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::exchange::Ticket;
+    use crate::store::deferred::{Deferred, DeferredId, DeferredService, Notice};
+    use std::path::PathBuf;
+    use std::time::Instant;
 
-    struct Taken(Rc<RefCell<Vec<(u8, Ticket)>>>);
+    type Taken = Rc<RefCell<Vec<(u8, Ticket, Fetched)>>>;
 
-    impl Answers for Taken {
-        fn answer(&self, core: u8, ticket: Ticket, _: Fetched) {
-            self.0.borrow_mut().push((core, ticket));
+    /// Takes answers, and closes the inbox when one came unasked.
+    struct Taker(Taken, Arc<Inbox>);
+
+    impl Answers for Taker {
+        fn answer(&self, core: u8, ticket: Ticket, answer: Fetched) {
+            self.0.borrow_mut().push((core, ticket, answer));
+            if ticket == Ticket::UNASKED {
+                self.1.close();
+            }
         }
+    }
+
+    fn services(directory: &Path) -> Services {
+        let mut config = Config::default();
+        config.store.deferred = format!("file:{}/deferred", directory.display());
+        config.store.history = format!("file:{}/history", directory.display());
+        Services::open(Arc::new(config), Clock::start()).unwrap()
     }
 
     #[test]
     fn every_question_is_answered_before_the_thread_ends() {
+        let directory = tempfile::tempdir().unwrap();
         let inbox = Inbox::new();
         for number in 0..10 {
             let query = Query::Waiting { user: "sip:bob@example.net".into() };
             inbox.ask(Question { core: 3, ticket: Ticket(number), query }).unwrap();
         }
         inbox.close();
-        let taken = Rc::new(RefCell::new(Vec::new()));
-        let services = Services::open(Arc::new(Config::default()), Clock::start()).unwrap();
-        services.run(inbox, Taken(taken.clone())).unwrap();
+        let taken = Taken::default();
+        services(directory.path()).run(inbox.clone(), Taker(taken.clone(), inbox)).unwrap();
         assert_eq!(taken.borrow().len(), 10);
-        assert!(taken.borrow().iter().all(|(core, _)| *core == 3));
+        assert!(taken.borrow().iter().all(|(core, ..)| *core == 3));
+    }
+
+    #[test]
+    fn an_expired_message_is_told_unasked() {
+        let directory = tempfile::tempdir().unwrap();
+        let inbox = Inbox::new();
+        let message = Deferred {
+            id: DeferredId("aa".into()),
+            user: "sip:bob@example.net".into(),
+            arrived_s: 1,
+            expires_s: 2,
+            service: DeferredService::Pager,
+            headers: Vec::new(),
+            from: String::new(),
+            to: String::new(),
+            content_type: "message/cpim".into(),
+            message_id: "m".into(),
+            octets: 0,
+            file: PathBuf::new(),
+            inline: Some((*b"x").into()),
+            parts: Vec::new(),
+            negative_delivery: Some(Notice { about: "m".into(), sent: None, originator: "a".into(), recipient: "b".into() }),
+            attempts: 0,
+        };
+        let query = Query::Defer(Box::new(message));
+        inbox.ask(Question { core: 0, ticket: Ticket(1), query }).unwrap();
+        let taken = Taken::default();
+        let begun = Instant::now();
+        services(directory.path()).run(inbox.clone(), Taker(taken.clone(), inbox.clone())).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        let taken = taken.borrow();
+        assert!(matches!(taken[0], (0, Ticket(1), Fetched::Kept(Ok(())))));
+        let (0, Ticket::UNASKED, Fetched::Expired(message)) = &taken[1] else { panic!("{:?}", taken[1]) };
+        assert_eq!(message.id.0, "aa");
+        assert_eq!(inbox.deferred_messages(), 0);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_opened_names_its_key() {
+        let config = Config {
+            store: crate::config::Store { deferred: "file:/dev/null/x".into(), ..Config::default().store },
+            ..Config::default()
+        };
+        let error = Services::open(Arc::new(config), Clock::start()).unwrap_err();
+        assert!(error.to_string().starts_with("store.deferred = \"file:/dev/null/x\": "), "{error}");
     }
 }

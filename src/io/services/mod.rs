@@ -1,6 +1,10 @@
 //! The services thread: documents, names, stores. It runs a tokio-uring runtime and answers every question once.
 
+pub mod body_file;
+pub mod deferred;
+pub mod deferred_index;
 pub mod engine;
+pub mod history;
 pub mod inbox;
 pub mod resolve;
 pub mod xcap;
