@@ -85,3 +85,17 @@ pub const WAITING_MAX: usize = 100;
 pub const SIP_ROUTES_MAX: usize = 32;
 /// Addresses and servers taken from one resolution: as many as a transaction could try before Timer B.
 pub const RESOLVED_MAX: usize = 16;
+/// TCP and TLS connections of one signalling core: CSCFs keep a few, clients that reach us directly one each.
+pub const SIP_CONNECTIONS_MAX: usize = 16 * 1024;
+/// Connections from one address that is not in `sip.trusted`.
+pub const SIP_CONNECTIONS_PER_PEER_MAX: usize = 256;
+/// Octets queued for one SIP connection: 16 messages of the largest size. A peer that reads none of them is closed.
+pub const SIP_SEND_QUEUE_OCTETS_MAX: usize = 1024 * 1024;
+/// How long a SIP connection may take to be established.
+pub const SIP_CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a message may take from its first octet to its last, and a TLS handshake in all (slow senders hold a buffer).
+pub const SIP_HALF_MESSAGE_MAX: Duration = Duration::from_secs(10);
+/// A SIP connection on which nothing whole came or went for so long is closed; both sides can open another.
+pub const SIP_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
+/// How long answers still go to a peer that has shut its sending side, and how long we wait for a peer to close after we did.
+pub const SIP_HALF_CLOSED_MAX: Duration = Duration::from_secs(2);

@@ -33,6 +33,8 @@ pub struct Tls {
     pub client: Arc<ClientConfig>,
     /// Peers are not verified here: their certificate is compared with the fingerprint of their SDP (RFC 8122 §6.2).
     pub client_by_fingerprint: Arc<ClientConfig>,
+    /// RFC 8122 §5: `a=fingerprint` of our certificate, "sha-256 AB:CD:…".
+    pub fingerprint: Arc<str>,
 }
 
 impl Tls {
@@ -46,6 +48,7 @@ impl Tls {
             .map_err(|error| Unusable { file: config.key.clone(), why: format!("no private key: {error}") })?;
         let roots = Arc::new(roots(config.ca.as_deref())?);
         let provider = Arc::new(ring::default_provider());
+        let fingerprint = fingerprint(&chain[0]);
         let misfit = |error: rustls::Error| Unusable { file: config.certificate.clone(), why: error.to_string() };
 
         let server =
@@ -70,8 +73,21 @@ impl Tls {
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
             .with_client_auth_cert(chain, key)
             .map_err(misfit)?;
-        Ok(Self { server: Arc::new(server), client: Arc::new(client), client_by_fingerprint: Arc::new(by_fingerprint) })
+        Ok(Self {
+            server: Arc::new(server),
+            client: Arc::new(client),
+            client_by_fingerprint: Arc::new(by_fingerprint),
+            fingerprint,
+        })
     }
+}
+
+/// RFC 8122 §5: the SHA-256 of a certificate in its DER form, as it stands in `a=fingerprint`.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> Arc<str> {
+    use sha2::Digest;
+    let hash = sha2::Sha256::digest(certificate);
+    let hex: Vec<String> = hash.iter().map(|octet| format!("{octet:02X}")).collect();
+    format!("sha-256 {}", hex.join(":")).into()
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {

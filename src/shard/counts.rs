@@ -72,6 +72,7 @@ pub const fn case_label(role: Role) -> &'static str {
 }
 
 /// Counters of one signalling core since its start. Maps have few keys: methods, codes and clauses are closed sets.
+#[derive(Clone, Debug)]
 pub struct Counts {
     pub requests: BTreeMap<(Method, Direction), u64>,
     pub responses: BTreeMap<(Method, u16, Direction), u64>,

@@ -8,7 +8,7 @@ use crate::base::slab::Slab;
 use crate::config::Config;
 use crate::shard::exchange::Command;
 use crate::shard::media_outbox::{Buffer, Connection, File, Gone, MediaOutbox};
-pub use counts::MediaCounts;
+pub use counts::{Cause, MediaCounts};
 use std::net::SocketAddr;
 
 /// The MSRP sessions, legs and connections of one media core.

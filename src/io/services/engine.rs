@@ -45,18 +45,28 @@ impl Services {
         Ok(Self { config: RefCell::new(config), clock, xcap: Xcap::default(), resolve, deferred, history })
     }
 
-    /// Serves on the calling thread until the inbox is closed and every question is answered.
+    /// Serves on the calling thread until the inbox is closed, every question is answered and `beside` is done: what else runs in
+    /// this thread (the admin server, the call records).
     ///
     /// # Errors
     /// Where the kernel gives no ring.
-    pub fn run(self, inbox: Arc<Inbox>, answers: impl Answers + 'static) -> io::Result<()> {
+    pub fn run(
+        self,
+        inbox: Arc<Inbox>,
+        answers: impl Answers + 'static,
+        beside: impl Future<Output = ()> + 'static,
+    ) -> io::Result<()> {
         let mut ring = tokio_uring::uring_builder();
         // Never DEFER_TASKRUN: its completions come only out of a wait that this runtime does not do.
         ring.setup_cqsize(4096).setup_coop_taskrun().setup_taskrun_flag().setup_single_issuer();
         let mut builder = tokio_uring::builder();
         builder.entries(1024).uring_builder(&ring);
         let runtime = tokio_uring::Runtime::new(&builder)?;
-        runtime.block_on(serve(Rc::new(self), inbox, Rc::new(answers)));
+        runtime.block_on(async {
+            let beside = tokio_uring::spawn(beside);
+            serve(Rc::new(self), inbox, Rc::new(answers)).await;
+            let _ = beside.await;
+        });
         Ok(())
     }
 
@@ -179,7 +189,7 @@ mod tests {
         }
         inbox.close();
         let taken = Taken::default();
-        services(directory.path()).run(inbox.clone(), Taker(taken.clone(), inbox)).unwrap();
+        services(directory.path()).run(inbox.clone(), Taker(taken.clone(), inbox), async {}).unwrap();
         assert_eq!(taken.borrow().len(), 10);
         assert!(taken.borrow().iter().all(|(core, ..)| *core == 3));
     }
@@ -210,7 +220,7 @@ mod tests {
         inbox.ask(Question { core: 0, ticket: Ticket(1), query }).unwrap();
         let taken = Taken::default();
         let begun = Instant::now();
-        services(directory.path()).run(inbox.clone(), Taker(taken.clone(), inbox.clone())).unwrap();
+        services(directory.path()).run(inbox.clone(), Taker(taken.clone(), inbox.clone()), async {}).unwrap();
         assert!(begun.elapsed() < Duration::from_secs(30));
         let taken = taken.borrow();
         assert!(matches!(taken[0], (0, Ticket(1), Fetched::Kept(Ok(())))));

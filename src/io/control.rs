@@ -1,0 +1,99 @@
+//! Orders to the cores and events to the main thread: how the process as a whole is steered.
+
+use super::telemetry::MediaSnapshot;
+use crate::config::Config;
+use crate::io::tls::Tls;
+use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use tokio::sync::oneshot;
+
+/// Orders that may wait for one core: one of each kind, and as many scrapes as a careless monitor may begin.
+const ORDERS_MAX: usize = 64;
+
+/// Orders for one core. Rarely used, so several may write; a core looks whether it is empty once a turn.
+pub struct Mailbox<T> {
+    orders: ArrayQueue<T>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl<T> Mailbox<T> {
+    /// An empty mailbox; `wake` gets its core out of sleep.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { orders: ArrayQueue::new(ORDERS_MAX), wake: Box::new(wake) })
+    }
+
+    /// Leaves an order. False: the mailbox is full, the core has not looked for long.
+    pub fn post(&self, order: T) -> bool {
+        let posted = self.orders.push(order).is_ok();
+        (self.wake)();
+        posted
+    }
+
+    /// The next order.
+    pub fn take(&self) -> Option<T> {
+        self.orders.pop()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.orders.is_empty()
+    }
+}
+
+/// From the main thread and the admin server to a media core.
+#[derive(Debug)]
+pub enum MediaOrder {
+    /// A new configuration, and the certificates it names.
+    Reload(Arc<Config>, Option<Tls>),
+    /// Close everything and end.
+    Stop,
+    /// For the metrics.
+    Snapshot(oneshot::Sender<MediaSnapshot>),
+}
+
+/// What the main thread waits for.
+#[derive(Debug)]
+pub enum Event {
+    /// SIGTERM, SIGINT: drain and end; the second one: end at once.
+    Terminate,
+    /// `POST /drain`: take no new dialogs, and go on.
+    Drain,
+    /// SIGHUP, `POST /reload`.
+    Reload,
+    /// A signalling core has nothing left after a drain.
+    Drained(u8),
+    /// A thread has ended, as it was told to or by a bug or a ring that broke (`failed`).
+    Ended { thread: String, failed: bool },
+}
+
+/// What every thread may know of the process.
+#[derive(Clone)]
+pub struct Process {
+    pub events: mpsc::Sender<Event>,
+    draining: Arc<AtomicBool>,
+}
+
+impl Process {
+    /// A process that serves, and where its events come out.
+    pub fn new() -> (Self, mpsc::Receiver<Event>) {
+        let (events, come_out) = mpsc::channel();
+        (Self { events, draining: Arc::default() }, come_out)
+    }
+
+    /// Tells the main thread. It is gone only when the process is.
+    pub fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// From here on `/readyz` says 503.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process takes no new dialogs.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,206 @@
+//! RFC 3261 §18: one TCP or TLS connection: what came in and is not whole yet, what is to go out and has not gone.
+
+use super::lanes::Mark;
+use super::tls::Session;
+use crate::base::clock::Instant;
+use crate::base::transport::Transport;
+use crate::sip::frame::Framer;
+use socket2::Socket;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Our SYN is under way.
+    Connecting {
+        since: Instant,
+    },
+    Open,
+    /// The peer has shut its sending side; answers still go out for a moment.
+    HalfClosed {
+        since: Instant,
+    },
+    /// Closed by us as soon as what is queued has gone, or a moment later.
+    Finishing {
+        since: Instant,
+    },
+}
+
+/// Why a connection ends; a label of its metric.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum End {
+    Peer,
+    Refused,
+    ConnectTimeout,
+    Idle,
+    HalfMessage,
+    Malformed,
+    Overflow,
+    Tls,
+    Broken,
+    Stopped,
+}
+
+impl End {
+    /// The label's value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            End::Peer => "closed-by-peer",
+            End::Refused => "connect-refused",
+            End::ConnectTimeout => "connect-timeout",
+            End::Idle => "idle",
+            End::HalfMessage => "half-message",
+            End::Malformed => "malformed",
+            End::Overflow => "send-queue-overflow",
+            End::Tls => "tls",
+            End::Broken => "broken",
+            End::Stopped => "stopped",
+        }
+    }
+}
+
+/// A connection of this core.
+pub struct Connection {
+    pub socket: Socket,
+    pub transport: Transport,
+    pub listener: u8,
+    pub peer: SocketAddr,
+    pub accepted: bool,
+    pub state: State,
+    /// Cuts messages out of what comes in; and since when the rest of one has been missing.
+    pub framer: Framer,
+    pub half_since: Option<Instant>,
+    /// When something whole last came in or went out.
+    pub last: Instant,
+    queue: Vec<u8>,
+    sent: usize,
+    /// Octets queued in all, and who wants to hear when those up to a number could not be sent.
+    queued_total: u64,
+    sent_total: u64,
+    marks: VecDeque<(u64, Mark)>,
+    /// A poll for room is under way.
+    pub polling: bool,
+    pub dirty: bool,
+    pub tls: Option<Box<Session>>,
+}
+
+/// What a flush came to.
+#[derive(Debug)]
+pub enum Flushed {
+    All,
+    /// The kernel's buffer is full; room is to be polled for.
+    Full,
+    Broken(io::Error),
+}
+
+impl Connection {
+    /// A connection over a socket that is open or about to be.
+    pub fn new(
+        socket: Socket,
+        transport: Transport,
+        listener: u8,
+        peer: SocketAddr,
+        state: State,
+        message_max: usize,
+        now: Instant,
+    ) -> Self {
+        Self {
+            socket,
+            transport,
+            listener,
+            peer,
+            accepted: false,
+            state,
+            framer: Framer::new(message_max),
+            half_since: None,
+            last: now,
+            queue: Vec::new(),
+            sent: 0,
+            queued_total: 0,
+            sent_total: 0,
+            marks: VecDeque::new(),
+            polling: false,
+            dirty: false,
+            tls: None,
+        }
+    }
+
+    /// Octets that wait to be sent.
+    pub fn backlog(&self) -> usize {
+        self.queue.len() - self.sent
+    }
+
+    /// Queues a message, ciphered where this is TLS.
+    pub fn push(&mut self, octets: &[u8], mark: Mark) -> Result<(), rustls::Error> {
+        match &mut self.tls {
+            None => self.queue.extend_from_slice(octets),
+            Some(session) => session.send(octets, &mut self.queue)?,
+        }
+        self.queued_total += octets.len() as u64;
+        if mark.wanted() {
+            self.marks.push_back((self.queued_total, mark));
+        }
+        Ok(())
+    }
+
+    /// Takes what came in through TLS; what is to go out for it (handshake, alerts) is queued. None: this is not TLS.
+    pub fn decipher(&mut self, octets: &[u8], plain: &mut Vec<u8>) -> Option<Result<(), rustls::Error>> {
+        let session = self.tls.as_mut()?;
+        Some(session.receive(octets, plain, &mut self.queue))
+    }
+
+    /// Starts the handshake, where there is one to start.
+    pub fn greet(&mut self) {
+        if let Some(session) = &mut self.tls {
+            session.output(&mut self.queue);
+        }
+    }
+
+    /// Writes as much of the queue as the kernel takes.
+    pub fn flush(&mut self) -> Flushed {
+        while self.sent < self.queue.len() {
+            let rest = &self.queue[self.sent..];
+            // SAFETY: `rest` lives until the call returns; the kernel only reads it.
+            let sent = unsafe {
+                let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+                libc::send(self.socket.as_raw_fd(), rest.as_ptr().cast(), rest.len(), flags)
+            };
+            match usize::try_from(sent) {
+                Ok(sent) => self.sent += sent,
+                Err(_) => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error if error.kind() == io::ErrorKind::WouldBlock => return self.partly(),
+                    error => return Flushed::Broken(error),
+                },
+            }
+        }
+        self.queue.clear();
+        self.queue.shrink_to(64 * 1024);
+        self.sent = 0;
+        if self.tls.as_ref().is_none_or(|session| !session.is_handshaking()) {
+            self.sent_total = self.queued_total;
+            self.marks.clear();
+        }
+        Flushed::All
+    }
+
+    fn partly(&mut self) -> Flushed {
+        self.queue.drain(..self.sent);
+        if self.tls.is_none() {
+            self.sent_total += self.sent as u64;
+            while self.marks.front().is_some_and(|(end, _)| *end <= self.sent_total) {
+                self.marks.pop_front();
+            }
+        }
+        self.sent = 0;
+        Flushed::Full
+    }
+
+    /// Who is to hear that what they sent has not gone out.
+    pub fn unsent(&mut self) -> impl Iterator<Item = Mark> + '_ {
+        self.marks.drain(..).map(|(_, mark)| mark)
+    }
+}

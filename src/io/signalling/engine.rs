@@ -1,0 +1,580 @@
+//! The thread of a signalling core: one ring, one shard, one turn after the other.
+//!
+//! ```text
+//! orders, lanes, completions  -->  Signalling  -->  Outbox  -->  datagrams, connections, lanes
+//!                 ^                                                        |
+//!                 +------ sleep in the ring until something comes or is due -----+
+//! ```
+//! A message is framed where it lands; if another core owns it, that core gets it by a lane, and its answer comes back by one.
+
+use super::buffers::Buffers;
+use super::lanes::{Links, Mark, Order, Passed, Peer};
+use super::op::{self, Op};
+use super::owner::Owners;
+use super::sockets::Bound;
+use super::tcp::Tcp;
+use super::udp::{self, Udp};
+use crate::base::clock::{Duration, Instant};
+use crate::base::transport::{Destination, Flow, Transport};
+use crate::config::Config;
+use crate::io::clock::Clock;
+use crate::io::control::Event;
+use crate::io::telemetry::{SignallingSnapshot, usage};
+use crate::io::tls::Tls;
+use crate::shard::exchange::{Command, Document, Fetched, Query, Report, StoreFailure};
+use crate::shard::outbox::{Effect, Outbox};
+use crate::shard::signalling::Signalling;
+use crate::sip::frame::Broken;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// Submissions between two enters: every connection of a turn may arm one operation.
+const SUBMISSIONS: u32 = 1024;
+/// Completions the kernel can hold: all lent buffers at once, and every connection ending in one turn.
+const COMPLETIONS: u32 = 32 * 1024;
+/// Completions handled in one turn, so that timers and lanes are looked at meanwhile.
+const COMPLETIONS_A_TURN: usize = 512;
+/// Items taken from one lane in one turn.
+const LANE_A_TURN: usize = 256;
+/// Buffers lent for streams, and their size: a message of the usual kind is whole in one.
+const STREAM_BUFFERS: u16 = 512;
+const STREAM_OCTETS: usize = 16 * 1024;
+/// How often connections are looked at for those that waited too long.
+const SWEEP: Duration = Duration::from_millis(500);
+/// How often effects of failed sends are followed within one turn; the rest waits for the next.
+const ROUNDS: usize = 8;
+
+/// What a signalling core is started with.
+pub struct Setup {
+    /// Its number among the signalling cores, and how many there are.
+    pub core: u8,
+    pub cores: u8,
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+    pub sockets: Vec<Bound>,
+    pub config: Arc<Config>,
+    pub tls: Option<Tls>,
+    pub clock: Clock,
+    pub links: Links,
+}
+
+/// One signalling core.
+pub struct Engine {
+    // The ring is dropped before what it was lent.
+    ring: IoUring,
+    datagrams: Buffers,
+    streams: Buffers,
+    core: u8,
+    cores: u8,
+    cpu: usize,
+    clock: Clock,
+    started: Instant,
+    config: Arc<Config>,
+    udp: Udp,
+    tcp: Tcp,
+    shard: Signalling,
+    links: Links,
+    owners: Owners,
+    out: Outbox,
+    failed: Vec<Mark>,
+    completions: Vec<(u64, i32, u32)>,
+    /// When the ring last gave something, which is when what lies in a stream is taken to have come.
+    entered: Instant,
+    swept: Instant,
+    /// Listening sockets whose accepting the kernel ended with an error; armed again by the sweep.
+    deaf: Vec<usize>,
+    queue_depth: u64,
+    unanswerable: u64,
+    draining: Option<Instant>,
+    drained: bool,
+    stop: Option<Instant>,
+}
+
+impl Engine {
+    /// Makes the ring, in the thread that will run it, and arms every socket.
+    ///
+    /// # Errors
+    /// What the kernel says where it lacks something; `io::probe` has checked for it before.
+    pub fn new(setup: Setup, shard: Signalling) -> io::Result<Self> {
+        let Setup { core, cores, cpu, sockets, config, tls, clock, links } = setup;
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_cqsize(COMPLETIONS)
+            .setup_submit_all()
+            .setup_clamp()
+            .build(SUBMISSIONS)?;
+        let datagrams = Buffers::register(&ring, 0, udp::BUFFERS, udp::BUFFER_OCTETS)?;
+        let streams = Buffers::register(&ring, 1, STREAM_BUFFERS, STREAM_OCTETS)?;
+        let (udp, tcp) = sockets.into_iter().partition(|bound| bound.transport == Transport::Udp);
+        let now = clock.now();
+        let mut engine = Self {
+            tcp: Tcp::new(core, tcp, streams.group(), tls, config.sip.max_message),
+            udp: Udp::new(udp),
+            ring,
+            datagrams,
+            streams,
+            core,
+            cores,
+            cpu,
+            clock,
+            started: now,
+            config,
+            shard,
+            links,
+            owners: Owners::default(),
+            out: Outbox::default(),
+            failed: Vec::new(),
+            completions: Vec::new(),
+            entered: now,
+            swept: now,
+            deaf: Vec::new(),
+            queue_depth: 0,
+            unanswerable: 0,
+            draining: None,
+            drained: false,
+            stop: None,
+        };
+        engine.listen();
+        Ok(engine)
+    }
+
+    fn listen(&mut self) {
+        for socket in 0..self.udp.count() {
+            let receive = self.udp.receive(socket, &self.datagrams);
+            self.push(&receive);
+        }
+        self.tcp.listen();
+        self.arm_wake();
+    }
+
+    fn arm_wake(&mut self) {
+        let fd = types::Fd(self.links.wake.as_raw_fd());
+        let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build().user_data(op::name(Op::Wake, 0, 0));
+        self.push(&poll);
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// When the ring itself fails.
+    pub fn run(mut self) -> io::Result<()> {
+        loop {
+            self.turn();
+            if self.stop.is_some_and(|until| self.is_quiet() || self.clock.now() >= until) {
+                self.flush();
+                self.tcp.stop();
+                return Ok(());
+            }
+            self.wait()?;
+        }
+    }
+
+    fn turn(&mut self) {
+        let busy = self.take_orders() + self.drain_lanes() + self.take_completions();
+        self.queue_depth = self.queue_depth.max(busy as u64);
+        let now = self.clock.now();
+        if self.shard.next_due().is_some_and(|due| due <= now) {
+            self.shard.due(now, &mut self.out);
+        }
+        if (self.tcp.open() > 0 || !self.deaf.is_empty()) && now.since(self.swept) >= SWEEP {
+            self.swept = now;
+            self.tcp.sweep(now);
+            for listener in self.deaf.drain(..) {
+                self.tcp.accept(listener);
+            }
+        }
+        self.carry_out();
+        self.flush();
+        self.report_drained(now);
+    }
+
+    // What comes in.
+
+    fn take_orders(&mut self) -> usize {
+        let mut taken = 0;
+        while let Some(order) = self.links.orders.take() {
+            taken += 1;
+            let now = self.clock.now();
+            match order {
+                Order::Reload(config, tls) => {
+                    self.config = config.clone();
+                    self.tcp.reload(tls, config.sip.max_message);
+                    self.shard.reload(now, config, &mut self.out);
+                }
+                Order::Drain => {
+                    self.draining.get_or_insert(now);
+                    self.shard.drain(now, &mut self.out);
+                }
+                Order::Stop { linger } => {
+                    self.stop.get_or_insert(now + linger);
+                    self.shard.stop(now, &mut self.out);
+                }
+                // Who asked may have gone meanwhile.
+                Order::Snapshot(reply) => drop(reply.send(self.snapshot(now))),
+                Order::Sessions(limit, reply) => drop(reply.send(self.shard.sessions(limit))),
+            }
+        }
+        taken
+    }
+
+    fn drain_lanes(&mut self) -> usize {
+        let Self { links, shard, out, clock, .. } = self;
+        let mut taken = links.fetched.drain(LANE_A_TURN, |(ticket, answer)| shard.fetched(clock.now(), ticket, answer, out));
+        for media in &mut links.media {
+            taken += media.reports.drain(LANE_A_TURN, |report| shard.reported(clock.now(), report, out));
+        }
+        for from in 0..self.links.cores.len() {
+            for _ in 0..LANE_A_TURN {
+                let Some(passed) = self.links.cores[from].as_mut().and_then(|link| link.receive.pop()) else { break };
+                taken += 1;
+                self.passed(passed);
+            }
+        }
+        taken
+    }
+
+    fn passed(&mut self, passed: Passed) {
+        let now = self.clock.now();
+        match passed {
+            Passed::Received { flow, octets, arrived } => {
+                self.shard.queue_delay(now.since(arrived));
+                self.shard.receive(now, flow, &octets, &mut self.out);
+            }
+            Passed::Send { flow, fallback, octets, mark } => self.send_on(now, flow, fallback.as_ref(), &octets, mark),
+            Passed::Failed(tag) => self.shard.failed(now, tag, &mut self.out),
+        }
+    }
+
+    fn take_completions(&mut self) -> usize {
+        let mut completions = std::mem::take(&mut self.completions);
+        let ready = self.ring.completion().take(COMPLETIONS_A_TURN);
+        completions.extend(ready.map(|completion| (completion.user_data(), completion.result(), completion.flags())));
+        for (name, result, flags) in &completions {
+            self.completed(*name, *result, *flags);
+        }
+        let count = completions.len();
+        completions.clear();
+        self.completions = completions;
+        count
+    }
+
+    fn completed(&mut self, name: u64, result: i32, flags: u32) {
+        let Some((op, slot, generation)) = op::read(name) else { return };
+        match op {
+            Op::Datagram => self.datagram(slot as usize, result, flags),
+            Op::Accept => self.accepted(slot as usize, result, flags),
+            Op::Receive => self.received(slot, generation, result, flags),
+            Op::Writable => {
+                if let Some(key) = self.tcp.find(slot, generation) {
+                    self.tcp.writable(self.clock.now(), key);
+                }
+            }
+            Op::Wake if cqueue::more(flags) => {}
+            Op::Wake => self.arm_wake(),
+            // The flush of this turn tries again.
+            Op::Room => {}
+        }
+    }
+
+    fn datagram(&mut self, socket: usize, result: i32, flags: u32) {
+        if let (Ok(octets), Some(buffer)) = (usize::try_from(result), cqueue::buffer_select(flags)) {
+            let (core, cores, now) = (self.core, self.cores, self.clock.now());
+            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, .. } = self;
+            if let Some(datagram) = udp.read(socket, core, datagrams.get(buffer, octets)) {
+                let arrived = datagram.stamp.map_or(now, |(seconds, nanos)| clock.of_wall(seconds, nanos));
+                if datagram.truncated || datagram.octets.len() > config.sip.max_message {
+                    match super::refuse::too_large(datagram.octets, datagram.flow.peer) {
+                        Some(answer) => udp.send(socket, datagram.flow.peer, &answer, Mark::NONE),
+                        None => *unanswerable += 1,
+                    }
+                } else if !is_keep_alive(datagram.octets) {
+                    match owners.of(datagram.octets, core, cores) {
+                        owner if owner == core => {
+                            shard.queue_delay(now.since(arrived));
+                            shard.receive(now, datagram.flow, datagram.octets, out);
+                        }
+                        owner => {
+                            links.pass(owner, Passed::Received { flow: datagram.flow, octets: datagram.octets.into(), arrived })
+                        }
+                    }
+                }
+            }
+            self.datagrams.give_back(buffer);
+        }
+        if !cqueue::more(flags) {
+            let receive = self.udp.receive(socket, &self.datagrams);
+            self.push(&receive);
+        }
+    }
+
+    fn accepted(&mut self, listener: usize, result: i32, flags: u32) {
+        if result >= 0 {
+            let trusted = &self.config.sip.trusted;
+            self.tcp.accepted(self.clock.now(), listener, result, |peer| trusted.iter().any(|network| network.contains(peer)));
+        }
+        if !cqueue::more(flags) {
+            if result >= 0 {
+                self.tcp.accept(listener);
+            } else {
+                // EMFILE and its like pass; to try at once would keep this core from all else.
+                self.deaf.push(listener);
+            }
+        }
+    }
+
+    fn received(&mut self, slot: u32, generation: u32, result: i32, flags: u32) {
+        let now = self.clock.now();
+        let found = self.tcp.find(slot, generation);
+        if let (Ok(octets), Some(buffer)) = (usize::try_from(result), cqueue::buffer_select(flags)) {
+            // A connection that is gone still has its buffer given back.
+            if let Some(key) = found {
+                let (core, cores, arrived) = (self.core, self.cores, self.entered);
+                let Self { tcp, streams, shard, out, links, owners, unanswerable, .. } = self;
+                let mut refused = Vec::new();
+                tcp.received(now, key, streams.get(buffer, octets), |flow, framed| match framed {
+                    Ok(message) => match owners.of(message, core, cores) {
+                        owner if owner == core => {
+                            shard.queue_delay(now.since(arrived));
+                            shard.receive(now, flow, message, out);
+                        }
+                        owner => links.pass(owner, Passed::Received { flow, octets: message.into(), arrived }),
+                    },
+                    Err(Broken { fault, head }) => {
+                        tracing::debug!(peer = %flow.peer, fault = fault.as_str(), "a message cannot be taken");
+                        match super::refuse::answer(head, flow.peer, fault.status()) {
+                            Some(answer) => refused.push(answer),
+                            None => *unanswerable += 1,
+                        }
+                    }
+                });
+                for answer in refused {
+                    self.tcp.send_on(now, key.as_u64(), &answer, Mark::NONE);
+                }
+            }
+            self.streams.give_back(buffer);
+        }
+        let Some(key) = found else { return };
+        match result {
+            0 => self.tcp.ended_by_peer(now, key),
+            _ if cqueue::more(flags) => {}
+            // No buffer was free; there is one again by the end of this turn.
+            _ if result > 0 || result == -libc::ENOBUFS || result == -libc::EAGAIN => self.tcp.receive(key),
+            _ => self.tcp.close(key, super::connection::End::Broken),
+        }
+    }
+
+    // What goes out.
+
+    /// Carries out effects in order, and those of the failures they bring.
+    fn carry_out(&mut self) {
+        for _ in 0..ROUNDS {
+            let mut out = std::mem::take(&mut self.out);
+            let now = self.clock.now();
+            let mut unasked = Vec::new();
+            for effect in out.effects.drain(..) {
+                match effect {
+                    Effect::Send { to, octets, tag } => {
+                        let mark = Mark { core: self.core, tag };
+                        self.send(now, &to, &out.octets[octets], mark);
+                    }
+                    Effect::Media { core, command } => self.media(now, core, command),
+                    Effect::Fetch { ticket, query } => {
+                        if let Err(query) = self.links.query(self.core, ticket, query) {
+                            unasked.push((ticket, unanswered(&query)));
+                        }
+                    }
+                    Effect::Record(record) => self.links.records.leave(record),
+                }
+            }
+            out.clear();
+            // What the failures below bring is written into the box that has its memory already.
+            self.out = out;
+            for (ticket, answer) in unasked {
+                self.shard.fetched(now, ticket, answer, &mut self.out);
+            }
+            self.failed.append(&mut self.tcp.failed);
+            if self.failed.is_empty() && self.out.effects.is_empty() {
+                return;
+            }
+            self.tell_failed(now);
+        }
+    }
+
+    fn tell_failed(&mut self, now: Instant) {
+        for mark in std::mem::take(&mut self.failed) {
+            if !mark.wanted() {
+                continue;
+            }
+            if mark.core == self.core {
+                self.shard.failed(now, mark.tag, &mut self.out);
+            } else {
+                self.links.pass(mark.core, Passed::Failed(mark.tag));
+            }
+        }
+    }
+
+    fn send(&mut self, now: Instant, to: &Destination, octets: &[u8], mark: Mark) {
+        match to {
+            Destination::Flow { flow, fallback } if flow.core == self.core => {
+                let fallback = fallback.as_ref().map(Peer::of);
+                self.send_on(now, *flow, fallback.as_ref(), octets, mark);
+            }
+            Destination::Flow { flow, fallback } => {
+                let fallback = fallback.as_ref().map(Peer::of);
+                self.links.pass(flow.core, Passed::Send { flow: *flow, fallback, octets: octets.into(), mark });
+            }
+            Destination::Target(target) => self.send_to(now, &Peer::of(target), octets, mark),
+        }
+    }
+
+    fn send_on(&mut self, now: Instant, flow: Flow, fallback: Option<&Peer>, octets: &[u8], mark: Mark) {
+        if flow.transport == Transport::Udp {
+            match self.udp.of_listener(flow.listener).or_else(|| self.udp.towards(flow.peer)) {
+                Some(socket) => self.udp.send(socket, flow.peer, octets, mark),
+                None => self.failed.push(mark),
+            }
+        } else if !self.tcp.send_on(now, flow.connection, octets, mark) {
+            // RFC 3261 §18.2.2: the connection is gone; the sent-by address of the Via is tried.
+            match fallback {
+                Some(peer) => self.send_to(now, peer, octets, mark),
+                None => self.failed.push(mark),
+            }
+        }
+    }
+
+    fn send_to(&mut self, now: Instant, to: &Peer, octets: &[u8], mark: Mark) {
+        match to.transport {
+            Transport::Udp => match self.udp.towards(to.address) {
+                Some(socket) => self.udp.send(socket, to.address, octets, mark),
+                None => self.failed.push(mark),
+            },
+            Transport::Tcp | Transport::Tls => self.tcp.send_to(now, to, octets, mark),
+        }
+    }
+
+    fn media(&mut self, now: Instant, core: u8, command: Command) {
+        let Err(command) = self.links.command(core, command) else { return };
+        // A full lane: the session that was to begin does not. What runs already has its place in the lane's overflow.
+        if let Command::Open(open) = command {
+            let cause = crate::shard::exchange::LegFailure::Connect;
+            self.shard.reported(now, Report::LegFailed { session: open.session, leg: 0, cause }, &mut self.out);
+        }
+    }
+
+    fn flush(&mut self) {
+        let Self { udp, failed, ring, .. } = self;
+        udp.flush(
+            |mark| failed.push(mark),
+            |socket, fd| {
+                let poll = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
+                push(ring, &poll.user_data(op::name(Op::Room, socket as u32, 0)));
+            },
+        );
+        self.tcp.flush();
+        for entry in std::mem::take(&mut self.tcp.wanted) {
+            self.push(&entry);
+        }
+        self.links.ring();
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        push(&mut self.ring, entry);
+    }
+
+    // Sleep.
+
+    fn wait(&mut self) -> io::Result<()> {
+        let now = self.clock.now();
+        let pending = !self.failed.is_empty() || !self.tcp.failed.is_empty() || !self.out.effects.is_empty();
+        let mut until = self.shard.next_due().unwrap_or(now + Duration::from_secs(60));
+        if self.tcp.open() > 0 || !self.deaf.is_empty() {
+            until = until.min(self.swept + SWEEP);
+        }
+        if self.draining.is_some() && !self.drained || self.stop.is_some() {
+            until = until.min(now + Duration::from_millis(50));
+        }
+        let links = &mut self.links;
+        let sleep = !pending && links.wake.clone().sleeping.may_wait(|| links.is_waiting());
+        let longest = if sleep { until.since(now) } else { Duration::ZERO };
+        let timeout = types::Timespec::from(longest);
+        let waited = self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&timeout));
+        self.links.wake.sleeping.awake();
+        // What lies in a stream now came while the turn before was played, if there was no sleep between.
+        let after = self.clock.now();
+        self.entered = if sleep && after.since(now) > Duration::from_micros(20) { after } else { self.entered.max(now - SWEEP) };
+        match waited {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    // The end, and what is said about it all.
+
+    /// No session is left, and for T1 none was: the last answer went out, and would have been asked for again.
+    fn report_drained(&mut self, now: Instant) {
+        let Some(since) = &mut self.draining else { return };
+        let counts = self.shard.counts();
+        if counts.dialogs > 0 || counts.sessions > 0 {
+            *since = now;
+        }
+        if !self.drained && (self.shard.is_idle() || now.since(*since) >= self.config.sip.t1) {
+            self.drained = true;
+            self.links.process.tell(Event::Drained(self.core));
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        let counts = self.shard.counts();
+        counts.dialogs == 0 && counts.sessions == 0 && !self.udp.is_waiting() && self.out.effects.is_empty()
+    }
+
+    fn snapshot(&mut self, now: Instant) -> SignallingSnapshot {
+        let mut engine: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for (end, count) in &self.tcp.ended {
+            engine.insert(end.label(), *count);
+        }
+        engine.insert("refused-by-limit", self.tcp.refused);
+        engine.insert("datagram-dropped", self.udp.dropped);
+        engine.insert("unanswerable", self.unanswerable);
+        engine.insert("lane-full", self.links.dropped);
+        SignallingSnapshot {
+            usage: usage(self.cpu, self.started, now),
+            counts: self.shard.counts().clone(),
+            queue_depth: std::mem::take(&mut self.queue_depth),
+            connections: self.tcp.open() as u64,
+            engine,
+        }
+    }
+}
+
+/// Puts an operation into the submission queue; a full one is submitted first.
+fn push(ring: &mut IoUring, entry: &squeue::Entry) {
+    // SAFETY: what the operation borrows outlives it: sockets are held by the kernel until it ends, buffers and the shape of
+    // recvmsg by the engine, which drops the ring first.
+    while unsafe { ring.submission().push(entry).is_err() } {
+        // EBUSY: completions first; they are taken with the next turn and the queue has room after the enter.
+        let _ = ring.submit();
+    }
+}
+
+/// What a question gets that the services have no room for.
+fn unanswered(query: &Query) -> Fetched {
+    match query {
+        Query::Document { .. } | Query::External { .. } => Fetched::Document(Document::Failed),
+        Query::Resolve { .. } => Fetched::Resolved(Vec::new()),
+        Query::Defer(_) | Query::Remove { .. } | Query::Return { .. } => Fetched::Kept(Err(StoreFailure::Unavailable)),
+        Query::Waiting { .. } => Fetched::Waiting(Vec::new()),
+        Query::Claim { .. } => Fetched::Claimed(None),
+        Query::Record(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
+    }
+}
+
+/// RFC 5626 §4.4.1: over UDP, empty lines (and a zero octet, which older clients send) keep a NAT's binding.
+fn is_keep_alive(octets: &[u8]) -> bool {
+    octets.iter().all(|octet| matches!(octet, b'\r' | b'\n' | 0))
+}

@@ -1,0 +1,192 @@
+//! What a signalling core exchanges with the other threads of the process.
+
+use crate::base::clock::{Duration, Instant};
+use crate::base::transport::{Flow, Target, Transport};
+use crate::config::Config;
+use crate::io::bridge::lane::{Receiver, Sender};
+use crate::io::bridge::wake::Wake;
+use crate::io::cdr::Records;
+use crate::io::control::{Mailbox, Process};
+use crate::io::services::inbox::{Inbox, Question};
+use crate::io::telemetry::SignallingSnapshot;
+use crate::io::tls::Tls;
+use crate::limits;
+use crate::shard::exchange::{Command, Fetched, Query, Report, Ticket};
+use crate::shard::outbox::SendTag;
+use crate::shard::signalling::SessionView;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Who is to hear that a message could not be sent: the core that wrote it, and its name there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    pub core: u8,
+    pub tag: SendTag,
+}
+
+impl Mark {
+    /// Nobody wants to hear of it.
+    pub const NONE: Mark = Mark { core: 0, tag: SendTag(0) };
+
+    /// Whether somebody wants to hear of it.
+    pub const fn wanted(self) -> bool {
+        self.tag.0 != 0
+    }
+}
+
+/// A [`Target`] that can go from core to core.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    pub transport: Transport,
+    pub address: SocketAddr,
+    pub server_name: Option<Box<str>>,
+}
+
+impl Peer {
+    /// The same place.
+    pub fn of(target: &Target) -> Self {
+        let server_name = target.server_name.as_deref().map(Into::into);
+        Self { transport: target.transport, address: target.address, server_name }
+    }
+
+    /// The same place, as the shard names it.
+    pub fn target(&self) -> Target {
+        let server_name = self.server_name.as_deref().map(Rc::from);
+        Target { transport: self.transport, address: self.address, server_name }
+    }
+}
+
+/// From one signalling core to another.
+#[derive(Debug)]
+pub enum Passed {
+    /// A message that landed here and is owned there.
+    Received { flow: Flow, octets: Box<[u8]>, arrived: Instant },
+    /// A message to go out on a flow of that core.
+    Send { flow: Flow, fallback: Option<Peer>, octets: Box<[u8]>, mark: Mark },
+    /// What that core wanted sent could not be sent.
+    Failed(SendTag),
+}
+
+/// From the main thread and the admin server to a signalling core.
+#[derive(Debug)]
+pub enum Order {
+    /// A new configuration, and the certificates it names.
+    Reload(Arc<Config>, Option<Tls>),
+    /// No new dialogs.
+    Drain,
+    /// End every session with BYE, and stop when that is done, at the latest after `linger`.
+    Stop { linger: Duration },
+    /// For the metrics.
+    Snapshot(oneshot::Sender<SignallingSnapshot>),
+    /// For the list of sessions: at most so many.
+    Sessions(usize, oneshot::Sender<Vec<SessionView>>),
+}
+
+/// To and from a media core.
+pub struct MediaLink {
+    pub commands: Sender<Command>,
+    pub reports: Receiver<Report>,
+    pub wake: Arc<Wake>,
+    /// Commands that found the lane full, in order; they go before any later one.
+    pub waiting: VecDeque<Command>,
+    pub ring: bool,
+}
+
+/// To and from another signalling core.
+pub struct CoreLink {
+    pub send: Sender<Passed>,
+    pub receive: Receiver<Passed>,
+    pub wake: Arc<Wake>,
+    pub ring: bool,
+}
+
+/// All that a signalling core is joined with.
+pub struct Links {
+    pub wake: Arc<Wake>,
+    pub orders: Arc<Mailbox<Order>>,
+    pub process: Process,
+    pub records: Records,
+    pub services: Arc<Inbox>,
+    pub fetched: Receiver<(Ticket, Fetched)>,
+    /// By media core.
+    pub media: Vec<MediaLink>,
+    /// By signalling core; none for the core itself.
+    pub cores: Vec<Option<CoreLink>>,
+    /// Messages that another core could not be given, because it is far behind.
+    pub dropped: u64,
+}
+
+impl Links {
+    /// Gives a message to another core. One that is far behind does not get it: over UDP it will be sent again, and a peer on a
+    /// connection sees what it would see of an overloaded node.
+    pub fn pass(&mut self, core: u8, passed: Passed) {
+        match self.cores.get_mut(usize::from(core)).and_then(Option::as_mut) {
+            Some(link) => match link.send.push(passed) {
+                Ok(()) => link.ring = true,
+                Err(_) => self.dropped += 1,
+            },
+            None => self.dropped += 1,
+        }
+    }
+
+    /// Asks the services.
+    ///
+    /// # Errors
+    /// The question, when so many wait that this one would not be answered in time.
+    pub fn query(&mut self, core: u8, ticket: Ticket, query: Query) -> Result<(), Query> {
+        self.services.ask(Question { core, ticket, query }).map_err(|question| question.query)
+    }
+
+    /// Gives a command to a media core, after those that wait.
+    ///
+    /// # Errors
+    /// The command, when there is no such core or so many wait that no session may begin.
+    pub fn command(&mut self, core: u8, command: Command) -> Result<(), Command> {
+        let Some(link) = self.media.get_mut(usize::from(core)) else { return Err(command) };
+        if link.waiting.len() >= limits::LANE_ENTRIES && matches!(command, Command::Open(_)) {
+            return Err(command);
+        }
+        link.ring = true;
+        link.waiting.push_back(command);
+        link.push_waiting();
+        Ok(())
+    }
+
+    /// Wakes everybody who was given something in this turn, and tries again what found a lane full.
+    pub fn ring(&mut self) {
+        for link in &mut self.media {
+            link.push_waiting();
+            if std::mem::take(&mut link.ring) {
+                link.wake.ring();
+            }
+        }
+        for link in self.cores.iter_mut().flatten() {
+            if std::mem::take(&mut link.ring) {
+                link.wake.ring();
+            }
+        }
+    }
+
+    /// Whether something waits to be taken in, or to be put into a lane that was full.
+    pub fn is_waiting(&mut self) -> bool {
+        !self.orders.is_empty()
+            || !self.fetched.is_empty()
+            || self.media.iter_mut().any(|link| !link.reports.is_empty() || !link.waiting.is_empty())
+            || self.cores.iter_mut().flatten().any(|link| !link.receive.is_empty())
+    }
+}
+
+impl MediaLink {
+    fn push_waiting(&mut self) {
+        while let Some(command) = self.waiting.pop_front() {
+            if let Err(command) = self.commands.push(command) {
+                self.waiting.push_front(command);
+                return;
+            }
+            self.ring = true;
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The signalling engine: SIP's sockets on a raw ring, one pinned thread a core, around one `shard::signalling::Signalling`.
+
+pub mod buffers;
+pub mod connection;
+pub mod engine;
+pub mod lanes;
+pub mod op;
+pub mod owner;
+pub mod refuse;
+pub mod sockets;
+pub mod tcp;
+pub mod tls;
+pub mod udp;

@@ -1,0 +1,139 @@
+//! RFC 3261 §18.2.1: the sockets SIP is listened for on, one of each for every signalling core.
+
+use crate::base::transport::Transport;
+use crate::config::Listen;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Octets the kernel may hold for a UDP socket: a second of 4,000 datagrams of 2 KiB with the kernel's own overhead. Less where
+/// `net.core.rmem_max` says so and we may not go above it.
+const UDP_BUFFER_OCTETS: usize = 16 << 20;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// A bound socket of one core; `listener` is its index in `sip.listen`.
+#[derive(Debug)]
+pub struct Bound {
+    pub listener: u8,
+    pub transport: Transport,
+    pub address: SocketAddr,
+    pub socket: Socket,
+}
+
+/// Why a listening address could not be had.
+#[derive(Debug)]
+pub struct BindError {
+    pub listen: Listen,
+    pub error: io::Error,
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Listen { transport, address } = self.listen;
+        write!(f, "cannot listen on {}://{address}: {}", transport.as_via().to_ascii_lowercase(), self.error)
+    }
+}
+
+/// Binds every address once for each core; port 0 is resolved by the first and shared by the others.
+/// Answers the addresses as bound, and each core's sockets.
+///
+/// # Errors
+/// The first address that cannot be had.
+pub fn bind(listens: &[Listen], cores: usize) -> Result<(Vec<Listen>, Vec<Vec<Bound>>), BindError> {
+    let mut bound = Vec::with_capacity(listens.len());
+    let mut sockets: Vec<Vec<Bound>> = (0..cores).map(|_| Vec::new()).collect();
+    for (listener, listen) in listens.iter().enumerate() {
+        let mut here = *listen;
+        for core in &mut sockets {
+            let socket = open(here, cores > 1).map_err(|error| BindError { listen: here, error })?;
+            if let Some(address) = socket.local_addr().ok().and_then(|address| address.as_socket()) {
+                here.address = address;
+            }
+            core.push(Bound { listener: listener as u8, transport: here.transport, address: here.address, socket });
+        }
+        bound.push(here);
+    }
+    Ok((bound, sockets))
+}
+
+fn open(listen: Listen, shared: bool) -> io::Result<Socket> {
+    let domain = Domain::for_address(listen.address);
+    let udp = listen.transport == Transport::Udp;
+    let socket = if udp {
+        Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?
+    } else {
+        Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?
+    };
+    if domain == Domain::IPV6 {
+        // "[::]" is the IPv6 addresses alone, so that "0.0.0.0" can stand beside it in the list.
+        socket.set_only_v6(true)?;
+    }
+    // One process may hold several sockets at an address; without need of it another process must not join us.
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if udp {
+        receive_buffer(&socket);
+        timestamps(&socket);
+    } else {
+        socket.set_reuse_address(true)?;
+        socket.set_tcp_nodelay(true)?;
+    }
+    socket.bind(&SockAddr::from(listen.address))?;
+    if !udp {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket)
+}
+
+/// A new TCP socket towards `peer`, bound to the address `from` where that is a particular one.
+///
+/// # Errors
+/// When the kernel has no socket for us.
+pub fn outgoing(peer: SocketAddr, from: Option<SocketAddr>) -> io::Result<Socket> {
+    let domain = Domain::for_address(peer);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    tune(&socket);
+    if let Some(from) = from.filter(|from| !from.ip().is_unspecified()) {
+        set_option(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1);
+        socket.bind(&SockAddr::from(SocketAddr::new(from.ip(), 0)))?;
+    }
+    Ok(socket)
+}
+
+/// What every SIP connection is given: no delay of small messages, and a dead peer noticed within two minutes.
+pub fn tune(socket: &Socket) {
+    let _ = socket.set_tcp_nodelay(true);
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
+fn receive_buffer(socket: &Socket) {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, UDP_BUFFER_OCTETS as i32);
+    if socket.recv_buffer_size().unwrap_or(0) < UDP_BUFFER_OCTETS {
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER_OCTETS);
+    }
+    let _ = socket.set_send_buffer_size(UDP_BUFFER_OCTETS / 4);
+}
+
+/// Asks the kernel to note when a datagram arrived: the time it then waited for us is what overload control goes by.
+fn timestamps(socket: &Socket) {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
+}
+
+fn set_option(socket: &Socket, level: i32, name: i32, value: i32) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the option value is a local `int` of the length given; failure leaves the socket as it was.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(&value).cast(),
+            std::mem::size_of::<i32>() as libc::socklen_t,
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! RFC 3261 §18: SIP over UDP. One multishot recvmsg a socket brings every datagram without a system call of its own; what a
+//! turn has to send goes out in one sendmmsg a socket.
+//!
+//! Cost of a datagram: one copy by the kernel into a lent buffer; of an answer: one copy into the batch, 1/n of a system call.
+
+use super::buffers::Buffers;
+use super::lanes::Mark;
+use super::op::{self, Op};
+use super::sockets::Bound;
+use crate::base::transport::{Flow, Transport};
+use io_uring::{opcode, squeue, types};
+use socket2::SockAddr;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+/// Octets of a lent buffer: the largest datagram, and the head, name and control data that recvmsg puts before it.
+pub const BUFFER_OCTETS: usize = 65_536 + 512;
+/// Buffers a core lends: the datagrams that may wait for one turn. Further ones wait in the socket's own buffer.
+pub const BUFFERS: u16 = 256;
+/// Datagrams that may wait for a socket with no room; more are dropped, as the network may drop them (RFC 3261 §17 resends).
+const WAITING_MAX: usize = 4096;
+/// Datagrams in one sendmmsg.
+const BATCH_MAX: usize = 64;
+const NAME_OCTETS: usize = std::mem::size_of::<libc::sockaddr_storage>();
+const CONTROL_OCTETS: usize = 64;
+
+/// A datagram to be sent.
+struct Waiting {
+    socket: usize,
+    to: SockAddr,
+    octets: Range<usize>,
+    mark: Mark,
+}
+
+/// The UDP sockets of a core.
+pub struct Udp {
+    sockets: Vec<Bound>,
+    /// What multishot recvmsg is told about the room for name and control data; the kernel reads it when the operation is armed.
+    shape: Box<libc::msghdr>,
+    waiting: Vec<Waiting>,
+    octets: Vec<u8>,
+    /// Datagrams dropped because a socket had no room.
+    pub dropped: u64,
+}
+
+/// A datagram as it came in.
+pub struct Datagram<'b> {
+    pub flow: Flow,
+    pub octets: &'b [u8],
+    /// When the kernel had it: seconds and nanoseconds of the wall clock.
+    pub stamp: Option<(i64, i64)>,
+    /// The kernel cut it: it was larger than any buffer.
+    pub truncated: bool,
+}
+
+impl Udp {
+    /// Takes the UDP sockets of a core.
+    pub fn new(sockets: Vec<Bound>) -> Self {
+        // SAFETY: an all-zero msghdr is a valid empty one.
+        let mut shape: libc::msghdr = unsafe { std::mem::zeroed() };
+        shape.msg_namelen = NAME_OCTETS as libc::socklen_t;
+        shape.msg_controllen = CONTROL_OCTETS as _;
+        Self { sockets, shape: Box::new(shape), waiting: Vec::new(), octets: Vec::new(), dropped: 0 }
+    }
+
+    /// Sockets of this core.
+    pub fn count(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// The operation that brings datagrams of a socket until it ends.
+    pub fn receive(&self, socket: usize, buffers: &Buffers) -> squeue::Entry {
+        let fd = types::Fd(self.sockets[socket].socket.as_raw_fd());
+        opcode::RecvMsgMulti::new(fd, &raw const *self.shape, buffers.group()).build().user_data(op::name(
+            Op::Datagram,
+            socket as u32,
+            0,
+        ))
+    }
+
+    /// Reads what a completion of [`Udp::receive`] brought; `buffer` is as much of it as the kernel wrote.
+    pub fn read<'b>(&self, socket: usize, core: u8, buffer: &'b [u8]) -> Option<Datagram<'b>> {
+        let out = types::RecvMsgOut::parse(buffer, &self.shape).ok()?;
+        let peer = peer(out.name_data())?;
+        let listener = self.sockets[socket].listener;
+        // The datagram is what follows the room for name and control data; the crate lends it no longer than `out` lives.
+        let octets = &buffer[buffer.len() - out.payload_data().len()..];
+        Some(Datagram {
+            flow: Flow { transport: Transport::Udp, core, listener, connection: 0, peer },
+            octets,
+            stamp: stamp(out.control_data()),
+            truncated: out.is_payload_truncated(),
+        })
+    }
+
+    /// The socket of a listener.
+    pub fn of_listener(&self, listener: u8) -> Option<usize> {
+        self.sockets.iter().position(|socket| socket.listener == listener)
+    }
+
+    /// The socket from which an address can be reached: the first of its family.
+    pub fn towards(&self, to: SocketAddr) -> Option<usize> {
+        self.sockets.iter().position(|socket| socket.address.is_ipv4() == to.is_ipv4())
+    }
+
+    /// Queues a datagram for the end of the turn.
+    pub fn send(&mut self, socket: usize, to: SocketAddr, octets: &[u8], mark: Mark) {
+        if self.waiting.len() >= WAITING_MAX {
+            self.dropped += 1;
+            return;
+        }
+        let start = self.octets.len();
+        self.octets.extend_from_slice(octets);
+        self.waiting.push(Waiting { socket, to: SockAddr::from(to), octets: start..self.octets.len(), mark });
+    }
+
+    /// Whether something waits to be sent.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Sends what is queued, as far as the sockets have room. Tells through `failed` what can never be sent and through `full`
+    /// which socket had no room.
+    pub fn flush(&mut self, mut failed: impl FnMut(Mark), mut full: impl FnMut(usize, types::Fd)) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut rest = waiting.into_iter().peekable();
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut blocked: Vec<usize> = Vec::new();
+        let mut kept = Vec::new();
+        while let Some(first) = rest.next() {
+            if blocked.contains(&first.socket) {
+                kept.push(first);
+                continue;
+            }
+            let socket = first.socket;
+            batch.push(first);
+            while batch.len() < BATCH_MAX && rest.peek().is_some_and(|next| next.socket == socket) {
+                batch.extend(rest.next());
+            }
+            if self.send_batch(&mut batch, &mut failed) {
+                blocked.push(socket);
+                full(socket, types::Fd(self.sockets[socket].socket.as_raw_fd()));
+                kept.append(&mut batch);
+            }
+        }
+        self.keep(kept);
+    }
+
+    /// Sends a batch for one socket. Answers whether the socket is full; what it did not take is left in the batch.
+    fn send_batch(&self, batch: &mut Vec<Waiting>, failed: &mut impl FnMut(Mark)) -> bool {
+        while let Some(socket) = batch.first().map(|first| first.socket) {
+            match send_many(self.sockets[socket].socket.as_raw_fd(), &self.octets, batch) {
+                Ok(sent) => drop(batch.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS)) => return true,
+                // RFC 3261 §18.4: a datagram that the network refuses is told to whom sent it. EMSGSIZE, EHOSTUNREACH …
+                Err(_) => failed(batch.remove(0).mark),
+            }
+        }
+        false
+    }
+
+    /// Moves what could not be sent to the front of an else empty batch.
+    fn keep(&mut self, kept: Vec<Waiting>) {
+        if kept.is_empty() {
+            self.octets.clear();
+            return;
+        }
+        let octets = std::mem::take(&mut self.octets);
+        for datagram in kept {
+            let start = self.octets.len();
+            self.octets.extend_from_slice(&octets[datagram.octets.clone()]);
+            self.waiting.push(Waiting { octets: start..self.octets.len(), ..datagram });
+        }
+    }
+}
+
+/// One sendmmsg. Answers how many datagrams went out, at least one.
+fn send_many(fd: i32, octets: &[u8], batch: &[Waiting]) -> io::Result<usize> {
+    let mut pieces: Vec<libc::iovec> = batch
+        .iter()
+        .map(|datagram| {
+            let piece = &octets[datagram.octets.clone()];
+            libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() }
+        })
+        .collect();
+    let mut messages: Vec<libc::mmsghdr> = batch
+        .iter()
+        .zip(&mut pieces)
+        .map(|(datagram, piece)| {
+            // SAFETY: an all-zero mmsghdr is a valid empty one.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_name = datagram.to.as_ptr().cast_mut().cast();
+            message.msg_hdr.msg_namelen = datagram.to.len();
+            message.msg_hdr.msg_iov = piece;
+            message.msg_hdr.msg_iovlen = 1;
+            message
+        })
+        .collect();
+    // SAFETY: names, pieces and octets live in `batch`, `pieces` and `octets` until the call returns; the kernel only reads them.
+    let sent =
+        unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), messages.len() as u32, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+fn peer(name: &[u8]) -> Option<SocketAddr> {
+    if name.len() > NAME_OCTETS {
+        return None;
+    }
+    // SAFETY: `sockaddr_storage` is plain data of NAME_OCTETS octets; at most so many are copied into it.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            std::ptr::copy_nonoverlapping(name.as_ptr(), storage.cast::<u8>(), name.len());
+            *length = name.len() as libc::socklen_t;
+            Ok(())
+        })
+        .ok()?
+    };
+    address.as_socket()
+}
+
+/// The kernel's receive time among the control data, where it stands (`SO_TIMESTAMPNS`).
+fn stamp(control: &[u8]) -> Option<(i64, i64)> {
+    let head = std::mem::size_of::<libc::cmsghdr>();
+    if control.len() < head + std::mem::size_of::<libc::timespec>() {
+        return None;
+    }
+    // SAFETY: `control` holds a whole cmsghdr and a whole timespec behind it, both plain data, read unaligned. It is the only
+    // control message asked for.
+    unsafe {
+        let message = control.as_ptr().cast::<libc::cmsghdr>().read_unaligned();
+        if (message.cmsg_level, message.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) {
+            return None;
+        }
+        let time = control.as_ptr().add(head).cast::<libc::timespec>().read_unaligned();
+        Some((time.tv_sec, time.tv_nsec))
+    }
+}

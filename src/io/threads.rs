@@ -1,0 +1,376 @@
+//! The threads of the process: one for each signalling core and each media core, pinned; one for the services. `run` and `demo`
+//! start the same ones here.
+//!
+//! ```text
+//! main ---orders---> signalling cores <===lanes===> media cores
+//!                        ^      \
+//!                     fetched    questions
+//!                        |        v
+//!                        services thread (documents, stores, admin server, call records)
+//! ```
+
+use super::admin::{self, Admin};
+use super::cdr::Records;
+use super::clock::Clock;
+use super::control::{Event, Mailbox, MediaOrder, Process};
+use super::services::engine::Services;
+use super::services::inbox::{Answers, Inbox};
+use super::signalling::engine::{Engine, Setup};
+use super::signalling::lanes::{Links, Order};
+use super::signalling::sockets::{self, BindError};
+use super::tls::{Tls, Unusable};
+use super::wiring::{AnswerLane, Wiring};
+use crate::base::clock::Duration;
+use crate::base::prng::Prng;
+use crate::config::Config;
+use crate::shard::exchange::{Fetched, Ticket};
+use crate::shard::signalling::{Bound, Signalling};
+use std::cell::RefCell;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// Why the proxy could not be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// The kernel lacks something required: what, and the first release that has it.
+    Kernel(String),
+    /// An address cannot be had.
+    Bind(BindError),
+    /// A certificate or key cannot be used.
+    Tls(Unusable),
+    /// A store or a thread.
+    Other(String),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::Kernel(what) | StartError::Other(what) => f.write_str(what),
+            StartError::Bind(error) => error.fmt(f),
+            StartError::Tls(error) => error.fmt(f),
+        }
+    }
+}
+
+impl StartError {
+    /// The exit code of the operator's contract.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Kernel(_) => 3,
+            StartError::Tls(_) => 2,
+            StartError::Bind(_) | StartError::Other(_) => 1,
+        }
+    }
+}
+
+/// The proxy, started.
+pub struct Running {
+    pub bound: Bound,
+    pub admin: Option<SocketAddr>,
+    pub signalling: Vec<Arc<Mailbox<Order>>>,
+    pub media: Vec<Arc<Mailbox<MediaOrder>>>,
+    services: Arc<Inbox>,
+    records: Records,
+    config: Arc<Config>,
+    threads: Threads,
+    services_thread: Option<JoinHandle<()>>,
+}
+
+/// What is common to the starting of all threads.
+struct Threads {
+    process: Process,
+    clock: Clock,
+    signalling: Vec<JoinHandle<()>>,
+    media: Vec<JoinHandle<()>>,
+    /// Each thread says here that it is ready, or why it is not.
+    ready: mpsc::Sender<Result<(), String>>,
+    wait: mpsc::Receiver<Result<(), String>>,
+    started: usize,
+}
+
+/// Binds, opens and starts everything; answers when the first request can be taken.
+///
+/// # Errors
+/// The first thing that cannot be had. Threads that were started end with the process.
+pub fn start(config: Arc<Config>, process: Process) -> Result<Running, StartError> {
+    raise_file_limit();
+    let clock = Clock::start();
+    let tls = certificates(&config)?;
+    let cores = (config.cores.signaling.len(), config.cores.media.len());
+    let (sip, sockets) = sockets::bind(&config.sip.listen, cores.0).map_err(StartError::Bind)?;
+    let admin = config.admin.listen.map(admin_listener).transpose()?;
+    let bound = Bound {
+        sip,
+        msrp: config.msrp.listen.clone(),
+        fingerprint: tls.1.as_ref().map(|tls| tls.fingerprint.to_string().into()),
+        media_cores: cores.1 as u8,
+    };
+    let other = |what: &str, error: io::Error| StartError::Other(format!("{what}: {error}"));
+    let services = Services::open(config.clone(), clock).map_err(|error| other("cannot open the stores", error))?;
+
+    let mut wiring = Wiring::new(cores.0, cores.1).map_err(|error| other("cannot make the lanes", error))?;
+    let (ready, wait) = mpsc::channel();
+    let threads = Threads { process: process.clone(), clock, signalling: Vec::new(), media: Vec::new(), ready, wait, started: 0 };
+    let mut running = Running {
+        bound,
+        admin: admin.as_ref().and_then(|listener| listener.local_addr().ok()),
+        signalling: wiring.signalling_orders.clone(),
+        media: wiring.media_orders.clone(),
+        services: Inbox::new(),
+        records: Records::default(),
+        config: config.clone(),
+        threads,
+        services_thread: None,
+    };
+    let carrier = wiring.answers();
+    running.start_services(services, carrier, admin)?;
+    for core in 0..cores.1 {
+        running.start_media(core, &mut wiring, tls.1.clone())?;
+    }
+    for (core, sockets) in sockets.into_iter().enumerate() {
+        running.start_signalling(core, sockets, &mut wiring, tls.0.clone())?;
+    }
+    running.threads.all_ready()?;
+    Ok(running)
+}
+
+/// Certificates of SIP and of MSRP, which are SIP's where it has none of its own.
+fn certificates(config: &Config) -> Result<(Option<Tls>, Option<Tls>), StartError> {
+    let load = |tls: &Option<crate::config::Tls>| tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls);
+    let sip = load(&config.sip.tls)?;
+    let msrp = if config.msrp.tls.is_some() { load(&config.msrp.tls)? } else { sip.clone() };
+    Ok((sip, msrp))
+}
+
+fn admin_listener(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|error| StartError::Other(format!("cannot listen on http://{address}: {error}")))
+}
+
+/// Takes answers of the services to the cores that asked.
+struct Carrier(RefCell<Vec<AnswerLane>>);
+
+impl Answers for Carrier {
+    fn answer(&self, core: u8, ticket: Ticket, answer: Fetched) {
+        let mut lanes = self.0.borrow_mut();
+        let Some((lane, wake)) = lanes.get_mut(usize::from(core)) else { return };
+        if lane.push((ticket, answer)).is_err() {
+            // The lane has room for all that may be asked; only what comes unasked can find it full.
+            tracing::warn!(core, "an answer of the services found its lane full");
+        }
+        wake.ring();
+    }
+}
+
+impl Running {
+    fn start_services(
+        &mut self,
+        services: Services,
+        lanes: Vec<AnswerLane>,
+        listener: Option<TcpListener>,
+    ) -> Result<(), StartError> {
+        let (inbox, records, file) = (self.services.clone(), self.records.clone(), self.config.admin.cdr.clone());
+        let admin = Admin {
+            process: self.threads.process.clone(),
+            signalling: self.signalling.clone(),
+            media: self.media.clone(),
+            records: records.clone(),
+            services: inbox.clone(),
+            clock: self.threads.clock,
+        };
+        self.services_thread = Some(self.threads.spawn("services".into(), None, move |ready| {
+            let _ = ready.send(Ok(()));
+            let beside = async move {
+                if let Some(listener) = listener {
+                    tokio::task::spawn_local(admin::serve(listener, admin));
+                }
+                records.write(file).await;
+            };
+            services.run(inbox, Carrier(RefCell::new(lanes)), beside)
+        })?);
+        Ok(())
+    }
+
+    fn start_signalling(
+        &mut self,
+        core: usize,
+        sockets: Vec<sockets::Bound>,
+        wiring: &mut Wiring,
+        tls: Option<Tls>,
+    ) -> Result<(), StartError> {
+        let links = Links {
+            wake: wiring.signalling_wakes[core].clone(),
+            orders: self.signalling[core].clone(),
+            process: self.threads.process.clone(),
+            records: self.records.clone(),
+            services: self.services.clone(),
+            fetched: wiring.fetched[core].receiver(),
+            media: wiring.media_links(core),
+            cores: std::mem::take(&mut wiring.links[core]),
+            dropped: 0,
+        };
+        let cpu = self.config.cores.signaling[core];
+        let cores = self.config.cores.signaling.len() as u8;
+        let (config, bound, clock) = (self.config.clone(), self.bound.clone(), self.threads.clock);
+        let prng = prng()?;
+        let thread = self.threads.spawn(format!("signaling-{core}"), Some(cpu), move |ready| {
+            let shard = Signalling::new(core as u8, config.clone(), bound, prng);
+            let setup = Setup { core: core as u8, cores, cpu, sockets, config, tls, clock, links };
+            let engine = Engine::new(setup, shard)?;
+            let _ = ready.send(Ok(()));
+            engine.run()
+        })?;
+        self.threads.signalling.push(thread);
+        Ok(())
+    }
+
+    fn start_media(&mut self, core: usize, wiring: &mut Wiring, tls: Option<Tls>) -> Result<(), StartError> {
+        let _ = tls;
+        let cpu = self.config.cores.media[core];
+        let orders = self.media[core].clone();
+        let wake = wiring.media_wakes[core].clone();
+        let mut commands: Vec<_> = wiring.commands.iter_mut().map(|row| row[core].receiver()).collect();
+        let thread = self.threads.spawn(format!("media-{core}"), Some(cpu), move |ready| {
+            let _ = ready.send(Ok(()));
+            loop {
+                while let Some(order) = orders.take() {
+                    if matches!(order, MediaOrder::Stop) {
+                        return Ok(());
+                    }
+                }
+                for lane in &mut commands {
+                    while lane.pop().is_some() {}
+                }
+                let _ = &wake;
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        })?;
+        self.threads.media.push(thread);
+        Ok(())
+    }
+
+    /// The configuration that counts.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Gives every thread a new configuration and the certificates it names.
+    ///
+    /// # Errors
+    /// When a certificate cannot be used; nothing has changed then.
+    pub fn reload(&mut self, config: Config) -> Result<(), StartError> {
+        let (sip, msrp) = certificates(&config)?;
+        self.config = Arc::new(config);
+        for mailbox in &self.signalling {
+            mailbox.post(Order::Reload(self.config.clone(), sip.clone()));
+        }
+        for mailbox in &self.media {
+            mailbox.post(MediaOrder::Reload(self.config.clone(), msrp.clone()));
+        }
+        self.services.reload(self.config.clone());
+        Ok(())
+    }
+
+    /// No new dialogs from here on.
+    pub fn drain(&self) {
+        for mailbox in &self.signalling {
+            mailbox.post(Order::Drain);
+        }
+    }
+
+    /// Ends every session and every thread, in an order in which each can still tell the next what it has to say. The signalling
+    /// cores say BYE and wait at most `linger` for it to have an end.
+    pub fn stop(mut self, linger: Duration) {
+        for mailbox in &self.signalling {
+            mailbox.post(Order::Stop { linger });
+        }
+        join(&mut self.threads.signalling);
+        for mailbox in &self.media {
+            mailbox.post(MediaOrder::Stop);
+        }
+        join(&mut self.threads.media);
+        self.records.stop();
+        self.services.close();
+        join(&mut self.services_thread.take().into_iter().collect());
+    }
+}
+
+/// Waits for threads to end; what one had to say it has told the main thread.
+fn join(threads: &mut Vec<JoinHandle<()>>) {
+    for thread in threads.drain(..) {
+        let _ = thread.join();
+    }
+}
+
+impl Threads {
+    /// Starts a thread that tells how it ended, whatever happens in it.
+    fn spawn(
+        &mut self,
+        name: String,
+        cpu: Option<usize>,
+        body: impl FnOnce(&mpsc::Sender<Result<(), String>>) -> io::Result<()> + Send + 'static,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let (process, ready, thread) = (self.process.clone(), self.ready.clone(), name.clone());
+        self.started += 1;
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                if let Some(cpu) = cpu {
+                    pin(cpu);
+                }
+                let ended = catch_unwind(AssertUnwindSafe(|| body(&ready)));
+                if let Ok(Err(error)) = &ended {
+                    let _ = ready.send(Err(format!("{thread}: {error}")));
+                    tracing::error!(thread, %error, "a thread ended");
+                }
+                process.tell(Event::Ended { thread, failed: !matches!(ended, Ok(Ok(()))) });
+            })
+            .map_err(|error| StartError::Other(format!("cannot start a thread: {error}")))
+    }
+
+    fn all_ready(&self) -> Result<(), StartError> {
+        for _ in 0..self.started {
+            match self.wait.recv_timeout(Duration::from_secs(30)) {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => return Err(StartError::Other(why)),
+                Err(_) => return Err(StartError::Other("a thread does not come up".into())),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn prng() -> Result<Prng, StartError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| StartError::Other(format!("no entropy: {error}")))?;
+    Ok(Prng::from_entropy(seed))
+}
+
+/// Pins the calling thread to a CPU. One that is not ours to use is said and done without: the thread works on any.
+fn pin(cpu: usize) {
+    // SAFETY: the set is plain data of its own size; the call reads it and changes only where this thread runs.
+    let pinned = cpu < libc::CPU_SETSIZE as usize
+        && unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(cpu, &mut set);
+            libc::sched_setaffinity(0, std::mem::size_of::<libc::cpu_set_t>(), &set) == 0
+        };
+    if !pinned {
+        tracing::warn!(cpu, "cannot pin a thread to this CPU; it runs on any");
+    }
+}
+
+/// Every connection is a file: as many as the system lets us have.
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls read or write the one local structure.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
