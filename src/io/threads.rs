@@ -13,6 +13,7 @@ use super::admin::{self, Admin};
 use super::cdr::Records;
 use super::clock::Clock;
 use super::control::{Event, Mailbox, MediaOrder, Process};
+use super::probe::{Features, probe};
 use super::services::engine::Services;
 use super::services::inbox::{Answers, Inbox};
 use super::signalling::engine::{Engine, Setup};
@@ -90,6 +91,7 @@ struct Threads {
     ready: mpsc::Sender<Result<(), String>>,
     wait: mpsc::Receiver<Result<(), String>>,
     started: usize,
+    features: Features,
 }
 
 /// Binds, opens and starts everything; answers when the first request can be taken.
@@ -97,6 +99,7 @@ struct Threads {
 /// # Errors
 /// The first thing that cannot be had. Threads that were started end with the process.
 pub fn start(config: Arc<Config>, process: Process) -> Result<Running, StartError> {
+    let features = probe().map_err(|missing| StartError::Kernel(missing.to_string()))?;
     raise_file_limit();
     let clock = Clock::start();
     let tls = certificates(&config)?;
@@ -114,7 +117,8 @@ pub fn start(config: Arc<Config>, process: Process) -> Result<Running, StartErro
 
     let mut wiring = Wiring::new(cores.0, cores.1).map_err(|error| other("cannot make the lanes", error))?;
     let (ready, wait) = mpsc::channel();
-    let threads = Threads { process: process.clone(), clock, signalling: Vec::new(), media: Vec::new(), ready, wait, started: 0 };
+    let threads =
+        Threads { process: process.clone(), clock, signalling: Vec::new(), media: Vec::new(), ready, wait, started: 0, features };
     let mut running = Running {
         bound,
         admin: admin.as_ref().and_then(|listener| listener.local_addr().ok()),
@@ -228,7 +232,7 @@ impl Running {
     }
 
     fn start_media(&mut self, core: usize, wiring: &mut Wiring, tls: Option<Tls>) -> Result<(), StartError> {
-        let _ = tls;
+        let _ = (tls, self.threads.features);
         let cpu = self.config.cores.media[core];
         let orders = self.media[core].clone();
         let wake = wiring.media_wakes[core].clone();

@@ -7,7 +7,6 @@
 //! ```
 //! A message is framed where it lands; if another core owns it, that core gets it by a lane, and its answer comes back by one.
 
-use super::buffers::Buffers;
 use super::lanes::{Links, Mark, Order, Passed, Peer};
 use super::op::{self, Op};
 use super::owner::Owners;
@@ -19,13 +18,13 @@ use crate::base::transport::{Destination, Flow, Transport};
 use crate::config::Config;
 use crate::io::clock::Clock;
 use crate::io::control::Event;
+use crate::io::ring::{BufferRing, Completion, Plain, Ring, Wait};
 use crate::io::telemetry::{SignallingSnapshot, usage};
 use crate::io::tls::Tls;
 use crate::shard::exchange::{Command, Document, Fetched, Query, Report, StoreFailure};
 use crate::shard::outbox::{Effect, Outbox};
 use crate::shard::signalling::Signalling;
 use crate::sip::frame::Broken;
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -35,13 +34,11 @@ use std::sync::Arc;
 const SUBMISSIONS: u32 = 1024;
 /// Completions the kernel can hold: all lent buffers at once, and every connection ending in one turn.
 const COMPLETIONS: u32 = 32 * 1024;
-/// Completions handled in one turn, so that timers and lanes are looked at meanwhile.
-const COMPLETIONS_A_TURN: usize = 512;
 /// Items taken from one lane in one turn.
 const LANE_A_TURN: usize = 256;
 /// Buffers lent for streams, and their size: a message of the usual kind is whole in one.
 const STREAM_BUFFERS: u16 = 512;
-const STREAM_OCTETS: usize = 16 * 1024;
+const STREAM_OCTETS: u32 = 16 * 1024;
 /// How often connections are looked at for those that waited too long.
 const SWEEP: Duration = Duration::from_millis(500);
 /// How often effects of failed sends are followed within one turn; the rest waits for the next.
@@ -64,9 +61,9 @@ pub struct Setup {
 /// One signalling core.
 pub struct Engine {
     // The ring is dropped before what it was lent.
-    ring: IoUring,
-    datagrams: Buffers,
-    streams: Buffers,
+    ring: Ring,
+    datagrams: BufferRing,
+    streams: BufferRing,
     core: u8,
     cores: u8,
     cpu: usize,
@@ -80,7 +77,7 @@ pub struct Engine {
     owners: Owners,
     out: Outbox,
     failed: Vec<Mark>,
-    completions: Vec<(u64, i32, u32)>,
+    completions: Vec<Completion>,
     /// When the ring last gave something, which is when what lies in a stream is taken to have come.
     entered: Instant,
     swept: Instant,
@@ -100,15 +97,9 @@ impl Engine {
     /// What the kernel says where it lacks something; `io::probe` has checked for it before.
     pub fn new(setup: Setup, shard: Signalling) -> io::Result<Self> {
         let Setup { core, cores, cpu, sockets, config, tls, clock, links } = setup;
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_cqsize(COMPLETIONS)
-            .setup_submit_all()
-            .setup_clamp()
-            .build(SUBMISSIONS)?;
-        let datagrams = Buffers::register(&ring, 0, udp::BUFFERS, udp::BUFFER_OCTETS)?;
-        let streams = Buffers::register(&ring, 1, STREAM_BUFFERS, STREAM_OCTETS)?;
+        let ring = Ring::new(SUBMISSIONS, COMPLETIONS, false)?;
+        let datagrams = BufferRing::new(&ring, 0, udp::BUFFERS, udp::BUFFER_OCTETS, false)?;
+        let streams = BufferRing::new(&ring, 1, STREAM_BUFFERS, STREAM_OCTETS, false)?;
         let (udp, tcp) = sockets.into_iter().partition(|bound| bound.transport == Transport::Udp);
         let now = clock.now();
         let mut engine = Self {
@@ -138,23 +129,26 @@ impl Engine {
             drained: false,
             stop: None,
         };
-        engine.listen();
+        engine.listen()?;
         Ok(engine)
     }
 
-    fn listen(&mut self) {
+    fn listen(&mut self) -> io::Result<()> {
         for socket in 0..self.udp.count() {
-            let receive = self.udp.receive(socket, &self.datagrams);
-            self.push(&receive);
+            self.arm_datagrams(socket)?;
         }
         self.tcp.listen();
-        self.arm_wake();
+        self.arm_wake()
     }
 
-    fn arm_wake(&mut self) {
-        let fd = types::Fd(self.links.wake.as_raw_fd());
-        let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build().user_data(op::name(Op::Wake, 0, 0));
-        self.push(&poll);
+    fn arm_datagrams(&mut self, socket: usize) -> io::Result<()> {
+        let receive = self.udp.receive(socket, self.datagrams.group());
+        // SAFETY: the operation points to the shape of recvmsg in `udp`, which is boxed and outlives the ring.
+        unsafe { self.ring.push(&receive) }
+    }
+
+    fn arm_wake(&mut self) -> io::Result<()> {
+        self.ring.push_plain(&Plain::poll_always(self.links.wake.as_raw_fd(), libc::POLLIN, op::name(Op::Wake, 0, 0)))
     }
 
     /// Runs until it is told to stop.
@@ -163,9 +157,9 @@ impl Engine {
     /// When the ring itself fails.
     pub fn run(mut self) -> io::Result<()> {
         loop {
-            self.turn();
+            self.turn()?;
             if self.stop.is_some_and(|until| self.is_quiet() || self.clock.now() >= until) {
-                self.flush();
+                self.flush()?;
                 self.tcp.stop();
                 return Ok(());
             }
@@ -173,8 +167,8 @@ impl Engine {
         }
     }
 
-    fn turn(&mut self) {
-        let busy = self.take_orders() + self.drain_lanes() + self.take_completions();
+    fn turn(&mut self) -> io::Result<()> {
+        let busy = self.take_orders() + self.drain_lanes() + self.take_completions()?;
         self.queue_depth = self.queue_depth.max(busy as u64);
         let now = self.clock.now();
         if self.shard.next_due().is_some_and(|due| due <= now) {
@@ -188,8 +182,9 @@ impl Engine {
             }
         }
         self.carry_out();
-        self.flush();
+        self.flush()?;
         self.report_drained(now);
+        Ok(())
     }
 
     // What comes in.
@@ -249,42 +244,44 @@ impl Engine {
         }
     }
 
-    fn take_completions(&mut self) -> usize {
+    fn take_completions(&mut self) -> io::Result<usize> {
         let mut completions = std::mem::take(&mut self.completions);
-        let ready = self.ring.completion().take(COMPLETIONS_A_TURN);
-        completions.extend(ready.map(|completion| (completion.user_data(), completion.result(), completion.flags())));
-        for (name, result, flags) in &completions {
-            self.completed(*name, *result, *flags);
+        self.ring.reap(&mut completions);
+        for completion in &completions {
+            self.completed(completion)?;
         }
         let count = completions.len();
         completions.clear();
         self.completions = completions;
-        count
+        Ok(count)
     }
 
-    fn completed(&mut self, name: u64, result: i32, flags: u32) {
-        let Some((op, slot, generation)) = op::read(name) else { return };
+    fn completed(&mut self, completion: &Completion) -> io::Result<()> {
+        let Some((op, slot, generation)) = op::read(completion.user_data) else { return Ok(()) };
         match op {
-            Op::Datagram => self.datagram(slot as usize, result, flags),
-            Op::Accept => self.accepted(slot as usize, result, flags),
-            Op::Receive => self.received(slot, generation, result, flags),
+            Op::Datagram => return self.datagram(slot as usize, completion),
+            Op::Accept => self.accepted(slot as usize, completion),
+            Op::Receive => self.received(slot, generation, completion),
             Op::Writable => {
                 if let Some(key) = self.tcp.find(slot, generation) {
                     self.tcp.writable(self.clock.now(), key);
                 }
             }
-            Op::Wake if cqueue::more(flags) => {}
-            Op::Wake => self.arm_wake(),
+            Op::Wake if completion.more() => {}
+            Op::Wake => return self.arm_wake(),
             // The flush of this turn tries again.
             Op::Room => {}
         }
+        Ok(())
     }
 
-    fn datagram(&mut self, socket: usize, result: i32, flags: u32) {
-        if let (Ok(octets), Some(buffer)) = (usize::try_from(result), cqueue::buffer_select(flags)) {
+    fn datagram(&mut self, socket: usize, completion: &Completion) -> io::Result<()> {
+        if let (Ok(octets), Some(buffer)) = (u32::try_from(completion.result), completion.buffer()) {
             let (core, cores, now) = (self.core, self.cores, self.clock.now());
             let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, .. } = self;
-            if let Some(datagram) = udp.read(socket, core, datagrams.get(buffer, octets)) {
+            // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
+            let buffered = unsafe { datagrams.octets(buffer, 0, octets) };
+            if let Some(datagram) = udp.read(socket, core, buffered) {
                 let arrived = datagram.stamp.map_or(now, |(seconds, nanos)| clock.of_wall(seconds, nanos));
                 if datagram.truncated || datagram.octets.len() > config.sip.max_message {
                     match super::refuse::too_large(datagram.octets, datagram.flow.peer) {
@@ -303,20 +300,18 @@ impl Engine {
                     }
                 }
             }
-            self.datagrams.give_back(buffer);
+            self.datagrams.give(buffer);
         }
-        if !cqueue::more(flags) {
-            let receive = self.udp.receive(socket, &self.datagrams);
-            self.push(&receive);
-        }
+        if completion.more() { Ok(()) } else { self.arm_datagrams(socket) }
     }
 
-    fn accepted(&mut self, listener: usize, result: i32, flags: u32) {
+    fn accepted(&mut self, listener: usize, completion: &Completion) {
+        let result = completion.result;
         if result >= 0 {
             let trusted = &self.config.sip.trusted;
             self.tcp.accepted(self.clock.now(), listener, result, |peer| trusted.iter().any(|network| network.contains(peer)));
         }
-        if !cqueue::more(flags) {
+        if !completion.more() {
             if result >= 0 {
                 self.tcp.accept(listener);
             } else {
@@ -326,16 +321,19 @@ impl Engine {
         }
     }
 
-    fn received(&mut self, slot: u32, generation: u32, result: i32, flags: u32) {
+    fn received(&mut self, slot: u32, generation: u32, completion: &Completion) {
+        let result = completion.result;
         let now = self.clock.now();
         let found = self.tcp.find(slot, generation);
-        if let (Ok(octets), Some(buffer)) = (usize::try_from(result), cqueue::buffer_select(flags)) {
+        if let (Ok(octets), Some(buffer)) = (u32::try_from(result), completion.buffer()) {
             // A connection that is gone still has its buffer given back.
             if let Some(key) = found {
                 let (core, cores, arrived) = (self.core, self.cores, self.entered);
                 let Self { tcp, streams, shard, out, links, owners, unanswerable, .. } = self;
                 let mut refused = Vec::new();
-                tcp.received(now, key, streams.get(buffer, octets), |flow, framed| match framed {
+                // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
+                let octets = unsafe { streams.octets(buffer, 0, octets) };
+                tcp.received(now, key, octets, |flow, framed| match framed {
                     Ok(message) => match owners.of(message, core, cores) {
                         owner if owner == core => {
                             shard.queue_delay(now.since(arrived));
@@ -355,12 +353,12 @@ impl Engine {
                     self.tcp.send_on(now, key.as_u64(), &answer, Mark::NONE);
                 }
             }
-            self.streams.give_back(buffer);
+            self.streams.give(buffer);
         }
         let Some(key) = found else { return };
         match result {
             0 => self.tcp.ended_by_peer(now, key),
-            _ if cqueue::more(flags) => {}
+            _ if completion.more() => {}
             // No buffer was free; there is one again by the end of this turn.
             _ if result > 0 || result == -libc::ENOBUFS || result == -libc::EAGAIN => self.tcp.receive(key),
             _ => self.tcp.close(key, super::connection::End::Broken),
@@ -465,24 +463,21 @@ impl Engine {
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self) -> io::Result<()> {
         let Self { udp, failed, ring, .. } = self;
-        udp.flush(
-            |mark| failed.push(mark),
-            |socket, fd| {
-                let poll = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build();
-                push(ring, &poll.user_data(op::name(Op::Room, socket as u32, 0)));
-            },
-        );
-        self.tcp.flush();
-        for entry in std::mem::take(&mut self.tcp.wanted) {
-            self.push(&entry);
+        let mut polls = Vec::new();
+        udp.flush(|mark| failed.push(mark), |socket, fd| polls.push((socket, fd)));
+        for (socket, fd) in polls {
+            ring.push_plain(&Plain::poll(fd, libc::POLLOUT, op::name(Op::Room, socket as u32, 0)))?;
         }
+        self.tcp.flush();
+        for operation in self.tcp.wanted.drain(..) {
+            ring.push_plain(&operation)?;
+        }
+        self.datagrams.publish();
+        self.streams.publish();
         self.links.ring();
-    }
-
-    fn push(&mut self, entry: &squeue::Entry) {
-        push(&mut self.ring, entry);
+        Ok(())
     }
 
     // Sleep.
@@ -500,17 +495,12 @@ impl Engine {
         let links = &mut self.links;
         let sleep = !pending && links.wake.clone().sleeping.may_wait(|| links.is_waiting());
         let longest = if sleep { until.since(now) } else { Duration::ZERO };
-        let timeout = types::Timespec::from(longest);
-        let waited = self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&timeout));
+        let waited = self.ring.wait(Wait { timeout: Some(longest), gather: Duration::ZERO, completions: 1 });
         self.links.wake.sleeping.awake();
         // What lies in a stream now came while the turn before was played, if there was no sleep between.
         let after = self.clock.now();
         self.entered = if sleep && after.since(now) > Duration::from_micros(20) { after } else { self.entered.max(now - SWEEP) };
-        match waited {
-            Ok(_) => Ok(()),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
-            Err(error) => Err(error),
-        }
+        waited
     }
 
     // The end, and what is said about it all.
@@ -549,16 +539,6 @@ impl Engine {
             connections: self.tcp.open() as u64,
             engine,
         }
-    }
-}
-
-/// Puts an operation into the submission queue; a full one is submitted first.
-fn push(ring: &mut IoUring, entry: &squeue::Entry) {
-    // SAFETY: what the operation borrows outlives it: sockets are held by the kernel until it ends, buffers and the shape of
-    // recvmsg by the engine, which drops the ring first.
-    while unsafe { ring.submission().push(entry).is_err() } {
-        // EBUSY: completions first; they are taken with the next turn and the queue has room after the enter.
-        let _ = ring.submit();
     }
 }
 

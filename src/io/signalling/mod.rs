@@ -1,6 +1,5 @@
 //! The signalling engine: SIP's sockets on a raw ring, one pinned thread a core, around one `shard::signalling::Signalling`.
 
-pub mod buffers;
 pub mod connection;
 pub mod engine;
 pub mod lanes;

@@ -9,10 +9,10 @@ use super::tls::Session;
 use crate::base::clock::{Duration, Instant};
 use crate::base::slab::{Key, Slab};
 use crate::base::transport::{Flow, Transport};
+use crate::io::ring::{Group, Plain};
 use crate::io::tls::Tls;
 use crate::limits;
 use crate::sip::frame::{self, Broken, Frame};
-use io_uring::{opcode, squeue, types};
 use socket2::{SockAddr, Socket};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -27,10 +27,10 @@ pub struct Tcp {
     by_peer: HashMap<(Transport, SocketAddr), Key>,
     accepted_from: HashMap<IpAddr, usize>,
     dirty: Vec<Key>,
-    receive_group: u16,
+    receive_group: Group,
     tls: Option<Tls>,
     /// Operations for the ring; the engine takes them.
-    pub wanted: Vec<squeue::Entry>,
+    pub wanted: Vec<Plain>,
     /// Messages that will never go out; the engine tells the shard.
     pub failed: Vec<Mark>,
     /// Connections ended, by cause.
@@ -42,7 +42,7 @@ pub struct Tcp {
 
 impl Tcp {
     /// Takes the listening sockets of a core; `receive_group` are the buffers connections receive into.
-    pub fn new(core: u8, listeners: Vec<Bound>, receive_group: u16, tls: Option<Tls>, message_max: usize) -> Self {
+    pub fn new(core: u8, listeners: Vec<Bound>, receive_group: Group, tls: Option<Tls>, message_max: usize) -> Self {
         Self {
             core,
             listeners,
@@ -81,9 +81,8 @@ impl Tcp {
 
     /// Arms the accepting of one listening socket.
     pub fn accept(&mut self, listener: usize) {
-        let fd = types::Fd(self.listeners[listener].socket.as_raw_fd());
-        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        self.wanted.push(opcode::AcceptMulti::new(fd).flags(flags).build().user_data(op::name(Op::Accept, listener as u32, 0)));
+        let fd = self.listeners[listener].socket.as_raw_fd();
+        self.wanted.push(Plain::accept(fd, op::name(Op::Accept, listener as u32, 0)));
     }
 
     /// The key of the connection a completion is about, if it still is.
@@ -125,9 +124,8 @@ impl Tcp {
     /// Arms the receiving of a connection.
     pub fn receive(&mut self, key: Key) {
         let Some(connection) = self.table.get(key) else { return };
-        let fd = types::Fd(connection.socket.as_raw_fd());
         let name = op::name(Op::Receive, key.slot() as u32, key.generation());
-        self.wanted.push(opcode::RecvMulti::new(fd, self.receive_group).build().user_data(name));
+        self.wanted.push(Plain::receive(connection.socket.as_raw_fd(), self.receive_group, None, name));
     }
 
     /// Octets came in. Every whole message, and every head of a message that cannot be taken, is handed to `deliver`.
@@ -283,9 +281,8 @@ impl Tcp {
     fn poll(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key).filter(|connection| !connection.polling) else { return };
         connection.polling = true;
-        let fd = types::Fd(connection.socket.as_raw_fd());
         let name = op::name(Op::Writable, key.slot() as u32, key.generation());
-        self.wanted.push(opcode::PollAdd::new(fd, libc::POLLOUT as u32).build().user_data(name));
+        self.wanted.push(Plain::poll(connection.socket.as_raw_fd(), libc::POLLOUT, name));
     }
 
     /// Writes out what the turn has queued.

@@ -3,20 +3,20 @@
 //!
 //! Cost of a datagram: one copy by the kernel into a lent buffer; of an answer: one copy into the batch, 1/n of a system call.
 
-use super::buffers::Buffers;
 use super::lanes::Mark;
 use super::op::{self, Op};
 use super::sockets::Bound;
 use crate::base::transport::{Flow, Transport};
-use io_uring::{opcode, squeue, types};
+use crate::io::ring::{Group, receive_datagrams};
+use io_uring::{squeue, types};
 use socket2::SockAddr;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 /// Octets of a lent buffer: the largest datagram, and the head, name and control data that recvmsg puts before it.
-pub const BUFFER_OCTETS: usize = 65_536 + 512;
+pub const BUFFER_OCTETS: u32 = 65_536 + 512;
 /// Buffers a core lends: the datagrams that may wait for one turn. Further ones wait in the socket's own buffer.
 pub const BUFFERS: u16 = 256;
 /// Datagrams that may wait for a socket with no room; more are dropped, as the network may drop them (RFC 3261 §17 resends).
@@ -71,13 +71,9 @@ impl Udp {
     }
 
     /// The operation that brings datagrams of a socket until it ends.
-    pub fn receive(&self, socket: usize, buffers: &Buffers) -> squeue::Entry {
-        let fd = types::Fd(self.sockets[socket].socket.as_raw_fd());
-        opcode::RecvMsgMulti::new(fd, &raw const *self.shape, buffers.group()).build().user_data(op::name(
-            Op::Datagram,
-            socket as u32,
-            0,
-        ))
+    pub fn receive(&self, socket: usize, group: Group) -> squeue::Entry {
+        let fd = self.sockets[socket].socket.as_raw_fd();
+        receive_datagrams(fd, &raw const *self.shape, group, op::name(Op::Datagram, socket as u32, 0))
     }
 
     /// Reads what a completion of [`Udp::receive`] brought; `buffer` is as much of it as the kernel wrote.
@@ -123,7 +119,7 @@ impl Udp {
 
     /// Sends what is queued, as far as the sockets have room. Tells through `failed` what can never be sent and through `full`
     /// which socket had no room.
-    pub fn flush(&mut self, mut failed: impl FnMut(Mark), mut full: impl FnMut(usize, types::Fd)) {
+    pub fn flush(&mut self, mut failed: impl FnMut(Mark), mut full: impl FnMut(usize, RawFd)) {
         let waiting = std::mem::take(&mut self.waiting);
         let mut rest = waiting.into_iter().peekable();
         let mut batch = Vec::with_capacity(BATCH_MAX);
@@ -141,7 +137,7 @@ impl Udp {
             }
             if self.send_batch(&mut batch, &mut failed) {
                 blocked.push(socket);
-                full(socket, types::Fd(self.sockets[socket].socket.as_raw_fd()));
+                full(socket, self.sockets[socket].socket.as_raw_fd());
                 kept.append(&mut batch);
             }
         }
