@@ -12,6 +12,7 @@
 
 use crate::base::prng::Prng;
 use crate::base::slab::Key;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// RFC 3261 §8.1.1.7: every branch of an RFC 3261 element begins so.
 pub const MAGIC_COOKIE: &str = "z9hG4bK";
@@ -59,6 +60,13 @@ pub fn tag(shard: u8, prng: &mut Prng) -> String {
     let mut text = String::with_capacity(3 + TAG_CHANCE);
     push_tag(shard, prng, &mut text);
     text
+}
+
+/// A tag for a response without transaction: the same for the same request (RFC 3261 §8.2.7). Nobody looks it up.
+pub fn stateless_tag(shard: u8, request: &[&str]) -> String {
+    let mut hash = DefaultHasher::new();
+    request.hash(&mut hash);
+    tag(shard, &mut Prng::seeded(hash.finish()))
 }
 
 /// A fresh user part for a Contact or Record-Route URI of ours.

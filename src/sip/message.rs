@@ -33,6 +33,9 @@ impl std::fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
+/// The context of a [`Malformed`] request of another version of SIP: 505 (RFC 3261 §21.5.6).
+pub const VERSION: &str = "request-line > version";
+
 /// One header field line (a folded one is one field); ranges are octet offsets into the message.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
@@ -231,12 +234,11 @@ impl Message {
 }
 
 fn parse(octets: &[u8]) -> Result<Incoming, Malformed> {
-    let head_end = head_end(octets)?;
+    let line_end = memchr::memchr(b'\n', octets).ok_or(Malformed::new(0, "start-line"))?;
+    let (fields, head_end) = fields(octets, line_end + 1)?;
     if let Err(error) = std::str::from_utf8(&octets[..head_end]) {
         return Err(Malformed::new(error.valid_up_to(), "message > utf-8"));
     }
-    let line_end = memchr::memchr(b'\n', octets).ok_or(Malformed::new(0, "start-line"))?;
-    let fields = fields(octets, line_end + 1, head_end)?;
     let start = &octets[..line_end];
     let start = start.strip_suffix(b"\r").unwrap_or(start);
 
@@ -244,19 +246,6 @@ fn parse(octets: &[u8]) -> Result<Incoming, Malformed> {
     let body_end = body_end(octets, head_end, &message.fields)?;
     message.octets = octets[..body_end].into();
     start_line(start, message)
-}
-
-/// Where the body begins: after the first blank line.
-fn head_end(octets: &[u8]) -> Result<usize, Malformed> {
-    let limit = octets.len().min(SIP_HEAD_OCTETS_MAX);
-    for at in memchr::memchr_iter(b'\n', &octets[..limit]) {
-        match octets[at + 1..].first() {
-            Some(b'\n') => return Ok(at + 2),
-            Some(b'\r') if octets.get(at + 2) == Some(&b'\n') => return Ok(at + 3),
-            _ => {}
-        }
-    }
-    Err(Malformed::new(limit, "message > blank line"))
 }
 
 fn body_end(octets: &[u8], body_at: usize, fields: &[Field]) -> Result<usize, Malformed> {
@@ -282,18 +271,24 @@ pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
     Some(text.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-fn fields(octets: &[u8], from: usize, head_end: usize) -> Result<Vec<Field>, Malformed> {
+/// The fields from `from` on, and where the body begins: after the first blank line. A datagram may end without one
+/// (RFC 4475 §3.1.2.15 and RFC 5118 §4.10 are published so); on a stream the framer has seen it.
+fn fields(octets: &[u8], from: usize) -> Result<(Vec<Field>, usize), Malformed> {
+    let head = &octets[..octets.len().min(SIP_HEAD_OCTETS_MAX)];
+    let line_end = |at: usize| at + memchr::memchr(b'\n', &head[at..]).unwrap_or(head.len() - at);
     let mut fields = Vec::with_capacity(24);
     let mut at = from;
-    loop {
-        let mut end = at + memchr::memchr(b'\n', &octets[at..head_end]).ok_or(Malformed::new(at, "header"))?;
-        let line = &octets[at..end];
-        if line.is_empty() || line == b"\r" {
-            return Ok(fields);
+    while at < head.len() {
+        let mut end = line_end(at);
+        if matches!(head[at..end], [] | [b'\r']) && end < head.len() {
+            return Ok((fields, end + 1));
         }
         // RFC 3261 §7.3.1: a line that begins with white space continues the field.
-        while matches!(octets.get(end + 1), Some(b' ' | b'\t')) {
-            end = end + 1 + memchr::memchr(b'\n', &octets[end + 1..head_end]).ok_or(Malformed::new(end, "header > folding"))?;
+        while matches!(head.get(end + 1), Some(b' ' | b'\t')) {
+            end = line_end(end + 1);
+        }
+        if end == head.len() {
+            break;
         }
         if fields.len() == SIP_FIELDS_MAX {
             return Err(Malformed::new(at, "message > too many header fields"));
@@ -301,6 +296,7 @@ fn fields(octets: &[u8], from: usize, head_end: usize) -> Result<Vec<Field>, Mal
         fields.push(field(octets, at, end)?);
         at = end + 1;
     }
+    if at == octets.len() { Ok((fields, at)) } else { Err(Malformed::new(at, "message > blank line")) }
 }
 
 fn field(octets: &[u8], at: usize, end: usize) -> Result<Field, Malformed> {
@@ -348,8 +344,10 @@ fn start_line(line: &[u8], message: Message) -> Result<Incoming, Malformed> {
     if uri.is_empty() || uri.iter().any(u8::is_ascii_whitespace) || uri[0] == b'<' {
         return Err(Malformed::new(method_end + 1, "request-line > uri"));
     }
-    if !line[uri_end + 1..].eq_ignore_ascii_case(b"SIP/2.0") {
-        return Err(Malformed::new(uri_end + 1, "request-line > version"));
+    let version = &line[uri_end + 1..];
+    if !version.eq_ignore_ascii_case(b"SIP/2.0") {
+        let other = version.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"SIP/"));
+        return Err(Malformed::new(uri_end + 1, if other { VERSION } else { "request-line > sip-version" }));
     }
     let method = std::str::from_utf8(&line[..method_end]).map_or(Method::Other, Method::of);
     let uri = method_end as u32 + 1..uri_end as u32;

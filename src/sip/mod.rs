@@ -5,12 +5,16 @@ pub mod frame;
 pub mod glare;
 pub mod header;
 pub mod ids;
+pub mod lenient;
 pub mod message;
 pub mod method;
 pub mod owner;
 pub mod reply;
 pub mod session_timer;
 pub mod status;
+#[cfg(test)]
+mod torture;
 pub mod transaction;
 pub mod uri;
+pub mod validate;
 pub mod write;

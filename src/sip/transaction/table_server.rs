@@ -331,7 +331,8 @@ impl Transactions {
             return;
         }
         let to = via.response_destination(flow);
-        let tag = ids::tag(self.shard, &mut self.prng);
+        let value = |name| request.header(name).unwrap_or("");
+        let tag = ids::stateless_tag(self.shard, &[value(Name::Via), value(Name::From), value(Name::CallId), value(Name::CSeq)]);
         let mut octets = std::mem::take(&mut self.octets);
         octets.clear();
         let mut writer = reply::response(request, flow.peer, status, status::reason(status), &tag, &mut octets);
