@@ -1,26 +1,42 @@
 //! Clauses of the Change Request: cited where they are carried out, marked when gone through.
 //!
-//! `clause!("OLM-3.a");` costs nothing in a release build. With debug assertions it notes the id for the running
-//! thread, so that a test can fail when the code did not go through the clause it claims to prove.
+//! `clause!("OLM-3.a");` costs nothing in a release build. With debug assertions it notes the id, for the running thread so
+//! that a test in this process can fail when the code did not go through the clause it claims to prove, and for the whole
+//! process so that a test that talks to the program over sockets can (`GET /clauses`).
 
 #[cfg(debug_assertions)]
-thread_local! {
-    static HITS: std::cell::RefCell<std::collections::BTreeSet<&'static str>> = const { std::cell::RefCell::new(std::collections::BTreeSet::new()) };
+mod hits {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+
+    thread_local! {
+        static HITS: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
+        static TOLD: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
+    }
+    static SEEN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+
+    /// Notes that the clause was gone through. Called by [`clause!`](crate::clause) alone.
+    pub fn hit(id: &'static str) {
+        HITS.with_borrow_mut(|hits| hits.insert(id));
+        if TOLD.with_borrow_mut(|told| told.insert(id)) {
+            SEEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(id);
+        }
+    }
+
+    /// The clauses this thread went through since the last call, and a clean slate.
+    pub fn take_hits() -> BTreeSet<&'static str> {
+        HITS.take()
+    }
+
+    /// The clauses any thread of this process ever went through.
+    pub fn seen() -> BTreeSet<&'static str> {
+        SEEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
 }
 
-/// Notes that the clause was gone through. Called by [`clause!`](crate::clause) alone.
 #[cfg(debug_assertions)]
-pub fn hit(id: &'static str) {
-    HITS.with_borrow_mut(|hits| {
-        hits.insert(id);
-    });
-}
-
-/// The clauses this thread went through since the last call, and a clean slate.
-#[cfg(debug_assertions)]
-pub fn take_hits() -> std::collections::BTreeSet<&'static str> {
-    HITS.take()
-}
+pub use hits::{hit, seen, take_hits};
 
 /// Cites a clause of the Change Request above the step that carries it out.
 #[macro_export]

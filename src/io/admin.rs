@@ -91,6 +91,8 @@ async fn answer(state: Rc<State>, request: Request<Incoming>) -> Result<Answer, 
             process.tell(Event::Reload);
             plain(StatusCode::ACCEPTED, "reloading; the log says what changed\n")
         }
+        #[cfg(debug_assertions)]
+        "/clauses" if get => text(StatusCode::OK, "text/plain; charset=utf-8", clauses()),
         "/metrics" | "/healthz" | "/readyz" | "/sessions" | "/" => not_allowed("GET, HEAD"),
         "/drain" | "/reload" => not_allowed("POST"),
         _ => plain(StatusCode::NOT_FOUND, "no such page\n"),
@@ -152,6 +154,12 @@ async fn sessions(state: &State) -> String {
     let sessions: Vec<SessionView> =
         ask(&state.admin.signalling, |reply| Order::Sessions(SESSIONS_MAX, reply)).await.into_iter().flatten().collect();
     serde_json::to_string(&sessions).unwrap_or_else(|_| "[]".into()) + "\n"
+}
+
+/// Ids of the clauses this process went through, a line each; in debug builds, for the tests that prove them over sockets.
+#[cfg(debug_assertions)]
+fn clauses() -> String {
+    crate::base::clause::seen().into_iter().fold(String::new(), |list, id| list + id + "\n")
 }
 
 async fn page(state: &State) -> String {
