@@ -305,6 +305,10 @@ fn field(octets: &[u8], at: usize, end: usize) -> Result<Field, Malformed> {
     if name.is_empty() || !name.iter().all(|octet| is_token(*octet)) {
         return Err(Malformed::new(at, "header > field-name"));
     }
+    // A CR that ends no line may end one for the next hop: it would add a field that nobody here saw.
+    if memchr::memchr_iter(b'\r', &octets[at..end]).any(|cr| octets[at + cr + 1] != b'\n') {
+        return Err(Malformed::new(at, "header > bare CR"));
+    }
     let value = &octets[colon + 1..end];
     let value_at = colon + 1 + (value.len() - value.trim_ascii_start().len());
     let value_end = value_at + octets[value_at..end].trim_ascii_end().len();
@@ -378,5 +382,18 @@ mod tests {
     fn a_content_length_beyond_the_message_is_malformed() {
         let text = String::from_utf8(INVITE.to_vec()).unwrap().replace("Content-Length: 4", "Content-Length: 40");
         assert_eq!(Request::parse(text.as_bytes()).unwrap_err().context, "header > content-length > beyond the message");
+    }
+
+    #[test]
+    fn a_bare_cr_is_malformed() {
+        let text = String::from_utf8(INVITE.to_vec()).unwrap().replace("Subject: one", "Subject: o\rVia: ne");
+        assert_eq!(Request::parse(text.as_bytes()).unwrap_err().context, "header > bare CR");
+    }
+
+    #[test]
+    fn a_datagram_may_end_without_a_blank_line() {
+        let request = Request::parse(b"OPTIONS sip:a SIP/2.0\r\nTo: <sip:a>\r\n").unwrap();
+        assert_eq!((request.header(Name::To), request.body()), (Some("<sip:a>"), &b""[..]));
+        assert!(Request::parse(b"OPTIONS sip:a SIP/2.0\r\nTo: <sip:a>").is_err());
     }
 }

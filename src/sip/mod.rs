@@ -2,6 +2,7 @@
 
 pub mod dialog;
 pub mod frame;
+pub mod fuzz;
 pub mod glare;
 pub mod header;
 pub mod ids;

@@ -108,17 +108,39 @@ impl Name {
         if let [letter] = text {
             return Name::of_compact(letter.to_ascii_lowercase());
         }
-        // The table is ordered for people; a name is told apart by length and first letter long before the whole comparison.
-        let Some(first) = text.first().map(u8::to_ascii_lowercase) else { return Name::Other };
-        TABLE
-            .iter()
-            .find(|(_, name)| {
-                name.len() == text.len()
-                    && name.as_bytes()[0].to_ascii_lowercase() == first
-                    && name.as_bytes().eq_ignore_ascii_case(text)
-            })
-            .map_or(Name::Other, |(name, _)| *name)
+        if text.is_empty() {
+            return Name::Other;
+        }
+        let mut slot = slot(text);
+        while let Some(name) = SLOTS[slot] {
+            if name.as_str().as_bytes().eq_ignore_ascii_case(text) {
+                return name;
+            }
+            slot = (slot + 1) % SLOTS.len();
+        }
+        Name::Other
     }
+}
+
+/// Names by a hash of length, first and last letter, with open addressing; made at compile time.
+const SLOTS: [Option<Name>; 256] = {
+    let mut slots = [None; 256];
+    let mut at = 0;
+    while at < TABLE.len() {
+        let (name, text) = TABLE[at];
+        let mut slot = slot(text.as_bytes());
+        while slots[slot].is_some() {
+            slot = (slot + 1) % slots.len();
+        }
+        slots[slot] = Some(name);
+        at += 1;
+    }
+    slots
+};
+
+const fn slot(text: &[u8]) -> usize {
+    let (first, last) = (text[0].to_ascii_lowercase() as usize, text[text.len() - 1].to_ascii_lowercase() as usize);
+    (text.len() * 67 + first * 13 + last * 5 + text[text.len() / 2].to_ascii_lowercase() as usize) % 256
 }
 
 #[cfg(test)]
@@ -132,5 +154,14 @@ mod tests {
         assert_eq!(Name::of(b"K"), Name::Supported);
         assert_eq!(Name::of(b"X-Unknown"), Name::Other);
         assert_eq!(Name::of(b""), Name::Other);
+    }
+
+    #[test]
+    fn every_name_is_found_under_its_own_text() {
+        for (name, text) in TABLE {
+            assert_eq!(Name::of(text.to_ascii_uppercase().as_bytes()), *name);
+        }
+        let longest = SLOTS.split(|slot| slot.is_none()).map(<[_]>::len).max();
+        assert!(longest < Some(12), "a run of {longest:?} full slots makes the search slow");
     }
 }
