@@ -6,6 +6,7 @@ use super::header::name::Name;
 use super::header::via::{self, Via};
 use super::header::{list, unquoted};
 use super::ids;
+use super::message::past_empty_lines;
 use super::write::Writer;
 use crate::base::transport::{Destination, Flow, Target};
 use crate::limits::{SIP_FIELDS_MAX, SIP_HEAD_OCTETS_MAX};
@@ -14,7 +15,7 @@ use std::net::SocketAddr;
 /// Writes the answer of core `shard` to a request from its octets (whole, or as much of the head as came), and tells where it goes.
 /// None: it is a response, an ACK, or nothing with a Via; nothing was written.
 pub fn refuse(octets: &[u8], flow: &Flow, shard: u8, status: u16, reason: &str, buffer: &mut Vec<u8>) -> Option<Destination> {
-    let octets = &octets[..octets.len().min(SIP_HEAD_OCTETS_MAX)];
+    let octets = past_empty_lines(&octets[..octets.len().min(SIP_HEAD_OCTETS_MAX)]);
     let method = octets.split(|octet| octet.is_ascii_whitespace()).next()?;
     if method.eq_ignore_ascii_case(b"ACK") || method.get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"SIP/")) {
         return None;

@@ -233,7 +233,14 @@ impl Message {
     }
 }
 
+/// What follows the empty lines a peer may send before a start line (RFC 3261 §7.5), or as a keep-alive.
+pub fn past_empty_lines(octets: &[u8]) -> &[u8] {
+    let lines = octets.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count();
+    &octets[lines..]
+}
+
 fn parse(octets: &[u8]) -> Result<Incoming, Malformed> {
+    let octets = past_empty_lines(octets);
     let line_end = memchr::memchr(b'\n', octets).ok_or(Malformed::new(0, "start-line"))?;
     let (fields, head_end) = fields(octets, line_end + 1)?;
     if let Err(error) = std::str::from_utf8(&octets[..head_end]) {

@@ -11,6 +11,7 @@ use super::header::name_addr::NameAddr;
 use super::header::via::Via;
 use super::header::{list, unquoted};
 use super::ids;
+use super::message::past_empty_lines;
 use super::method::Method;
 use super::uri::Uri;
 
@@ -27,6 +28,7 @@ pub enum Owner {
 
 /// Reads the owner of one framed message.
 pub fn of(octets: &[u8]) -> Owner {
+    let octets = past_empty_lines(octets);
     let Some(end) = memchr::memchr(b'\n', octets) else { return Owner::Nobody };
     let Ok(line) = std::str::from_utf8(octets[..end].trim_ascii_end()) else { return Owner::Nobody };
     if line.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("SIP/")) {
@@ -67,6 +69,7 @@ pub fn header(octets: &[u8], name: Name) -> Option<&str> {
 }
 
 fn headers(octets: &[u8]) -> impl Iterator<Item = (Name, &str)> {
+    let octets = past_empty_lines(octets);
     let mut rest = memchr::memchr(b'\n', octets).map_or(&[][..], |end| &octets[end + 1..]);
     std::iter::from_fn(move || {
         loop {
@@ -125,6 +128,7 @@ mod tests {
             of("INVITE sip:bob@h SIP/2.0\r\nRoute: <sip:orig@h;lr>\r\nt: <sip:x@y>\r\n\r\n".into()),
             Owner::Initial(Method::Invite)
         );
+        assert_eq!(of(format!("\r\n\r\nBYE sip:{user}@h SIP/2.0\r\n\r\n")), Owner::Core(4));
         for text in ["", "\n", "x\n", "SIP/2.0\n\n"] {
             assert_eq!(of(text.into()), Owner::Nobody, "{text:?}");
         }

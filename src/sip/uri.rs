@@ -83,6 +83,54 @@ impl<'a> Uri<'a> {
     pub fn is_tel(&self) -> bool {
         self.scheme.eq_ignore_ascii_case("tel")
     }
+
+    /// Whether two URIs are equivalent (RFC 3261 §19.1.4; RFC 3966 §4 for TEL; any other scheme octet for octet).
+    pub fn same_as(&self, other: &Uri<'_>) -> bool {
+        if !self.scheme.eq_ignore_ascii_case(other.scheme) {
+            return false;
+        }
+        if self.is_tel() {
+            return digits(self.user).eq(digits(other.user)) && same_params(self.params, other.params, &[]);
+        }
+        if !self.is_sip() {
+            return self.text == other.text;
+        }
+        decode(self.user) == decode(other.user)
+            && self.host.eq_ignore_ascii_case(other.host)
+            && self.port == other.port
+            && same_params(self.params, other.params, &["user", "ttl", "method", "maddr", "transport"])
+            && same_headers(self.headers, other.headers)
+    }
+}
+
+/// RFC 3966 §5: visual separators do not count.
+fn digits(number: &str) -> impl Iterator<Item = char> + '_ {
+    number.chars().filter(|letter| !"-.()".contains(*letter)).map(|letter| letter.to_ascii_lowercase())
+}
+
+/// A parameter that stands in both must have the same value; one of `telling` must stand in both or neither. Of TEL every
+/// parameter tells.
+fn same_params(one: Params<'_>, other: Params<'_>, telling: &[&str]) -> bool {
+    let half = |one: Params<'_>, other: Params<'_>| {
+        one.iter().all(|(name, value)| match other.find(name) {
+            Some(found) => match (value, found) {
+                (Some(value), Some(found)) => decode(value).eq_ignore_ascii_case(&decode(found)),
+                (value, found) => value.unwrap_or("") == found.unwrap_or(""),
+            },
+            None => !telling.is_empty() && !telling.iter().any(|tells| tells.eq_ignore_ascii_case(name)),
+        })
+    };
+    half(one, other) && half(other, one)
+}
+
+/// Headers count, in any order.
+fn same_headers(one: Option<&str>, other: Option<&str>) -> bool {
+    let sorted = |headers: Option<&str>| {
+        let mut parts: Vec<String> = headers.unwrap_or("").split('&').map(|part| decode(part).to_ascii_lowercase()).collect();
+        parts.sort();
+        parts
+    };
+    one == other || sorted(one) == sorted(other)
 }
 
 /// RFC 3986 §2.1: undoes percent-encoding. An escape that is none, and octets that are not UTF-8, stay as they are.
@@ -126,6 +174,39 @@ mod tests {
         assert_eq!(decode("urn%3Aurn-7%3a3gpp"), "urn:urn-7:3gpp");
         for text in ["plain", "%", "%4", "%zz", "%ff", "100%"] {
             assert_eq!(decode(text), text);
+        }
+    }
+
+    #[test]
+    fn the_examples_of_section_19_1_4_compare_as_printed() {
+        let same = |one, other| Uri::parse(one).unwrap().same_as(&Uri::parse(other).unwrap());
+        for (one, other) in [
+            ("sip:%61lice@atlanta.com;transport=TCP", "sip:alice@AtLanTa.CoM;Transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
+            ("sip:carol@chicago.com;security=on", "sip:carol@chicago.com;newparam=5"),
+            (
+                "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+                "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            ),
+            (
+                "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
+                "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
+            ),
+            ("tel:+1-201-555-0123", "TEL:+12015550123"),
+        ] {
+            assert!(same(one, other) && same(other, one), "{one} {other}");
+        }
+        for (one, other) in [
+            ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:6000;transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com?Subject=next%20meeting"),
+            ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
+            ("sip:carol@chicago.com;security=on", "sip:carol@chicago.com;security=off"),
+            ("tel:7042;phone-context=a.example", "tel:7042"),
+        ] {
+            assert!(!same(one, other) && !same(other, one), "{one} {other}");
         }
     }
 }

@@ -8,7 +8,7 @@ use super::header::list;
 use super::header::name::Name;
 use super::header::name_addr::NameAddr;
 use super::header::via::{self, Via};
-use super::message::{Incoming, Malformed, Message, Request, Response, VERSION, decimal};
+use super::message::{Incoming, Malformed, Message, Request, Response, VERSION, decimal, past_empty_lines};
 use super::method::Method;
 use super::status;
 use super::uri::Uri;
@@ -73,6 +73,7 @@ pub fn read(octets: &[u8]) -> Result<Incoming, Reject> {
 
 /// Whether octets begin like a request that can be answered: any but ACK (§17.1.1.3), and no response.
 fn is_answerable(octets: &[u8]) -> bool {
+    let octets = past_empty_lines(octets);
     let word = |word: &[u8]| octets.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
     !word(b"SIP/") && !word(b"ACK ")
 }

@@ -123,7 +123,7 @@ impl Name {
 }
 
 /// Names by a hash of length, first and last letter, with open addressing; made at compile time.
-const SLOTS: [Option<Name>; 256] = {
+static SLOTS: [Option<Name>; 256] = {
     let mut slots = [None; 256];
     let mut at = 0;
     while at < TABLE.len() {

@@ -53,7 +53,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// RFC 3261 §17.1.1.1 and §17.1.2.2: T2 4 s, T4 5 s, whatever T1; a smaller network keeps the proportion of T1.
+    /// RFC 3261 §17.1.1.1 and §17.1.2.2: T2 4 s and T4 5 s, whatever T1 is, but never T2 below T1.
     pub const fn of(t1: Duration) -> Self {
         let t2 = Duration::from_secs(4);
         Self {

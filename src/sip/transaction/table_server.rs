@@ -177,14 +177,15 @@ impl Transactions {
             self.step_server(now, key, Input::Request, out, &mut Vec::new());
             return Arrival::Absorbed;
         }
-        let Some(key) = self.enter(flow, request, &own) else {
-            self.refuse_stateless(flow, request, 503, out);
-            return Arrival::Absorbed;
-        };
         let invite = found
             .and_then(|key| self.server(key).map(|server| (key, server.tag.clone(), server.cookie, server.machine.answered())));
         let Some((invite, tag, cookie, answered)) = invite else {
-            self.refuse(now, ServerKey(key), 481, out);
+            // No entry for a CANCEL of nothing: its resends get the same answer again.
+            self.refuse_stateless(flow, request, 481, out);
+            return Arrival::Absorbed;
+        };
+        let Some(key) = self.enter(flow, request, &own) else {
+            self.refuse_stateless(flow, request, 503, out);
             return Arrival::Absorbed;
         };
         // §9.2: the To tag of both responses should be the same.
