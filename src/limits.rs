@@ -79,6 +79,10 @@ pub const DEFERRED_LEASE: Duration = Duration::from_secs(3600);
 pub const DEFERRED_SWEEP_MAX: usize = 256;
 /// Changes of the index that share one commit to disk.
 pub const DEFERRED_BATCH_MAX: usize = 256;
+/// Connections to the Message Storage Server.
+pub const IMAP_CONNECTIONS_MAX: usize = 4;
+/// Objects on disk for a Message Storage Server that is away; beyond them recording fails.
+pub const HISTORY_QUEUE_MAX: usize = 100_000;
 /// Deferred messages told of at once for one user; what is beyond them comes when these are delivered.
 pub const WAITING_MAX: usize = 100;
 /// Record-Route values of one dialog that are kept; a path through more proxies is not credible.

@@ -2,14 +2,17 @@
 
 use super::deferred::Embedded;
 use super::history::Folders;
+use super::imap::Server;
 use super::inbox::{Answers, Inbox, Item, Question};
+use super::message_store::MessageStore;
 use super::resolve::{Resolve, Target};
 use super::xcap::Xcap;
 use crate::base::prng::Prng;
 use crate::config::Config;
 use crate::io::clock::Clock;
 use crate::limits::SERVICES_TASKS_MAX;
-use crate::shard::exchange::{Fetched, Query, Ticket};
+use crate::shard::exchange::{Fetched, Query, StoreFailure, Ticket};
+use crate::store::history::Object;
 use std::cell::RefCell;
 use std::io;
 use std::path::Path;
@@ -29,7 +32,14 @@ pub struct Services {
     xcap: Xcap,
     resolve: Resolve,
     deferred: Embedded,
-    history: Folders,
+    history: History,
+}
+
+/// Where the history goes.
+#[derive(Debug)]
+enum History {
+    Embedded(Folders),
+    Server(MessageStore),
 }
 
 impl Services {
@@ -39,9 +49,8 @@ impl Services {
     /// What the operator has to read where a store cannot be opened: with the path or address in the text.
     pub fn open(config: Arc<Config>, clock: Clock) -> io::Result<Self> {
         let deferred = opened("store.deferred", &config.store.deferred, Embedded::open)?;
-        let prng = prng()?;
-        let history = opened("store.history", &config.store.history, |root| Folders::open(root, prng))?;
-        let resolve = Resolve::new(self::prng()?);
+        let history = History::open(&config.store, prng()?)?;
+        let resolve = Resolve::new(prng()?);
         Ok(Self { config: RefCell::new(config), clock, xcap: Xcap::default(), resolve, deferred, history })
     }
 
@@ -75,8 +84,37 @@ impl Services {
     }
 }
 
+impl History {
+    fn open(store: &crate::config::Store, prng: Prng) -> io::Result<Self> {
+        if store.history.starts_with("file:") {
+            return opened("store.history", &store.history, |root| Folders::open(root, prng)).map(Self::Embedded);
+        }
+        // The password may stand in the value: it is not repeated.
+        let server = Server::parse(&store.history).map_err(|error| io::Error::other(format!("store.history: {error}")))?;
+        let spool = store.spool.display();
+        let open = MessageStore::open(server, &store.spool, prng);
+        open.map(Self::Server).map_err(|error| io::Error::new(error.kind(), format!("store.spool = \"{spool}\": {error}")))
+    }
+
+    async fn record(&self, object: &Object, now_s: u64) -> Result<Option<u32>, StoreFailure> {
+        match self {
+            Self::Embedded(folders) => folders.store(object).await.map(Some),
+            Self::Server(server) => server.store(object, now_s).await,
+        }
+    }
+
+    /// What is to be done beside the questions, for ever.
+    async fn attend(&self) {
+        if let Self::Server(server) = self {
+            server.run_queue().await;
+        }
+    }
+}
+
 async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answers + 'static>) {
     let sweeper = tokio_uring::spawn(sweep(services.clone(), inbox.clone(), answers.clone()));
+    let attended = services.clone();
+    let attendant = tokio_uring::spawn(async move { attended.history.attend().await });
     let places = Arc::new(Semaphore::new(SERVICES_TASKS_MAX));
     while let Some(item) = inbox.next().await {
         let Question { core, ticket, query } = match item {
@@ -98,6 +136,7 @@ async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answe
     let all = u32::try_from(SERVICES_TASKS_MAX).expect("a few thousand");
     let _ = places.acquire_many(all).await;
     sweeper.abort();
+    attendant.abort();
 }
 
 /// Tells of expired messages whose sender wants to hear of it; the others are gone without a word.
@@ -134,7 +173,7 @@ pub async fn answer(services: &Services, query: Query) -> Fetched {
         Query::Return { id, retry_after_s } => {
             Fetched::Kept(services.deferred.give_back(id, now_s + u64::from(retry_after_s)).await)
         }
-        Query::Record(object) => Fetched::Recorded(services.history.store(&object).await.map(Some)),
+        Query::Record(object) => Fetched::Recorded(services.history.record(&object, now_s).await),
     }
 }
 

@@ -5,6 +5,8 @@ pub mod deferred;
 pub mod deferred_index;
 pub mod engine;
 pub mod history;
+pub mod imap;
 pub mod inbox;
+pub mod message_store;
 pub mod resolve;
 pub mod xcap;

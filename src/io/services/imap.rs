@@ -1,0 +1,400 @@
+//! RFC 3501, RFC 4315: one connection to the Message Storage Server, and APPEND with what CR 8.5 needs of it.
+//!
+//! ```text
+//! C: a1 APPEND "sip:bob@example.net/Default/c1" (\Seen) "01-Feb-2024 10:00:00 +0000" {412}
+//! S: a1 NO [TRYCREATE] no such mailbox            -> CREATE, and APPEND again
+//! S: + ready
+//! C: <head, then the body straight from its file>
+//! S: a1 OK [APPENDUID 1699 17] done               -> UID 17; without UIDPLUS: UID SEARCH HEADER IMDN-Message-ID
+//! ```
+
+use crate::store::history::{Body, Object, segment};
+use crate::xdm::selector::percent_decoded;
+use async_imap::imap_proto::{RequestId, Response, ResponseCode, Status, UidSetMember};
+use async_imap::{Client, Session};
+use futures_util::TryStreamExt;
+use rustls_pki_types::ServerName;
+use rustls_pki_types::pem::PemObject;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::macros::format_description;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_uring::fs::File;
+
+/// How long connecting and logging in may take.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Octets of a body read at a time.
+const PIECE_OCTETS: usize = 64 * 1024;
+/// Where systems keep the certificates they trust.
+const ROOTS: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// TCP or TLS.
+trait Octets: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Octets for T {}
+
+type Stream = Box<dyn Octets>;
+
+/// `imap://USER[:PASSWORD]@HOST[:PORT]` or `imaps://…`; the password may stand in `CPM_PF_STORE_PASSWORD`.
+#[derive(Clone)]
+pub struct Server {
+    tls: bool,
+    host: String,
+    port: u16,
+    user: String,
+    password: String,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}:{}", self.user, self.host, self.port)
+    }
+}
+
+/// Why an object was not stored.
+#[derive(Debug)]
+pub enum Failure {
+    /// No connection, or it broke: worth another try.
+    Away(String),
+    /// The server said NO or BAD: it will say so again.
+    Refused(String),
+    /// NO with OVERQUOTA.
+    Quota,
+    /// The body's file cannot be read.
+    Body(io::Error),
+}
+
+impl From<async_imap::error::Error> for Failure {
+    fn from(error: async_imap::error::Error) -> Self {
+        use async_imap::error::Error;
+        match error {
+            Error::No(text) | Error::Bad(text) if is_quota(&text) => Self::Quota,
+            Error::No(text) | Error::Bad(text) => Self::Refused(text),
+            Error::Validate(error) => Self::Refused(error.to_string()),
+            other => Self::Away(other.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Away(error.to_string())
+    }
+}
+
+impl Server {
+    /// Reads the value of `store.history`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(uri: &str) -> Result<Self, &'static str> {
+        let (scheme, rest) = uri.split_once("://").ok_or("no scheme")?;
+        let tls = match scheme {
+            "imap" => false,
+            "imaps" => true,
+            _ => return Err("the scheme is neither imap nor imaps"),
+        };
+        let (account, place) = rest.rsplit_once('@').ok_or("no user before @")?;
+        let (user, password) = account.split_once(':').map_or((account, None), |(user, password)| (user, Some(password)));
+        let place = place.trim_end_matches('/');
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| "the port is no number")?),
+            _ => (place, if tls { 993 } else { 143 }),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() || user.is_empty() {
+            return Err("no host or no user");
+        }
+        let decoded = |text: &str| percent_decoded(text).ok_or("not UTF-8");
+        let password = match password {
+            Some(password) => decoded(password)?,
+            None => std::env::var("CPM_PF_STORE_PASSWORD").unwrap_or_default(),
+        };
+        Ok(Self { tls, host: host.to_owned(), port, user: decoded(user)?, password })
+    }
+
+    /// Connects, logs in, and learns what the server can do.
+    ///
+    /// # Errors
+    /// [`Failure::Away`] where it cannot be reached in time or refuses the login.
+    pub async fn connect(&self) -> Result<Connection, Failure> {
+        match tokio::time::timeout(CONNECT_TIME, self.log_in()).await {
+            Ok(connected) => connected,
+            Err(_) => Err(Failure::Away("no answer in time".to_owned())),
+        }
+    }
+
+    async fn log_in(&self) -> Result<Connection, Failure> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        let stream: Stream = if self.tls { Box::new(self.secure(stream).await?) } else { Box::new(stream) };
+        let mut client = Client::new(stream);
+        client.read_response().await?.ok_or_else(|| Failure::Away("no greeting".to_owned()))?;
+        // A login that is refused may be allowed tomorrow: nothing of the message is wrong.
+        let (mut session, _) = client
+            .login_with_capabilities(&self.user, &self.password)
+            .await
+            .map_err(|(error, _)| Failure::Away(format!("login: {error}")))?;
+        let capabilities = session.capabilities().await?;
+        let delimiter = delimiter(&mut session).await?;
+        Ok(Connection { uid_plus: capabilities.has_str("UIDPLUS"), binary: capabilities.has_str("BINARY"), session, delimiter })
+    }
+
+    async fn secure(&self, stream: TcpStream) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+        let mut roots = rustls::RootCertStore::empty();
+        let given = std::env::var("SSL_CERT_FILE").ok();
+        let files = given.as_deref().into_iter().chain(ROOTS);
+        for certificates in files.filter_map(|path| rustls_pki_types::CertificateDer::pem_file_iter(path).ok()).take(1) {
+            roots.add_parsable_certificates(certificates.filter_map(Result::ok));
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Failure::Away(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(self.host.clone()).map_err(|error| Failure::Away(error.to_string()))?;
+        Ok(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
+    }
+}
+
+/// A connection, logged in.
+#[derive(Debug)]
+pub struct Connection {
+    session: Session<Stream>,
+    delimiter: String,
+    uid_plus: bool,
+    /// RFC 3516: a literal may hold NUL.
+    binary: bool,
+}
+
+impl Connection {
+    /// Stores an object and gives its UID, where the server tells it. Creates the mailbox where it is missing.
+    ///
+    /// # Errors
+    /// [`Failure`]; after `Away` the connection is of no use.
+    pub async fn store(&mut self, object: &Object) -> Result<Option<u32>, Failure> {
+        let mailbox = self.mailbox(object);
+        let uid = match self.append(&mailbox, object).await? {
+            Appended::Done(uid) => uid,
+            Appended::NoMailbox => {
+                self.create(object).await?;
+                match self.append(&mailbox, object).await? {
+                    Appended::Done(uid) => uid,
+                    Appended::NoMailbox => return Err(Failure::Refused("the mailbox created is not there".to_owned())),
+                }
+            }
+        };
+        match uid {
+            None if !self.uid_plus => self.find(&mailbox, object).await,
+            uid => Ok(uid),
+        }
+    }
+
+    /// The mailbox's name, its levels parted by the server's delimiter. Nothing of a name can be taken for one.
+    fn mailbox(&self, object: &Object) -> String {
+        self.levels(object).join(&self.delimiter)
+    }
+
+    fn levels(&self, object: &Object) -> Vec<String> {
+        let names = std::iter::once(&object.user).chain(&object.folder);
+        let encode = |name: &String| {
+            let segment = segment(name);
+            let encoded = self.delimiter.bytes().map(|octet| format!("%{octet:02X}")).collect::<String>();
+            // "%" cannot be the delimiter of a server that has list patterns.
+            segment.replace(&self.delimiter, &encoded)
+        };
+        names.map(encode).collect()
+    }
+
+    async fn append(&mut self, mailbox: &str, object: &Object) -> Result<Appended, Failure> {
+        let head = object.head();
+        let size = head.len() as u64 + object.body.octets();
+        let flags = if object.seen { "(\\Seen)" } else { "()" };
+        let date = internal_date(object.date_s);
+        let mailbox = quoted(mailbox)?;
+        let literal8 = if self.binary && has_nul(&object.body).await.map_err(Failure::Body)? { "~" } else { "" };
+        let command = format!("APPEND {mailbox} {flags} \"{date}\" {literal8}{{{size}}}");
+        let tag = self.session.run_command(&command).await?;
+        // RFC 3501 §7.5: nothing of the literal goes out before the server's "+".
+        loop {
+            match self.said(&tag).await? {
+                Said::GoOn => break,
+                Said::Over(appended) => return Ok(appended),
+                Said::Other => {}
+            }
+        }
+        self.literal(&head, &object.body).await?;
+        loop {
+            if let Said::Over(appended) = self.said(&tag).await? {
+                return Ok(appended);
+            }
+        }
+    }
+
+    async fn literal(&mut self, head: &[u8], body: &Body) -> Result<(), Failure> {
+        let stream = self.session.get_mut();
+        stream.write_all(head).await?;
+        match body {
+            Body::Inline(octets) => stream.write_all(octets).await?,
+            // A body that turns out to be shorter leaves the connection in the middle of a literal; it is given up.
+            Body::File { path, octets } => {
+                let file = File::open(path).await.map_err(Failure::Body)?;
+                let sent = pieces(&file, *octets, stream).await;
+                let _ = file.close().await;
+                sent?;
+            }
+        }
+        stream.write_all(b"\r\n").await?;
+        stream.flush().await?;
+        Ok(())
+    }
+
+    /// Reads one response about the APPEND of that tag.
+    async fn said(&mut self, tag: &RequestId) -> Result<Said, Failure> {
+        let response = self.session.read_response().await?;
+        let response = response.ok_or_else(|| Failure::Away("the server closed the connection".to_owned()))?;
+        match response.parsed() {
+            Response::Continue { .. } => Ok(Said::GoOn),
+            Response::Done { tag: of, status, code, information } if of == tag => {
+                outcome(status, code.as_ref(), information.as_deref()).map(Said::Over)
+            }
+            _ => Ok(Said::Other),
+        }
+    }
+
+    /// Each level of the mailbox's name: not every server makes the outer ones by itself (RFC 3501 §6.3.3).
+    async fn create(&mut self, object: &Object) -> Result<(), Failure> {
+        let levels = self.levels(object);
+        for depth in 1..=levels.len() {
+            match self.session.create(levels[..depth].join(&self.delimiter)).await.map_err(Failure::from) {
+                // It is there already, or APPEND will say what is wrong.
+                Ok(()) | Err(Failure::Refused(_)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    /// The UID of what was just stored, by its IMDN-Message-ID.
+    async fn find(&mut self, mailbox: &str, object: &Object) -> Result<Option<u32>, Failure> {
+        let Some(id) = object.header("IMDN-Message-ID") else { return Ok(None) };
+        let query = format!("HEADER IMDN-Message-ID {}", quoted(id)?);
+        self.session.select(mailbox).await?;
+        Ok(self.session.uid_search(query).await?.into_iter().max())
+    }
+}
+
+/// A response while APPEND runs.
+enum Said {
+    GoOn,
+    Over(Appended),
+    Other,
+}
+
+/// What APPEND came to.
+enum Appended {
+    Done(Option<u32>),
+    NoMailbox,
+}
+
+fn outcome(status: &Status, code: Option<&ResponseCode<'_>>, text: Option<&str>) -> Result<Appended, Failure> {
+    let text = text.unwrap_or_default();
+    match (status, code) {
+        (Status::Ok, Some(ResponseCode::AppendUid(_, uids))) => Ok(Appended::Done(uids.first().map(|uid| match uid {
+            UidSetMember::Uid(uid) => *uid,
+            UidSetMember::UidRange(range) => *range.start(),
+        }))),
+        (Status::Ok, _) => Ok(Appended::Done(None)),
+        (_, Some(ResponseCode::TryCreate)) => Ok(Appended::NoMailbox),
+        _ if is_quota(text) => Err(Failure::Quota),
+        _ => Err(Failure::Refused(text.to_owned())),
+    }
+}
+
+/// RFC 5530 has OVERQUOTA; some servers only say so.
+fn is_quota(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("quota")
+}
+
+async fn pieces(file: &File, octets: u64, stream: &mut Stream) -> Result<(), Failure> {
+    let mut at = 0;
+    let mut buffer = Vec::with_capacity(PIECE_OCTETS);
+    while at < octets {
+        let (result, mut piece) = file.read_at(buffer, at).await;
+        if result.map_err(Failure::Body)? == 0 {
+            return Err(Failure::Body(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let length = (octets - at).min(piece.len() as u64);
+        stream.write_all(&piece[..length as usize]).await?;
+        at += length;
+        piece.clear();
+        buffer = piece;
+    }
+    Ok(())
+}
+
+async fn has_nul(body: &Body) -> io::Result<bool> {
+    let Body::File { path, .. } = body else {
+        let Body::Inline(octets) = body else { return Ok(false) };
+        return Ok(memchr::memchr(0, octets).is_some());
+    };
+    let file = File::open(path).await?;
+    let mut at = 0;
+    let found = loop {
+        let (result, piece) = file.read_at(Vec::with_capacity(PIECE_OCTETS), at).await;
+        match result {
+            Ok(0) => break Ok(false),
+            Ok(_) if memchr::memchr(0, &piece).is_some() => break Ok(true),
+            Ok(length) => at += length as u64,
+            Err(error) => break Err(error),
+        }
+    };
+    file.close().await?;
+    found
+}
+
+async fn delimiter(session: &mut Session<Stream>) -> Result<String, Failure> {
+    let names = session.list(Some(""), Some("\"\"")).await?;
+    let names: Vec<_> = names.try_collect().await?;
+    let delimiter = names.first().and_then(|name| name.delimiter()).filter(|delimiter| !delimiter.is_empty());
+    Ok(delimiter.unwrap_or("/").to_owned())
+}
+
+fn internal_date(unix_s: u64) -> String {
+    let format = format_description!("[day]-[month repr:short]-[year] [hour]:[minute]:[second] +0000");
+    let moment = i64::try_from(unix_s).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    let moment = moment.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    moment.format(&format).unwrap_or_else(|_| "01-Jan-1970 00:00:00 +0000".to_owned())
+}
+
+/// RFC 3501 §4.3: a quoted string.
+fn quoted(text: &str) -> Result<String, Failure> {
+    if text.contains(['\r', '\n', '\0']) {
+        return Err(Failure::Refused("a line break in a name".to_owned()));
+    }
+    Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_server_is_read() {
+        let server = Server::parse("imap://cpm%40x:p%3Aw@mail.example.net").unwrap();
+        assert_eq!((server.user.as_str(), server.password.as_str(), server.port, server.tls), ("cpm@x", "p:w", 143, false));
+        let server = Server::parse("imaps://cpm@[2001:db8::1]:1993/").unwrap();
+        assert_eq!((server.host.as_str(), server.port, server.tls), ("2001:db8::1", 1993, true));
+        for wrong in ["imap://host", "http://u@h", "imap://@h", "imap://u@", "imap://u@h:x", "imap"] {
+            assert!(Server::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn dates_are_as_append_wants_them() {
+        assert_eq!(internal_date(1_706_781_600), "01-Feb-2024 10:00:00 +0000");
+    }
+}
