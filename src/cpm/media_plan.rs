@@ -1,6 +1,35 @@
 //! CR 5.2.1.2 (SDP at intermediate nodes): an SDP to be written for one leg, all but our own addresses.
+//!
+//! | attribute           | Large Message, to a target | its answer, to the origin | session, to a target | its answer   |
+//! |---------------------|----------------------------|---------------------------|----------------------|--------------|
+//! | path, port, c=      | ours                       | ours                      | ours                 | ours         |
+//! | direction           | sendonly                   | recvonly                  | as received          | as received  |
+//! | setup               | actpass                    | passive                   | actpass              | passive      |
+//! | msrp-cema           | unless interoperability    | if it was offered         | as Large Message     | if offered   |
+//! | crypto, ICE, tokens | gone                       | gone                      | gone                 | gone         |
+//! | all else            | as received, in order      | as received               | as received          | as received  |
+//!
+//! m-lines keep their number and order (RFC 3264 §6, §8). Media that is not ours flows between the ends: its lines stay as
+//! they are, with the c= that held for them.
 
-use crate::sdp::description::Description;
+mod answer;
+mod offer;
+mod policy;
+mod within;
+
+pub use answer::{large_message_answer, large_message_own_answer, session_answer, session_own_answer};
+pub use offer::{large_message_of, large_message_offer, rejected_offer, session_offer};
+pub use policy::{SessionMedia, session_media};
+pub use within::{Side, reanswer, reoffer};
+
+use super::refusal::Refusal;
+use crate::config::Config;
+use crate::mime::multipart;
+use crate::msrp::leg::SessionKind;
+use crate::sdp::description::{Attribute, Description, MediaDescription};
+use crate::sip::header::name::Name;
+use crate::sip::message::Message;
+use std::net::IpAddr;
 
 /// An offer or answer to be written. One entry of `lines` for each m-line, in order.
 #[derive(Clone, Debug)]
@@ -39,10 +68,211 @@ pub struct OwnOrigin {
     pub version: u64,
 }
 
+/// Why an SDP cannot be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unacceptable {
+    /// The message brings no session description.
+    Missing,
+    /// It cannot be read.
+    Malformed,
+    /// No m-line is MSRP that we could relay.
+    NoMsrp,
+    /// A Large Message offer that does not send: RFC 3264 §6.1 has no recvonly answer to it.
+    Direction,
+    /// An offer that is passive or holds the connection: it cannot be answered passive (RFC 6135 §4.2.1).
+    Setup,
+    /// MSRP over TLS, and we have no such listener.
+    Tls,
+    /// RFC 6714 §4.3: c= and m= do not match the path, nobody said `msrp-cema`, and interoperability is off.
+    Mismatch,
+    /// A media type that the operator does not allow.
+    MediaType,
+    /// No type of `a=accept-types` is one that the operator allows.
+    Format,
+    /// The answer rejects every stream.
+    Rejected,
+}
+
+impl Unacceptable {
+    /// The final response it means, counted under `clause`.
+    pub fn refusal(self, clause: &'static str) -> Refusal {
+        match self {
+            Self::Malformed => Refusal::new(400, clause),
+            Self::MediaType => warned(clause, 304, "Media type not available"),
+            Self::Format => warned(clause, 305, "Incompatible media format"),
+            _ => Refusal::new(488, clause),
+        }
+    }
+}
+
+/// RFC 3261 §20.43 names these codes and what they mean.
+fn warned(clause: &'static str, code: u16, text: &'static str) -> Refusal {
+    Refusal { warning: Some((code, text)), ..Refusal::new(488, clause) }
+}
+
+impl From<Unacceptable> for Refusal {
+    fn from(why: Unacceptable) -> Self {
+        why.refusal("5.2.1.2")
+    }
+}
+
+/// The session description of a message, also from within a multipart body.
+///
+/// # Errors
+/// [`Unacceptable::Missing`] and [`Unacceptable::Malformed`].
+pub fn described(message: &Message) -> Result<Description, Unacceptable> {
+    let content_type = message.header(Name::ContentType).filter(|_| !message.body().is_empty());
+    let content_type = content_type.ok_or(Unacceptable::Missing)?;
+    let parts = multipart::parts_of(content_type, message.header(Name::ContentDisposition), message.body());
+    let parts = parts.map_err(|_| Unacceptable::Malformed)?;
+    let sdp = multipart::sdp(&parts).ok_or(Unacceptable::Missing)?;
+    Description::parse(&sdp.body).map_err(|_| Unacceptable::Malformed)
+}
+
+/// Attributes of an m-line that belong to the hop: written anew for ours, or meaningless beyond it.
+const OF_THE_HOP: [&str; 14] = [
+    "setup",
+    "msrp-cema",
+    "connection",
+    "crypto",
+    "fingerprint",
+    "tls-id",
+    "candidate",
+    "remote-candidates",
+    "end-of-candidates",
+    "ice-ufrag",
+    "ice-pwd",
+    "ice-options",
+    "ice-lite",
+    "ice-mismatch",
+];
+/// Those that RFC 4145, 8122, 8839 and 3264 let stand at session level for all m-lines.
+const OF_ALL_LINES: [&str; 9] =
+    ["setup", "connection", "fingerprint", "tls-id", "ice-ufrag", "ice-pwd", "ice-options", "sendonly", "recvonly"];
+/// Directions, of which one holds for a line.
+const DIRECTIONS: [&str; 4] = ["sendrecv", "sendonly", "recvonly", "inactive"];
+
+/// A peer's description with everything that held for all m-lines written to the lines it still holds for, so that the
+/// session part can be ours: c= to media that is not ours, hop-specific attributes likewise, the direction to every line.
+fn by_lines(mut description: Description) -> Description {
+    let session_direction = DIRECTIONS.into_iter().find(|name| description.attribute(name).is_some());
+    let common: Vec<Attribute> =
+        description.attributes.iter().filter(|a| OF_ALL_LINES.iter().any(|name| a.is(name))).cloned().collect();
+    for media in &mut description.media {
+        if media.connection.is_none() {
+            media.connection.clone_from(&description.connection);
+        }
+        for attribute in common.iter().filter(|a| !DIRECTIONS.iter().any(|name| a.is(name))) {
+            if !media.has(&attribute.name) {
+                media.attributes.push(attribute.clone());
+            }
+        }
+        if let Some(direction) = session_direction.filter(|_| media.direction().is_none()) {
+            media.set_flag(direction);
+        }
+    }
+    let gone = |a: &Attribute| OF_THE_HOP.iter().chain(&OF_ALL_LINES).chain(&DIRECTIONS).any(|name| a.is(name));
+    description.attributes.retain(|a| !gone(a) || (a.is("ice-lite") || a.is("ice-options")));
+    // k= is a key in the clear (RFC 4566 §5.12); whose it was, the media is now ours.
+    description.others.retain(|(letter, _)| *letter != 'k');
+    description.connection = None;
+    description
+}
+
+/// Makes an m-line ours: what belongs to the peer's hop goes, and a place is kept for our path.
+fn relayed(media: &mut MediaDescription) {
+    for name in OF_THE_HOP {
+        media.remove(name);
+    }
+    media.set("path", "");
+    media.media = "message".to_string();
+    media.formats = vec!["*".to_string()];
+    media.ports = None;
+    media.connection = None;
+    media.others.retain(|(letter, _)| *letter != 'k');
+}
+
+/// RFC 3264 §6: a rejected line keeps its place, its media, its transport and its formats. `a=mid` stays, since a group
+/// may name it (RFC 5888 §9.2).
+fn rejected(media: &mut MediaDescription) {
+    media.port = 0;
+    media.ports = None;
+    media.connection = None;
+    media.others.clear();
+    media.attributes.retain(|a| a.is("mid"));
+    if media.formats.is_empty() {
+        media.formats = vec!["*".to_string()];
+    }
+}
+
+/// `a=max-size` is what the far end takes; through us no more comes than we take ourselves.
+fn lower_max_size(config: &Config, media: &mut MediaDescription) {
+    if media.max_size().is_some_and(|octets| octets > config.msrp.max_message) {
+        media.set("max-size", config.msrp.max_message.to_string());
+    }
+}
+
+/// What kind of service a plan is for decides how many lines it may have and which way they go.
+const fn is_large_message(kind: SessionKind) -> bool {
+    matches!(kind, SessionKind::LargeMessage)
+}
+
 impl MediaPlan {
-    /// Writes the SDP with our addresses; `own` has one entry for each [`Line::Relayed`] in order.
+    /// Writes the SDP with our addresses; `own` has one entry for each [`Line::Relayed`] in order. A line for which there is
+    /// none is rejected: the peer's address never stands in its stead.
     pub fn write(&self, origin: OwnOrigin, own: &[OwnLine]) -> String {
-        let _ = (origin, own, &self.description);
-        todo!()
+        let mut description = self.description.clone();
+        let host = own.first().map_or("0.0.0.0", |line| line.host.as_str());
+        let connection = format!("IN {}", network_address(host));
+        description.origin = format!("- {} {} {connection}", origin.session_id, origin.version);
+
+        let mut own = own.iter();
+        for (media, line) in description.media.iter_mut().zip(&self.lines) {
+            match line {
+                Line::Relayed => match own.next() {
+                    Some(line) => fill(media, line, host),
+                    None => rejected(media),
+                },
+                Line::Untouched => {}
+                Line::Rejected => rejected(media),
+            }
+        }
+        description.connection = Some(connection);
+        description.to_string()
+    }
+
+    /// Indices of the relayed lines.
+    pub fn relayed(&self) -> impl Iterator<Item = usize> + '_ {
+        self.lines.iter().enumerate().filter(|(_, line)| **line == Line::Relayed).map(|(index, _)| index)
+    }
+
+    /// The same offer without `msrp-cema`: what RFC 6714 §4.2 sends when an answer shows a middlebox that does not know it.
+    pub fn without_cema(mut self) -> Self {
+        self.description.media.iter_mut().for_each(|media| media.remove("msrp-cema"));
+        self
+    }
+}
+
+fn fill(media: &mut MediaDescription, own: &OwnLine, session_host: &str) {
+    media.port = own.port;
+    media.set("path", own.uri.clone());
+    // RFC 4975 §8.1: the transport says whether TLS is used, and RFC 8122 §5 shows our certificate.
+    match &own.fingerprint {
+        Some(fingerprint) => {
+            media.protocol = "TCP/TLS/MSRP".to_string();
+            media.set("fingerprint", fingerprint.clone());
+        }
+        None => media.protocol = "TCP/MSRP".to_string(),
+    }
+    media.connection = (own.host != session_host).then(|| format!("IN {}", network_address(&own.host)));
+}
+
+/// "IP4 192.0.2.1", "IP6 2001:db8::1"; a name stands with IP4 (RFC 4566 §5.7 allows names).
+fn network_address(host: &str) -> String {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse() {
+        Ok(IpAddr::V6(address)) => format!("IP6 {address}"),
+        Ok(IpAddr::V4(address)) => format!("IP4 {address}"),
+        Err(_) => format!("IP4 {bare}"),
     }
 }

@@ -1,0 +1,144 @@
+//! CR 5.2.1.2: answers, from what a target answered, or our own where no target is asked.
+
+use super::offer::classified;
+use super::policy;
+use super::{Line, MediaPlan, Unacceptable, by_lines, described, is_large_message, lower_max_size, rejected, relayed};
+use crate::config::Config;
+use crate::msrp::leg::SessionKind;
+use crate::sdp::description::{Description, MediaDescription};
+use crate::sdp::message_media::{Direction, Setup};
+use crate::sip::message::{Message, Request};
+
+/// The answer for the origin of a Large Message, from a target's 2xx (OLM-r5, EMS-1.e).
+///
+/// # Errors
+/// The 2xx brings no SDP that takes the message.
+pub fn large_message_answer(config: &Config, request: &Request, ok: &Message) -> Result<MediaPlan, Unacceptable> {
+    from_target(config, SessionKind::LargeMessage, &described(request)?, described(ok)?)
+}
+
+/// The answer for the origin of a session, from a target's 2xx (OSI-r4).
+///
+/// # Errors
+/// The 2xx brings no SDP that takes a stream.
+pub fn session_answer(config: &Config, request: &Request, ok: &Message) -> Result<MediaPlan, Unacceptable> {
+    from_target(config, SessionKind::Session, &described(request)?, described(ok)?)
+}
+
+/// Our own answer to a Large Message that is for us: to be stored or deferred.
+///
+/// # Errors
+/// The offer cannot be taken.
+pub fn large_message_own_answer(config: &Config, request: &Request) -> Result<MediaPlan, Unacceptable> {
+    ours(config, SessionKind::LargeMessage, described(request)?)
+}
+
+/// Our own answer to a session, before any client was asked (TSI-8.a).
+///
+/// # Errors
+/// The offer cannot be taken, or the operator's policy forbids its media.
+pub fn session_own_answer(config: &Config, request: &Request) -> Result<MediaPlan, Unacceptable> {
+    let mut offered = described(request)?;
+    policy::keep_allowed_formats(config, &mut offered);
+    ours(config, SessionKind::Session, offered)
+}
+
+fn from_target(
+    config: &Config,
+    kind: SessionKind,
+    offered: &Description,
+    answered: Description,
+) -> Result<MediaPlan, Unacceptable> {
+    let lines = classified(config, kind, offered)?;
+    answering(config, kind, offered, lines, answered, Setup::Passive)
+}
+
+/// An answer with the lines of `offered`, as `answered` took them on another leg.
+pub(super) fn answering(
+    config: &Config,
+    kind: SessionKind,
+    offered: &Description,
+    mut lines: Vec<Line>,
+    answered: Description,
+    setup: Setup,
+) -> Result<MediaPlan, Unacceptable> {
+    let answered = by_lines(answered);
+    let mut media = Vec::with_capacity(lines.len());
+    for (index, (offer, line)) in offered.media.iter().zip(&mut lines).enumerate() {
+        let taken = answered.media.get(index).filter(|taken| *line != Line::Rejected && taken.port != 0);
+        // RFC 3264 §6: the answer has the offer's media and transport; another means the line is not taken.
+        let taken = taken.filter(|taken| *line == Line::Untouched || (taken.is_msrp() && !taken.path().is_empty()));
+        media.push(match taken {
+            Some(taken) if *line == Line::Relayed => answer_line(config, kind, offer, taken.clone(), setup),
+            Some(taken) => taken.clone(),
+            None => {
+                *line = Line::Rejected;
+                refused(offer)
+            }
+        });
+    }
+    if lines.iter().all(|line| *line == Line::Rejected) {
+        return Err(Unacceptable::Rejected);
+    }
+    // RFC 3264 §6: the t= line of the answer equals that of the offer.
+    let description = Description { media, times: offered.times.clone(), ..answered };
+    Ok(MediaPlan { description, lines })
+}
+
+/// `taken` is how the line was answered elsewhere (or what we take ourselves).
+fn answer_line(
+    config: &Config,
+    kind: SessionKind,
+    offer: &MediaDescription,
+    mut taken: MediaDescription,
+    setup: Setup,
+) -> MediaDescription {
+    relayed(&mut taken);
+    taken.protocol.clone_from(&offer.protocol);
+    if is_large_message(kind) {
+        taken.set_direction(Direction::RecvOnly);
+    }
+    taken.set_setup(setup);
+    // RFC 6714 §4.3: only who saw it offered may answer it.
+    if offer.msrp_cema() {
+        taken.set_flag("msrp-cema");
+    }
+    lower_max_size(config, &mut taken);
+    taken
+}
+
+fn refused(offer: &MediaDescription) -> MediaDescription {
+    let mut line = offer.clone();
+    rejected(&mut line);
+    line
+}
+
+fn ours(config: &Config, kind: SessionKind, offered: Description) -> Result<MediaPlan, Unacceptable> {
+    let mut lines = classified(config, kind, &offered)?;
+    // Media that is not ours cannot be answered by us.
+    lines.iter_mut().filter(|line| **line == Line::Untouched).for_each(|line| *line = Line::Rejected);
+    if lines.iter().all(|line| *line == Line::Rejected) {
+        return Err(Unacceptable::Rejected);
+    }
+    let taken = by_lines(offered.clone());
+    let media = taken.media.iter().zip(&offered.media).zip(&lines).map(|((taken, offer), line)| match line {
+        Line::Relayed => answer_line(config, kind, offer, own_line(offer, taken), Setup::Passive),
+        Line::Untouched | Line::Rejected => refused(offer),
+    });
+    let media = media.collect();
+    let attributes = taken.attributes.iter().filter(|a| a.is("group")).cloned().collect();
+    let description =
+        Description { name: "-".to_string(), times: offered.times.clone(), attributes, media, ..Description::default() };
+    Ok(MediaPlan { description, lines })
+}
+
+/// Attributes of an offer that an answer of our own repeats: what it takes is what is offered. RFC 5547 §8.3.1: selectors
+/// and file-transfer-id are repeated.
+const REPEATED: [&str; 5] = ["accept-types", "accept-wrapped-types", "file-selector", "file-transfer-id", "mid"];
+
+fn own_line(offer: &MediaDescription, with_direction: &MediaDescription) -> MediaDescription {
+    let mut own = MediaDescription { others: Vec::new(), ..offer.clone() };
+    own.attributes.retain(|a| REPEATED.iter().any(|name| a.is(name)));
+    own.set_direction(with_direction.direction().unwrap_or_default().reversed());
+    own
+}
