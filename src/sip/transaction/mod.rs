@@ -11,6 +11,7 @@ pub mod seam;
 pub mod server;
 pub mod success;
 pub mod table;
+mod table_arrival;
 mod table_client;
 mod table_server;
 #[cfg(test)]

@@ -22,7 +22,7 @@ use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// The transactions of one core. Handling of requests that come in is in `table_server`, of those that go out in
+/// The transactions of one core. Requests that come in are handled in `table_arrival` and `table_server`, of those that go out in
 /// `table_client`.
 pub struct Transactions {
     pub(super) shard: u8,
