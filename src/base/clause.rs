@@ -6,21 +6,22 @@
 
 #[cfg(debug_assertions)]
 mod hits {
+    use crossbeam::queue::SegQueue;
     use std::cell::RefCell;
     use std::collections::BTreeSet;
-    use std::sync::Mutex;
 
     thread_local! {
         static HITS: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
         static TOLD: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
     }
-    static SEEN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    /// Each id once for each thread that went through it: bounded by the list of clauses.
+    static NEWS: SegQueue<&'static str> = SegQueue::new();
 
     /// Notes that the clause was gone through. Called by [`clause!`](crate::clause) alone.
     pub fn hit(id: &'static str) {
         HITS.with_borrow_mut(|hits| hits.insert(id));
         if TOLD.with_borrow_mut(|told| told.insert(id)) {
-            SEEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(id);
+            NEWS.push(id);
         }
     }
 
@@ -29,14 +30,14 @@ mod hits {
         HITS.take()
     }
 
-    /// The clauses any thread of this process ever went through.
-    pub fn seen() -> BTreeSet<&'static str> {
-        SEEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    /// The clauses that threads of this process went through for the first time since the last call.
+    pub fn take_news() -> Vec<&'static str> {
+        std::iter::from_fn(|| NEWS.pop()).collect()
     }
 }
 
 #[cfg(debug_assertions)]
-pub use hits::{hit, seen, take_hits};
+pub use hits::{hit, take_hits, take_news};
 
 /// Cites a clause of the Change Request above the step that carries it out.
 #[macro_export]

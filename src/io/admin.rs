@@ -159,7 +159,13 @@ async fn sessions(state: &State) -> String {
 /// Ids of the clauses this process went through, a line each; in debug builds, for the tests that prove them over sockets.
 #[cfg(debug_assertions)]
 fn clauses() -> String {
-    crate::base::clause::seen().into_iter().fold(String::new(), |list, id| list + id + "\n")
+    thread_local! {
+        static SEEN: RefCell<std::collections::BTreeSet<&'static str>> = const { RefCell::new(std::collections::BTreeSet::new()) };
+    }
+    SEEN.with_borrow_mut(|seen| {
+        seen.extend(crate::base::clause::take_news());
+        seen.iter().fold(String::new(), |list, id| list + id + "\n")
+    })
 }
 
 async fn page(state: &State) -> String {
