@@ -301,6 +301,9 @@ impl Engine {
                 }
             }
             self.datagrams.give(buffer);
+        } else if completion.result < 0 {
+            let Self { udp, failed, .. } = self;
+            udp.undelivered(socket, |mark| failed.push(mark));
         }
         if completion.more() { Ok(()) } else { self.arm_datagrams(socket) }
     }

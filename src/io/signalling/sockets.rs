@@ -77,6 +77,7 @@ fn open(listen: Listen, shared: bool) -> io::Result<Socket> {
     if udp {
         receive_buffer(&socket);
         timestamps(&socket);
+        errors(&socket, listen.address);
     } else {
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
@@ -122,6 +123,12 @@ fn receive_buffer(socket: &Socket) {
 /// Asks the kernel to note when a datagram arrived: the time it then waited for us is what overload control goes by.
 fn timestamps(socket: &Socket) {
     set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
+}
+
+/// Asks the kernel to keep what the network says about datagrams that could not be delivered.
+fn errors(socket: &Socket, address: SocketAddr) {
+    let (level, name) = if address.is_ipv4() { (libc::SOL_IP, libc::IP_RECVERR) } else { (libc::SOL_IPV6, libc::IPV6_RECVERR) };
+    set_option(socket, level, name, 1);
 }
 
 fn set_option(socket: &Socket, level: i32, name: i32, value: i32) {

@@ -6,6 +6,7 @@
 use super::lanes::Mark;
 use super::op::{self, Op};
 use super::sockets::Bound;
+use super::unreachable::Sent;
 use crate::base::transport::{Flow, Transport};
 use crate::io::ring::{Group, receive_datagrams};
 use io_uring::{squeue, types};
@@ -21,6 +22,8 @@ pub const BUFFER_OCTETS: u32 = 65_536 + 512;
 pub const BUFFERS: u16 = 256;
 /// Datagrams that may wait for a socket with no room; more are dropped, as the network may drop them (RFC 3261 §17 resends).
 const WAITING_MAX: usize = 4096;
+/// How often a datagram is tried again that met an error, which may be another's.
+const RETRIES: u32 = 2;
 /// Datagrams in one sendmmsg.
 const BATCH_MAX: usize = 64;
 const NAME_OCTETS: usize = std::mem::size_of::<libc::sockaddr_storage>();
@@ -41,6 +44,7 @@ pub struct Udp {
     shape: Box<libc::msghdr>,
     waiting: Vec<Waiting>,
     octets: Vec<u8>,
+    sent: Sent,
     /// Datagrams dropped because a socket had no room.
     pub dropped: u64,
 }
@@ -62,7 +66,7 @@ impl Udp {
         let mut shape: libc::msghdr = unsafe { std::mem::zeroed() };
         shape.msg_namelen = NAME_OCTETS as libc::socklen_t;
         shape.msg_controllen = CONTROL_OCTETS as _;
-        Self { sockets, shape: Box::new(shape), waiting: Vec::new(), octets: Vec::new(), dropped: 0 }
+        Self { sockets, shape: Box::new(shape), waiting: Vec::new(), octets: Vec::new(), sent: Sent::default(), dropped: 0 }
     }
 
     /// Sockets of this core.
@@ -107,9 +111,15 @@ impl Udp {
             self.dropped += 1;
             return;
         }
+        self.sent.remember(octets, mark);
         let start = self.octets.len();
         self.octets.extend_from_slice(octets);
         self.waiting.push(Waiting { socket, to: SockAddr::from(to), octets: start..self.octets.len(), mark });
+    }
+
+    /// The network said something about datagrams of a socket: tells who sent them.
+    pub fn undelivered(&mut self, socket: usize, failed: impl FnMut(Mark)) {
+        self.sent.undelivered(self.sockets[socket].socket.as_raw_fd(), failed);
     }
 
     /// Whether something waits to be sent.
@@ -146,13 +156,22 @@ impl Udp {
 
     /// Sends a batch for one socket. Answers whether the socket is full; what it did not take is left in the batch.
     fn send_batch(&self, batch: &mut Vec<Waiting>, failed: &mut impl FnMut(Mark)) -> bool {
+        let mut refused = 0;
         while let Some(socket) = batch.first().map(|first| first.socket) {
             match send_many(self.sockets[socket].socket.as_raw_fd(), &self.octets, batch) {
-                Ok(sent) => drop(batch.drain(..sent)),
+                Ok(sent) => {
+                    refused = 0;
+                    drop(batch.drain(..sent));
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS)) => return true,
-                // RFC 3261 §18.4: a datagram that the network refuses is told to whom sent it. EMSGSIZE, EHOSTUNREACH …
-                Err(_) => failed(batch.remove(0).mark),
+                // A socket tells with the next call what became of an earlier datagram: this one is tried again.
+                Err(_) if refused < RETRIES => refused += 1,
+                // RFC 3261 §18.4: a datagram that cannot be sent is told to whom wrote it. EMSGSIZE, EHOSTUNREACH …
+                Err(_) => {
+                    refused = 0;
+                    failed(batch.remove(0).mark);
+                }
             }
         }
         false
