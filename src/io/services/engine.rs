@@ -1,28 +1,19 @@
 //! The services thread itself: takes questions, answers each with a task of its own, bounded in number.
 
-use super::deferred::Embedded;
-use super::history::Folders;
-use super::imap::Server;
 use super::inbox::{Answers, Inbox, Item, Question};
-use super::message_store::MessageStore;
 use super::resolve::{Resolve, Target};
+use super::stores::{DeferredMessages, History};
 use super::xcap::Xcap;
 use crate::base::prng::Prng;
 use crate::config::Config;
 use crate::io::clock::Clock;
 use crate::limits::SERVICES_TASKS_MAX;
-use crate::shard::exchange::{Fetched, Query, StoreFailure, Ticket};
-use crate::store::history::Object;
+use crate::shard::exchange::{Fetched, Query, Ticket};
 use std::cell::RefCell;
 use std::io;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Semaphore;
-
-/// How often expired messages are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The stores, opened, and the configuration of the rest.
 #[derive(Debug)]
@@ -31,15 +22,8 @@ pub struct Services {
     clock: Clock,
     xcap: Xcap,
     resolve: Resolve,
-    deferred: Embedded,
+    deferred: DeferredMessages,
     history: History,
-}
-
-/// Where the history goes.
-#[derive(Debug)]
-enum History {
-    Embedded(Folders),
-    Server(MessageStore),
 }
 
 impl Services {
@@ -48,7 +32,7 @@ impl Services {
     /// # Errors
     /// What the operator has to read where a store cannot be opened: with the path or address in the text.
     pub fn open(config: Arc<Config>, clock: Clock) -> io::Result<Self> {
-        let deferred = opened("store.deferred", &config.store.deferred, Embedded::open)?;
+        let deferred = DeferredMessages::open(&config.store, &mut prng()?)?;
         let history = History::open(&config.store, prng()?)?;
         let resolve = Resolve::new(prng()?);
         Ok(Self { config: RefCell::new(config), clock, xcap: Xcap::default(), resolve, deferred, history })
@@ -84,33 +68,6 @@ impl Services {
     }
 }
 
-impl History {
-    fn open(store: &crate::config::Store, prng: Prng) -> io::Result<Self> {
-        if store.history.starts_with("file:") {
-            return opened("store.history", &store.history, |root| Folders::open(root, prng)).map(Self::Embedded);
-        }
-        // The password may stand in the value: it is not repeated.
-        let server = Server::parse(&store.history).map_err(|error| io::Error::other(format!("store.history: {error}")))?;
-        let spool = store.spool.display();
-        let open = MessageStore::open(server, &store.spool, prng);
-        open.map(Self::Server).map_err(|error| io::Error::new(error.kind(), format!("store.spool = \"{spool}\": {error}")))
-    }
-
-    async fn record(&self, object: &Object, now_s: u64) -> Result<Option<u32>, StoreFailure> {
-        match self {
-            Self::Embedded(folders) => folders.store(object).await.map(Some),
-            Self::Server(server) => server.store(object, now_s).await,
-        }
-    }
-
-    /// What is to be done beside the questions, for ever.
-    async fn attend(&self) {
-        if let Self::Server(server) = self {
-            server.run_queue().await;
-        }
-    }
-}
-
 async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answers + 'static>) {
     let sweeper = tokio_uring::spawn(sweep(services.clone(), inbox.clone(), answers.clone()));
     let attended = services.clone();
@@ -141,7 +98,7 @@ async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answe
 
 /// Tells of expired messages whose sender wants to hear of it; the others are gone without a word.
 async fn sweep(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answers>) {
-    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    let mut ticks = tokio::time::interval(services.deferred.sweep_every());
     loop {
         ticks.tick().await;
         for message in services.deferred.sweep(services.now_s()).await {
@@ -177,13 +134,6 @@ pub async fn answer(services: &Services, query: Query) -> Fetched {
     }
 }
 
-/// Opens what lies below the directory of a `file:` value; what goes wrong says which key and which directory.
-fn opened<T>(key: &str, value: &str, open: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let fail = |error: io::Error| io::Error::new(error.kind(), format!("{key} = \"{value}\": {error}"));
-    let root = value.strip_prefix("file:").ok_or_else(|| fail(io::ErrorKind::Unsupported.into()))?;
-    open(Path::new(root)).map_err(fail)
-}
-
 fn prng() -> io::Result<Prng> {
     let mut entropy = [0; 32];
     getrandom::fill(&mut entropy).map_err(io::Error::other)?;
@@ -194,8 +144,8 @@ fn prng() -> io::Result<Prng> {
 mod tests {
     use super::*;
     use crate::store::deferred::{Deferred, DeferredId, DeferredService, Notice};
-    use std::path::PathBuf;
-    use std::time::Instant;
+    use std::path::{Path, PathBuf};
+    use std::time::{Duration, Instant};
 
     type Taken = Rc<RefCell<Vec<(u8, Ticket, Fetched)>>>;
 

@@ -8,5 +8,7 @@ pub mod history;
 pub mod imap;
 pub mod inbox;
 pub mod message_store;
+pub mod nats;
 pub mod resolve;
+pub mod stores;
 pub mod xcap;
