@@ -59,6 +59,8 @@ pub struct Notice {
     /// URIs of its From and To.
     pub originator: String,
     pub recipient: String,
+    /// `imdn.Original-To`, else the same as `recipient`.
+    pub original_recipient: String,
 }
 
 /// How it came and how it goes out again.
