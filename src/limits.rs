@@ -19,6 +19,8 @@ pub const MSRP_WHOLE_BODY_OCTETS_MAX: usize = 2048;
 pub const LANE_ENTRIES: usize = 4096;
 /// Target legs of one session: clients of one user, the ISF, and the sinks of store and history.
 pub const TARGET_LEGS_MAX: usize = 16;
+/// Clients invited for one request: the target legs but for the ISF and the sinks.
+pub const CLIENT_LEGS_MAX: usize = TARGET_LEGS_MAX - 3;
 /// A connection accepted on the MSRP port that names no session is closed after this time (RFC 4975 §5.4 leaves it open).
 pub const MSRP_UNBOUND_MAX: Duration = Duration::from_secs(30);
 /// How long a Message-ID is remembered after its last chunk, for reports that come late.

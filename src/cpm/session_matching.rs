@@ -8,6 +8,7 @@
 //! | answers, and we connect           | to c=/m= (RFC 6714 §4.2); to the first URI where it has a relay            ||
 //! | answers none, mismatch, it connects| a new offer without cema  | To-Path known by its session id              |
 
+use crate::clause;
 use crate::config::Interop;
 use crate::msrp::leg::{Direction, Matching, Peer};
 use crate::sdp::description::{Description, MediaDescription};
@@ -100,7 +101,12 @@ pub fn wants_new_offer(interop: Interop, description: &Description, media: &Medi
 
 /// How a To-Path on a leg is known (EMS-1.e.v), by the peer's m-line.
 pub fn of_leg(interop: Interop, media: &MediaDescription) -> Matching {
-    if interop != Interop::Never && !media.msrp_cema() { Matching::SessionId } else { Matching::Strict }
+    if interop != Interop::Never && !media.msrp_cema() {
+        clause!("EMS-1.e.v.1");
+        return Matching::SessionId;
+    }
+    clause!("EMS-1.e.v.2");
+    Matching::Strict
 }
 
 /// RFC 4975 §8.9, by the SDP the peer wrote: whether content comes from it, goes to it, or both.

@@ -1,0 +1,142 @@
+//! CR 8.5 and 8.5.1: what of a request and its messages goes into the user's history (`store/object.rs` shapes it).
+
+use super::{identity, recipients, service};
+use crate::base::clock::Instant;
+use crate::base::date;
+use crate::mime::cpim::Head;
+use crate::sip::header::name::Name;
+use crate::sip::header::name_addr::NameAddr;
+use crate::sip::message::{Request, Response};
+use crate::store::history::{Body, Object};
+use crate::store::object::{Conversation, Direction};
+
+/// A message that went through.
+pub struct Message<'a> {
+    /// MSRP Message-ID; it stands in where the content names no `imdn.Message-ID`.
+    pub message_id: &'a str,
+    pub content_type: &'a str,
+    /// The beginning of the content, where CPIM says from whom, to whom, and under which id.
+    pub head: &'a [u8],
+    pub body: Body,
+}
+
+/// What all objects of a request share. `user` is whose store it is, `sent` that the user sent it, `began` when the
+/// request came, `stand_in` a unique name for a conversation whose request names none.
+pub fn conversation(request: &Request, user: &str, sent: bool, began: Instant, stand_in: &str) -> Conversation {
+    let text = |name: Name| request.header(name).map(unfolded);
+    Conversation {
+        user: user.to_string(),
+        from: from(request, sent),
+        to: address(request.header(Name::To)).unwrap_or_else(|| request.uri().to_string()),
+        date_s: request.header(Name::Date).and_then(date::parse_rfc5322).unwrap_or(began.unix_s()),
+        subject: text(Name::Subject),
+        conversation_id: text(Name::ConversationId).unwrap_or_else(|| stand_in.to_string()),
+        contribution_id: text(Name::ContributionId).unwrap_or_else(|| stand_in.to_string()),
+        in_reply_to: text(Name::InReplyToContributionId),
+        accept_contact: request.lines(Name::AcceptContact).map(unfolded).collect(),
+        service: service::named(request),
+        direction: if sent { Direction::Sent } else { Direction::Received },
+    }
+}
+
+/// 8.5.1: a standalone message.
+pub fn standalone(conversation: &Conversation, message: Message<'_>) -> Object {
+    let head = Head::parse(message.head).ok();
+    let id = head.as_ref().and_then(Head::message_id).unwrap_or(message.message_id);
+    conversation.message(id, message.content_type, message.body)
+}
+
+/// 8.5: a message of a session; in a group its CPIM head says who wrote it.
+pub fn of_session(conversation: &Conversation, message: Message<'_>) -> Object {
+    let head = Head::parse(message.head).ok();
+    let id = head.as_ref().and_then(Head::message_id).unwrap_or(message.message_id);
+    let (from, to) = (head.as_ref().and_then(Head::from_uri), head.as_ref().and_then(Head::to_uri));
+    conversation.chat_message(from, to, id, message.content_type, message.body)
+}
+
+/// OSI-r7: the session info object, and for a group session its state object too. `answer` is the 2xx that established
+/// the session, whose Contact is the session's identity where a focus answered; `ids` are two of our own.
+pub fn invitation(
+    conversation: &Conversation,
+    request: &Request,
+    group: bool,
+    answer: Option<&Response>,
+    ids: [&str; 2],
+) -> Vec<Object> {
+    let named = recipients::named_in(request);
+    let uris: Vec<String> = named.iter().map(|recipient| recipient.uri.clone()).collect();
+    let parts = recipients::parts(request);
+    let sdp = crate::mime::multipart::sdp(&parts).map(|part| String::from_utf8_lossy(&part.body).into_owned());
+    let mut objects = vec![conversation.session_info(ids[0], group, &sdp.unwrap_or_default(), &uris)];
+    if group {
+        let focus = |message: &crate::sip::message::Message| address(super::contact::focus(message));
+        let identity = answer.and_then(|ok| focus(ok)).or_else(|| focus(request));
+        let identity = identity.unwrap_or_else(|| request.uri().to_string());
+        let participants: Vec<_> = named.into_iter().map(|recipient| (recipient.display_name, recipient.uri)).collect();
+        objects.push(conversation.group_state(ids[1], &identity, &participants));
+    }
+    objects
+}
+
+/// Referred-By, else the asserted identity; withheld from the recipient: "anonymous".
+fn from(request: &Request, sent: bool) -> String {
+    if !sent && identity::is_anonymous(request) {
+        return "anonymous".to_string();
+    }
+    let referred = address(request.header(Name::ReferredBy));
+    let asserted = || address(request.values(Name::PAssertedIdentity).next());
+    referred.or_else(asserted).or_else(|| address(request.header(Name::From))).unwrap_or_default()
+}
+
+fn address(value: Option<&str>) -> Option<String> {
+    NameAddr::parse(value?).ok().map(|address| address.uri.to_string())
+}
+
+/// RFC 3261 §7.3.1: a folded value on one line.
+fn unfolded(value: &str) -> String {
+    value.split(['\r', '\n']).map(str::trim).filter(|piece| !piece.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INVITE: &[u8] = b"INVITE sip:focus@conf.example.net SIP/2.0\r\nFrom: <sip:alice@example.net>;tag=1\r\n\
+        To: <sip:focus@conf.example.net>\r\nCall-ID: c1\r\nCSeq: 1 INVITE\r\nP-Asserted-Identity: <tel:+15551230001>\r\n\
+        Conversation-ID: conv\r\nContribution-ID: contrib\r\nSubject: two\r\n lines\r\nContent-Type: multipart/mixed;boundary=b\r\n\r\n\
+        --b\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n\r\n--b\r\nContent-Type: application/resource-lists+xml\r\n\
+        Content-Disposition: recipient-list\r\n\r\n<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\"><list>\
+        <entry uri=\"tel:+15551230002\"/></list></resource-lists>\r\n--b--\r\n";
+
+    fn recorded(sent: bool) -> (Request, Conversation) {
+        let request = Request::parse(INVITE).expect("a request");
+        let conversation = conversation(&request, "sip:alice@example.net", sent, Instant::from_unix_s(1_706_781_600), "x");
+        (request, conversation)
+    }
+
+    #[test]
+    fn a_group_session_leaves_its_invitation_and_its_state() {
+        let (request, conversation) = recorded(true);
+        let objects = invitation(&conversation, &request, true, None, ["i-1", "i-2"]);
+        assert_eq!(objects.len(), 2);
+        assert_eq!(objects[0].folder, ["Default", "conv", "contrib"]);
+        assert_eq!(objects[0].header("From"), Some("tel:+15551230001"));
+        assert_eq!(objects[0].header("Subject"), Some("two lines"));
+        assert_eq!(objects[1].header("Content-Type"), Some("Application/group-state-object+xml"));
+        let Body::Inline(state) = &objects[1].body else { panic!("a small object is inline") };
+        let state = String::from_utf8_lossy(state);
+        assert!(state.contains("sip:focus@conf.example.net") && state.contains("tel:+15551230002"), "{state}");
+        assert_eq!(invitation(&conversation, &request, false, None, ["i-1", "i-2"]).len(), 1);
+    }
+
+    #[test]
+    fn a_message_is_named_by_its_cpim_head() {
+        let (_, conversation) = recorded(false);
+        let head = b"From: <sip:a@b>\r\nimdn.Message-ID: m-1\r\n\r\nContent-Type: text/plain\r\n\r\n";
+        let message = |head| Message { message_id: "msrp", content_type: "message/cpim", head, body: Body::Inline(Vec::new()) };
+        let object = standalone(&conversation, message(&head[..]));
+        assert_eq!(object.header("IMDN-Message-ID"), Some("m-1"));
+        assert_eq!((object.folder.len(), object.seen), (2, false));
+        assert_eq!(standalone(&conversation, message(&b""[..])).header("IMDN-Message-ID"), Some("msrp"));
+    }
+}
