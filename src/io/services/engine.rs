@@ -202,7 +202,13 @@ mod tests {
             file: PathBuf::new(),
             inline: Some((*b"x").into()),
             parts: Vec::new(),
-            negative_delivery: Some(Notice { about: "m".into(), sent: None, originator: "a".into(), recipient: "b".into() }),
+            negative_delivery: Some(Notice {
+                about: "m".into(),
+                sent: None,
+                originator: "a".into(),
+                recipient: "b".into(),
+                original_recipient: "b".into(),
+            }),
             attempts: 0,
         };
         let query = Query::Defer(Box::new(message));
