@@ -73,7 +73,10 @@ impl Folders {
             Body::Inline(octets) => body_file::write(&path, &[&head, octets]).await?,
             Body::File { path: body, .. } => {
                 body_file::write_with(&path, &head, body).await?;
-                tokio_uring::fs::remove_file(body).await?;
+                // The object is stored; a body left in the spool must not make it look as if it were not.
+                if let Err(error) = tokio_uring::fs::remove_file(body).await {
+                    tracing::warn!(path = %body.display(), %error, "a spooled body cannot be removed");
+                }
             }
         }
         Ok(uid)
