@@ -15,6 +15,32 @@ pub const MSRP_OTHER_BODY_OCTETS_MAX: usize = 10 * 1024;
 /// Octets announced for a SEND's body up to which it is passed on whole (RFC 4975 §7.1.1: up to here it need not be
 /// interruptible).
 pub const MSRP_WHOLE_BODY_OCTETS_MAX: usize = 2048;
+/// MSRP sessions of one media core: the dialogs of the default configuration.
+pub const MSRP_SESSIONS_MAX: usize = 200_000;
+/// MSRP connections of one media core: two a session, and as many again that are on their way out or not yet bound.
+pub const MSRP_CONNECTIONS_MAX: usize = 4 * MSRP_SESSIONS_MAX;
+/// Connections from one address that name no session yet: a whole load test that connects at once.
+pub const MSRP_STRANGERS_MAX: u32 = 8192;
+/// Legs of one session in its whole life: the origin, the targets, and those that replace released ones.
+pub const MSRP_LEGS_MAX: usize = 32;
+/// SENDs on one connection that wait for their responses; above it their senders are paused. At a millisecond a round
+/// trip that is a million messages a second.
+pub const MSRP_OUTSTANDING_MAX: usize = 1024;
+/// Messages a session remembers although nobody will report on them any more.
+pub const MSRP_MESSAGES_WANTED: usize = 32;
+/// Messages a session remembers at all: 256 success reports under way.
+pub const MSRP_MESSAGES_MAX: usize = 256;
+/// Octets that may still come in on a connection that was paused: what the kernel and the rings had delivered.
+pub const MSRP_HELD_OCTETS_MAX: usize = 4 * 1024 * 1024;
+/// How long what is under way may take after the SIP session ended, and how much longer whole messages to reach the disk.
+pub const MSRP_CLOSE_WAIT: Duration = Duration::from_secs(2);
+pub const MSRP_STORE_WAIT: Duration = Duration::from_secs(28);
+/// Messages a sink writes at the same time.
+pub const SINK_FILES_MAX: usize = 16;
+/// Stretches of a message that are there while others are missing: chunks out of order.
+pub const SINK_GAPS_MAX: usize = 64;
+/// Octets read from a stored message at a time: one large send.
+pub const SOURCE_READ_OCTETS: u32 = 64 * 1024;
 /// Commands in one lane between two cores. A full lane refuses the INVITE that wanted to send one (503).
 pub const LANE_ENTRIES: usize = 4096;
 /// Target legs of one session: clients of one user, the ISF, and the sinks of store and history.

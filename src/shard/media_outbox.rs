@@ -30,6 +30,37 @@ pub enum Piece {
     Own(Range<u32>),
 }
 
+impl Piece {
+    /// Octets in it.
+    pub const fn len(&self) -> u32 {
+        match self {
+            Piece::Lent { octets, .. } | Piece::Own(octets) => octets.end - octets.start,
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Grows by `next` where that lies right behind it.
+    pub fn join(&mut self, next: &Piece) -> bool {
+        match (self, next) {
+            (Piece::Lent { buffer, octets }, Piece::Lent { buffer: other, octets: more })
+                if *buffer == *other && octets.end == more.start =>
+            {
+                octets.end = more.end;
+                true
+            }
+            (Piece::Own(octets), Piece::Own(more)) if octets.end == more.start => {
+                octets.end = more.end;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What a media shard wants done. Pieces for one connection go out in the order they were queued.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MediaEffect {
@@ -117,8 +148,21 @@ pub struct MediaOutbox {
 }
 
 impl MediaOutbox {
+    /// Empties the box; its buffers stay for the next turn.
     pub fn clear(&mut self) {
         self.effects.clear();
         self.octets.clear();
+    }
+
+    /// Octets that `write` appends, as a piece.
+    pub fn own(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Piece {
+        let start = self.octets.len() as u32;
+        write(&mut self.octets);
+        Piece::Own(start..self.octets.len() as u32)
+    }
+
+    /// The octets of a [`Piece::Own`] and of `HandOver`.
+    pub fn octets(&self, range: &Range<u32>) -> &[u8] {
+        &self.octets[range.start as usize..range.end as usize]
     }
 }

@@ -1,4 +1,4 @@
-//! What a media core counts, for the metrics `cpm_pf_msrp_*`.
+//! What a media core counts, for the metrics `cpm_pf_msrp_*` and the causes in `cpm_pf_rejections_total`.
 
 use hdrhistogram::Histogram;
 
@@ -8,13 +8,13 @@ pub struct MediaCounts {
     /// Sessions and connections that are open now.
     pub sessions: u64,
     pub connections: u64,
-    /// Chunks relayed, octets of their bodies, messages completed.
+    /// Chunks that came, octets of their bodies, messages completed.
     pub chunks: [u64; 2],
     pub octets: [u64; 2],
     pub messages: [u64; 2],
     /// Nanoseconds from a chunk's last octet in to its last octet handed to the kernel.
     pub relay: Histogram<u64>,
-    /// Requests refused, connections closed and octets dropped, each by its cause.
+    /// How often something was refused or given up, by [`Cause`].
     pub causes: [u64; Cause::COUNT],
 }
 
@@ -31,23 +31,82 @@ impl MediaCounts {
     pub fn of(&self, cause: Cause) -> u64 {
         self.causes[cause as usize]
     }
-}
 
-/// Why a request was refused, a connection closed or something dropped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Cause {
-    /// 481: the To-Path names no session.
-    UnknownSession,
-}
-
-impl Cause {
-    pub const COUNT: usize = Self::ALL.len();
-    pub const ALL: [Cause; 1] = [Cause::UnknownSession];
-
-    /// The label's value in `cpm_pf_rejections_total`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Cause::UnknownSession => "msrp-unknown-session",
-        }
+    pub(super) fn count(&mut self, cause: Cause) {
+        self.causes[cause as usize] += 1;
     }
+}
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $cause:ident $code:literal $name:literal,)+) => {
+        /// Why a request was refused, a connection closed or something dropped.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Cause { $($(#[$doc])* $cause,)+ }
+
+        impl Cause {
+            pub const ALL: &[Cause] = &[$(Cause::$cause,)+];
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The label `clause` of `cpm_pf_rejections_total`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Cause::$cause => $name,)+ }
+            }
+
+            /// The MSRP status that went with it; 0 where nothing was answered.
+            pub const fn code(self) -> u16 {
+                match self { $(Cause::$cause => $code,)+ }
+            }
+        }
+    };
+}
+
+causes! {
+    /// The head breaks a rule.
+    Malformed 400 "msrp-malformed",
+    /// Content from a peer that only receives.
+    Direction 403 "msrp-direction",
+    /// Nobody is left to pass the content to.
+    NoTarget 408 "msrp-no-target",
+    /// A target did not answer within `msrp.transaction_timeout`.
+    Unanswered 408 "msrp-unanswered",
+    /// More octets than `msrp.max_message` or every target's `a=max-size`.
+    TooLarge 413 "msrp-too-large",
+    /// A chunk of a message that was stopped before.
+    Stopped 413 "msrp-stopped",
+    /// A sink could not keep the message.
+    NotKept 413 "msrp-not-kept",
+    /// A content type the sink's `a=accept-types` does not name.
+    MediaType 415 "msrp-media-type",
+    /// The To-Path names no session, or not the one of this connection.
+    UnknownSession 481 "msrp-unknown-session",
+    /// The session is being closed.
+    Closing 481 "msrp-closing",
+    /// AUTH: we are no relay of RFC 4976.
+    Auth 501 "msrp-auth",
+    /// An unknown method where none is passed on.
+    UnknownMethod 501 "msrp-unknown-method",
+    /// The session is bound to another connection.
+    WrongConnection 506 "msrp-wrong-connection",
+    /// The framing is lost.
+    FramingLost 0 "msrp-framing-lost",
+    /// A connection named no session for `limits::MSRP_UNBOUND_MAX`.
+    Unbound 0 "msrp-unbound",
+    /// More unbound connections than one address may have, or more connections than a core may have.
+    TooManyConnections 0 "msrp-too-many-connections",
+    /// A peer went on sending while it was to wait.
+    HeldTooMuch 0 "msrp-held-too-much",
+    /// A response that answers nothing of ours.
+    StrayResponse 0 "msrp-stray-response",
+    /// A report about a message that is not known, was not asked for, or was told before.
+    StrayReport 0 "msrp-stray-report",
+    /// A peer took no octets for `msrp.transaction_timeout`.
+    Stalled 0 "msrp-stalled",
+    /// A leg's connection did not come about in time.
+    NotConnected 0 "msrp-not-connected",
+    /// A sink's or source's file failed.
+    Disk 0 "msrp-disk",
+    /// A peer refused what we relayed to it.
+    RefusedByPeer 0 "msrp-refused-by-peer",
+    /// A command named a session or leg that is not there, or one too many.
+    BadCommand 0 "msrp-bad-command",
 }

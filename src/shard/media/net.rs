@@ -1,0 +1,197 @@
+//! RFC 4975 §5.4, §7.1.1: the connections of a core, what may be said on them now, and their time limits.
+//!
+//! Whoever wants to send while another's chunk is being written ends that chunk with `+`; its sender begins anew with its
+//! next octets. So responses, reports and other sessions' chunks never wait for a long chunk to end (§7.1.1).
+
+use super::connection::{About, Conn, LegId, Line, Phase, Transaction};
+use super::counts::{Cause, MediaCounts};
+use crate::base::clock::{Duration, Instant};
+use crate::base::prng::Prng;
+use crate::base::slab::{Key, Slab};
+use crate::base::timers::Timers;
+use crate::limits::MSRP_UNBOUND_MAX;
+use crate::msrp::chunk::{Continuation, FailureReport};
+use crate::msrp::write;
+use crate::shard::media_outbox::{Connection, MediaEffect, MediaOutbox, Piece};
+
+/// What a timer of this core is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Timer {
+    Connection(Connection),
+    Session(Key),
+}
+
+/// The connections with their timers, counters and limits.
+pub(super) struct Net {
+    pub connections: Slab<Box<Conn>>,
+    pub timers: Timers<Timer>,
+    pub counts: MediaCounts,
+    pub prng: Prng,
+    pub scratch: Vec<u8>,
+    pub high_water: u64,
+    pub transaction_timeout: Duration,
+    pub connect_timeout: Duration,
+}
+
+impl Net {
+    pub fn get(&self, connection: Connection) -> Option<&Conn> {
+        self.connections.get(connection.0).map(Box::as_ref)
+    }
+
+    pub fn get_mut(&mut self, connection: Connection) -> Option<&mut Conn> {
+        self.connections.get_mut(connection.0).map(Box::as_mut)
+    }
+
+    /// Queues a piece.
+    pub fn send(&mut self, now: Instant, connection: Connection, piece: Piece, out: &mut MediaOutbox) {
+        let Some(conn) = self.connections.get_mut(connection.0) else { return };
+        conn.send(now, piece, out);
+        self.arm(connection);
+    }
+
+    /// Queues octets of our own.
+    pub fn own(&mut self, now: Instant, connection: Connection, out: &mut MediaOutbox, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.get(connection).is_some_and(Conn::takes) {
+            let piece = out.own(write);
+            self.send(now, connection, piece, out);
+        }
+    }
+
+    /// Queues a response or a report, which a long chunk must give way to (RFC 4975 §7.1.1).
+    pub fn control(&mut self, now: Instant, connection: Connection, out: &mut MediaOutbox, write: impl FnOnce(&mut Vec<u8>)) {
+        self.interrupt(now, connection, out);
+        self.own(now, connection, out, write);
+    }
+
+    /// Ends the chunk that is being written, if there is one. A message whose announced octets have all been sent is
+    /// complete; otherwise more will follow.
+    pub fn interrupt(&mut self, now: Instant, connection: Connection, out: &mut MediaOutbox) {
+        let Some(line) = self.get(connection).and_then(|conn| conn.line.as_deref().copied()) else { return };
+        let all = line.total == Some((line.start + line.octets).saturating_sub(1));
+        let flag = if all { Continuation::Complete } else { Continuation::More };
+        self.own(now, connection, out, |octets| write::end_line(octets, &line.tid, flag));
+        self.end_line_written(now, connection);
+    }
+
+    /// Whether the chunk that is being written is this leg's, of this message.
+    pub fn line_of(
+        &self,
+        connection: Connection,
+        from: LegId,
+        to: LegId,
+        message_id: &crate::msrp::ident::Ident,
+    ) -> Option<&Line> {
+        let line = self.get(connection)?.line.as_deref()?;
+        (line.from == from && line.to == to && line.message_id == *message_id).then_some(line)
+    }
+
+    /// The end-line of the chunk that was being written is queued: its transaction begins.
+    pub fn end_line_written(&mut self, now: Instant, connection: Connection) {
+        let Some(conn) = self.get_mut(connection) else { return };
+        let Some(line) = conn.line.take() else { return };
+        let failure_report = if line.acknowledged { FailureReport::No } else { line.failure_report };
+        self.transact(
+            connection,
+            Transaction {
+                tid: line.tid,
+                about: About::Content,
+                from: line.from,
+                to: line.to,
+                message_id: line.message_id,
+                start: line.start,
+                octets: line.octets,
+                total: line.total,
+                failure_report,
+                until: 0,
+                at: now,
+            },
+        );
+    }
+
+    /// Takes up a transaction whose octets have all been queued.
+    pub fn transact(&mut self, connection: Connection, mut transaction: Transaction) {
+        let Some(conn) = self.get_mut(connection) else { return };
+        transaction.until = conn.queued;
+        // Senders who want no 200 are not slowed down by their number; the oldest of theirs is forgotten.
+        if conn.transactions.len() >= crate::limits::MSRP_OUTSTANDING_MAX * 2
+            && conn.unsent < conn.transactions.len()
+            && conn.transactions[0].failure_report != FailureReport::Yes
+        {
+            conn.settle(0);
+        }
+        conn.transact(transaction);
+    }
+
+    /// Whether nothing more should be queued for this connection for now.
+    pub fn is_full(&self, connection: Connection) -> bool {
+        self.get(connection)
+            .is_some_and(|conn| conn.backlog() > self.high_water || conn.awaited > crate::limits::MSRP_OUTSTANDING_MAX)
+    }
+
+    /// Whether a connection that was full has room again.
+    pub fn has_room(&self, connection: Connection) -> bool {
+        self.get(connection).is_none_or(|conn| {
+            !conn.takes() || conn.backlog() <= self.high_water / 2 && conn.awaited <= crate::limits::MSRP_OUTSTANDING_MAX / 2
+        })
+    }
+
+    /// Sends what is queued, then closes.
+    pub fn finish(&mut self, connection: Connection, out: &mut MediaOutbox) {
+        self.leave(connection, MediaEffect::Finish(connection), out);
+    }
+
+    /// Closes at once.
+    pub fn abort(&mut self, connection: Connection, out: &mut MediaOutbox) {
+        self.leave(connection, MediaEffect::Abort(connection), out);
+    }
+
+    /// Asks the engine for the connection's end and forgets what it was for; its key lives until `gone`.
+    pub fn leave(&mut self, connection: Connection, effect: MediaEffect, out: &mut MediaOutbox) {
+        let Some(conn) = self.connections.get_mut(connection.0) else { return };
+        if conn.phase == Phase::Leaving {
+            return;
+        }
+        conn.phase = Phase::Leaving;
+        conn.reader = Default::default();
+        (conn.held, conn.fields) = (Vec::new(), Vec::new());
+        (conn.holding, conn.chunk, conn.line) = (false, None, None);
+        if let Some((_, handle)) = conn.timer.take() {
+            self.timers.cancel(handle);
+        }
+        out.effects.push(effect);
+    }
+
+    /// When this connection's next time limit is over.
+    pub fn deadline(&self, conn: &Conn) -> Option<Instant> {
+        let start = match conn.phase {
+            Phase::Leaving => return None,
+            Phase::Connecting => Some(conn.opened_at + self.connect_timeout),
+            Phase::Open | Phase::Ended if conn.legs.is_empty() => Some(conn.opened_at + MSRP_UNBOUND_MAX),
+            Phase::Open | Phase::Ended => None,
+        };
+        let answer = conn.oldest_sent().map(|at| at + self.transaction_timeout);
+        let stall = (conn.backlog() > 0).then(|| conn.progress_at + self.transaction_timeout);
+        [start, answer, stall].into_iter().flatten().min()
+    }
+
+    /// Sees to it that the next time limit is not missed. A timer that fires early finds nothing to do and is armed anew,
+    /// so a busy connection touches the timers once in `msrp.transaction_timeout`.
+    pub fn arm(&mut self, connection: Connection) {
+        let Some(conn) = self.connections.get(connection.0) else { return };
+        let Some(deadline) = self.deadline(conn) else { return };
+        let armed = conn.timer;
+        if armed.is_some_and(|(at, _)| at <= deadline) {
+            return;
+        }
+        if let Some((_, handle)) = armed {
+            self.timers.cancel(handle);
+        }
+        let handle = self.timers.arm(deadline, Timer::Connection(connection));
+        let conn = self.connections.get_mut(connection.0).expect("found above");
+        conn.timer = Some((deadline, handle));
+    }
+
+    pub fn count(&mut self, cause: Cause) {
+        self.counts.count(cause);
+    }
+}
