@@ -1,4 +1,4 @@
-//! What a media core counts, for the metrics `cpm_pf_msrp_*` and the causes in `cpm_pf_rejections_total`.
+//! What a media core counts, for the metrics `cpm_pf_msrp_*` and `cpm_pf_msrp_refusals_total{cause}`.
 
 use hdrhistogram::Histogram;
 
@@ -44,10 +44,10 @@ macro_rules! causes {
         pub enum Cause { $($(#[$doc])* $cause,)+ }
 
         impl Cause {
-            pub const ALL: &[Cause] = &[$(Cause::$cause,)+];
-            pub const COUNT: usize = Self::ALL.len();
+            pub const COUNT: usize = [$(Cause::$cause,)+].len();
+            pub const ALL: [Cause; Self::COUNT] = [$(Cause::$cause,)+];
 
-            /// The label `clause` of `cpm_pf_rejections_total`.
+            /// The label `cause` of `cpm_pf_msrp_refusals_total`.
             pub const fn name(self) -> &'static str {
                 match self { $(Cause::$cause => $name,)+ }
             }
