@@ -47,6 +47,22 @@ pub const LANE_ENTRIES: usize = 4096;
 pub const TARGET_LEGS_MAX: usize = 16;
 /// Clients invited for one request: the target legs but for the ISF and the sinks.
 pub const CLIENT_LEGS_MAX: usize = TARGET_LEGS_MAX - 3;
+/// Host names of next hops whose addresses one core remembers.
+pub const RESOLVED_NAMES_MAX: usize = 1024;
+/// Next-hop addresses one core remembers as dead.
+pub const DEAD_TARGETS_MAX: usize = 1024;
+/// Users whose registrations one core holds by reg-event subscriptions.
+pub const SUBSCRIPTIONS_MAX: usize = 200_000;
+/// Registrations and contacts in one reginfo document: sixteen identities with sixteen devices each.
+pub const REGINFO_CONTACTS_MAX: usize = 256;
+/// Our Contact URIs that stand for a peer's, kept for a while after their dialog.
+pub const TOKENS_MAX: usize = 400_000;
+/// Requests of one core whose facts are on their way; those beyond get 503.
+pub const PENDING_DECISIONS_MAX: usize = 16 * 1024;
+/// Requests of ours on their way, on one core.
+pub const OUTBOUND_MAX: usize = 256 * 1024;
+/// Transactions of one core: at 5,000 calls a second each call leaves six of them for 32 seconds.
+pub const TRANSACTIONS_MAX: usize = 2 * 1024 * 1024;
 /// A connection accepted on the MSRP port that names no session is closed after this time (RFC 4975 §5.4 leaves it open).
 pub const MSRP_UNBOUND_MAX: Duration = Duration::from_secs(30);
 /// How long a Message-ID is remembered after its last chunk, for reports that come late.

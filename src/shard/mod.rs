@@ -1,9 +1,20 @@
 //! Floor 4: one core's whole state. Octets and time go in as arguments, effects come out into an outbox.
 
+// Time, session, leg and outbox have their fixed seats in every call; what is particular stands between them.
+#![allow(clippy::too_many_arguments)]
+
+pub mod addresses;
+pub mod arrival;
 pub mod counts;
 pub mod exchange;
+pub mod locate;
 pub mod media;
 pub mod media_outbox;
+pub mod outbound;
 pub mod outbox;
+pub mod prefetch;
 pub mod record;
+pub mod registrations;
+pub mod sessions;
 pub mod signalling;
+pub mod writing;

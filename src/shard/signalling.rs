@@ -1,13 +1,45 @@
 //! One signalling core: receive, match, prefetch, decide, act, follow. Octets and time come in, effects go out.
+//!
+//! ```text
+//! receive -> transactions -> in a dialog: sessions
+//!                         -> initial: role, procedure -> prefetch -> decide -> act: bridge, proxy, receive, message
+//! response -> transactions -> outbound -> its purpose: a target leg, a relayed request, a proxy's branch …
+//! ```
+//!
+//! One struct holds the core's state; each file of this folder adds the methods of its subject to it.
 
-use super::counts::Counts;
-use super::exchange::{Fetched, Report, Ticket};
-use super::outbox::{Outbox, SendTag};
+use super::addresses::Addresses;
+use super::arrival;
+use super::counts::{Counts, Direction, Outcome};
+use super::exchange::{Fetched, LegIndex, Query, Report, Ticket};
+use super::locate::Locator;
+use super::outbound::{Outbound, Purpose};
+use super::outbox::{Effect, Outbox, SendTag};
+use super::prefetch::{DocumentKey, Gathered, Prefetch};
+use super::registrations::Registrations;
+use super::sessions::{Arrived, Sessions};
 use crate::base::clock::{Duration, Instant};
 use crate::base::prng::Prng;
+use crate::base::slab::{Key, Slab};
+use crate::base::timers::Timers;
 use crate::base::transport::Flow;
 use crate::config::{Config, Listen};
+use crate::cpm::decision::Decision;
+use crate::cpm::procedures::Procedure;
+use crate::cpm::refusal::Refusal;
+use crate::limits::{OUTBOUND_MAX, TRANSACTIONS_MAX};
+use crate::sip::header::name::Name;
+use crate::sip::message::{Incoming, Request, Response};
+use crate::sip::method::Method;
+use crate::sip::session_timer;
+use crate::sip::transaction::seam::{Arrival, Event, Heard, ServerKey};
+use crate::sip::transaction::table::Transactions;
+use crate::sip::validate::{self, Reject};
+use crate::sip::{lenient, status};
 use serde::Serialize;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What we are bound to, once the kernel has chosen the ports that were 0.
@@ -38,70 +70,352 @@ pub struct SessionView {
     pub started_s: u64,
 }
 
+/// A question that the services have not answered yet: who goes on with the answer.
+pub(super) enum Waiting {
+    Document(DocumentKey),
+    Place { outbound: Key, query: Box<Query> },
+}
+
+/// What a timer of ours is for; those of transactions are theirs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    /// Facts are not waited for any longer.
+    Gather(Key),
+    /// A leg's session is to be refreshed, or was not.
+    Session(Key, LegIndex, session_timer::Timer),
+    /// The media core did not say that a session is closed.
+    Guard(Key),
+}
+
+/// What a server transaction is about, as the table gives it back: kind and key in one number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cookie {
+    Pending,
+    Origin,
+    Within,
+    Proxy,
+    Other,
+}
+
+/// The kind lies above the slot and below the generation: no table has 2^28 slots.
+const COOKIE_SHIFT: u32 = 28;
+const COOKIE_MASK: u64 = 0xf << COOKIE_SHIFT;
+
+impl Cookie {
+    pub fn of(self, key: Key) -> u64 {
+        debug_assert_eq!(key.as_u64() & COOKIE_MASK, 0, "no table has 2^28 slots");
+        key.as_u64() | ((self as u64 + 1) << COOKIE_SHIFT)
+    }
+
+    fn read(cookie: u64) -> Option<(Self, Key)> {
+        let kind = match (cookie & COOKIE_MASK) >> COOKIE_SHIFT {
+            1 => Cookie::Pending,
+            2 => Cookie::Origin,
+            3 => Cookie::Within,
+            4 => Cookie::Proxy,
+            5 => Cookie::Other,
+            _ => return None,
+        };
+        Some((kind, Key::from_u64(cookie & !COOKIE_MASK)))
+    }
+}
+
 /// One signalling core's whole state.
 pub struct Signalling {
-    shard: u8,
-    config: Arc<Config>,
-    bound: Bound,
-    prng: Prng,
-    counts: Counts,
+    pub(super) shard: u8,
+    pub(super) config: Arc<Config>,
+    pub(super) bound: Bound,
+    pub(super) addresses: Addresses,
+    pub(super) prng: Prng,
+    pub(super) counts: Counts,
+    pub(super) transactions: Transactions,
+    pub(super) events: Vec<Event>,
+    pub(super) timers: Timers<Due>,
+    pub(super) locator: Locator,
+    pub(super) outbound: Slab<Outbound>,
+    /// Requests that got no response: heard by their purpose when the work in hand is done.
+    pub(super) lost: VecDeque<(Purpose, u16)>,
+    pub(super) questions: HashMap<Ticket, Waiting>,
+    tickets: u64,
+    pub(super) prefetch: Prefetch,
+    pub(super) registrations: Registrations,
+    pub(super) sessions: Sessions,
+    pub(super) draining: bool,
 }
 
 impl Signalling {
     /// `shard` is this core's number among the signalling cores; it begins every branch, tag and Contact we make.
-    pub fn new(shard: u8, config: Arc<Config>, bound: Bound, prng: Prng) -> Self {
-        Self { shard, config, bound, prng, counts: Counts::default() }
+    pub fn new(shard: u8, config: Arc<Config>, bound: Bound, mut prng: Prng) -> Self {
+        let mut seed = [0; 32];
+        for eight in seed.chunks_exact_mut(8) {
+            eight.copy_from_slice(&prng.u64().to_le_bytes());
+        }
+        Self {
+            shard,
+            addresses: Addresses::new(&config, &bound),
+            counts: Counts::default(),
+            transactions: Transactions::new(shard, config.sip.t1, TRANSACTIONS_MAX, Prng::from_entropy(seed)),
+            events: Vec::new(),
+            timers: Timers::new(),
+            locator: Locator::default(),
+            outbound: Slab::with_capacity(OUTBOUND_MAX),
+            lost: VecDeque::new(),
+            questions: HashMap::new(),
+            tickets: 0,
+            prefetch: Prefetch::new(config.xdm.cache),
+            registrations: Registrations::new(&config),
+            sessions: Sessions::new(config.limits.dialogs.div_ceil(2), bound.media_cores),
+            draining: false,
+            config,
+            bound,
+            prng,
+        }
     }
 
     /// One framed message from a flow.
     pub fn receive(&mut self, now: Instant, flow: Flow, message: &[u8], out: &mut Outbox) {
-        let _ = (now, flow, message, out, self.shard, &self.config, &self.bound, &mut self.prng);
+        match Incoming::parse(message) {
+            Ok(incoming) => match validate::validate(&incoming).or_else(|reject| self.tolerated(&incoming, reject)) {
+                Ok(()) => match incoming {
+                    Incoming::Request(request) => self.request(now, flow, request, out),
+                    Incoming::Response(response) => self.response(now, &response, out),
+                },
+                Err(reject) => self.reject(&flow, message, reject, out),
+            },
+            Err(malformed) => self.reject(&flow, message, malformed.into(), out),
+        }
+        self.settle(now, out);
+    }
+
+    /// OLM-8.a, OSI-4.m: a Request-URI that is neither SIP nor TEL is the Interworking Selection Function's to read, where
+    /// there is one.
+    fn tolerated(&self, incoming: &Incoming, reject: Reject) -> Result<(), Reject> {
+        match incoming {
+            Incoming::Request(request) if reject.status() == Some(416) && self.config.sip.isf.is_some() => {
+                match validate::max_forwards(request)? {
+                    Some(0) => Err(Reject::Answer { status: 483, context: "header > max-forwards" }),
+                    _ => Ok(()),
+                }
+            }
+            _ => Err(reject),
+        }
+    }
+
+    /// What cannot be served is answered from its octets, without a transaction (RFC 3261 §8.2.7).
+    fn reject(&mut self, flow: &Flow, message: &[u8], reject: Reject, out: &mut Outbox) {
+        self.counts.malformed += 1;
+        let Some(status) = reject.status() else { return };
+        let mut octets = Vec::new();
+        if let Some(to) = lenient::refuse(message, flow, self.shard, status, &reject.reason(), &mut octets) {
+            self.counts.rejection("RFC 3261 §8.2", status);
+            self.counts.response(Method::Other, status, Direction::Out);
+            out.send(to, SendTag(0), |buffer| buffer.extend_from_slice(&octets));
+        }
+    }
+
+    fn request(&mut self, now: Instant, flow: Flow, request: Request, out: &mut Outbox) {
+        self.counts.request(request.method(), Direction::In);
+        let trusted = arrival::is_trusted(&self.config, &flow);
+        let request = Rc::new(if trusted { request } else { arrival::believed(request) });
+        let server = match self.transactions.receive_request(now, &flow, &request, out) {
+            Arrival::Absorbed => return,
+            Arrival::Ack => return self.acknowledged(now, &flow, &request, out),
+            Arrival::Cancel { cookie, invite } => return self.cancelled(now, invite, cookie, &request, out),
+            Arrival::New(server) | Arrival::Merged(server) => server,
+        };
+        let tag = request.to().ok().and_then(|to| to.tag());
+        match tag.map(|tag| self.sessions.of_tag(tag)) {
+            Some(Some((session, leg))) => self.within(now, session, leg, server, &request, out),
+            Some(None) => self.refuse_status(now, server, 481, out),
+            None => self.initial(now, flow, trusted, server, request, out),
+        }
+    }
+
+    /// A request outside of any dialog: which procedure answers it, and what that one needs to know.
+    fn initial(&mut self, now: Instant, flow: Flow, trusted: bool, server: ServerKey, request: Rc<Request>, out: &mut Outbox) {
+        let (own, routes) = arrival::popped(&self.addresses, &request);
+        let role = arrival::session_case(&self.config, trusted, &request, own);
+        let procedure = Procedure::of(role, &request);
+        let arrived = Arrived { at: now, server, flow, request, trusted, role, routes };
+        self.gather(now, arrived, procedure, out);
+    }
+
+    /// Runs the procedure and carries out what it decided. A bug in it costs this request a 500 and nobody else anything:
+    /// it changes nothing, so there is nothing half done.
+    pub(super) fn decide(&mut self, now: Instant, arrived: Arrived, procedure: Procedure, gathered: Gathered, out: &mut Outbox) {
+        let facts = gathered.facts(&self.config, now);
+        let decided = catch_unwind(AssertUnwindSafe(|| procedure.decide(&facts, &arrived.request)));
+        match decided.unwrap_or_else(|_| Err(Refusal::new(500, "RFC 3261 §21.5.1"))) {
+            Ok(decision) => self.act(now, arrived, procedure, gathered, decision, out),
+            Err(refusal) => {
+                self.counts.invite(arrived.role, service_of(procedure), Outcome::Refused);
+                self.refuse(now, arrived.server, &refusal, out);
+            }
+        }
+    }
+
+    fn act(
+        &mut self,
+        now: Instant,
+        arrived: Arrived,
+        procedure: Procedure,
+        gathered: Gathered,
+        decision: Decision,
+        out: &mut Outbox,
+    ) {
+        match decision {
+            Decision::Bridge(bridge) => self.bridge(now, arrived, procedure, gathered, *bridge, out),
+            Decision::Proxy(_) | Decision::Receive(_) | Decision::Message(_) | Decision::KeepMessage { .. } => {
+                self.refuse_status(now, arrived.server, 501, out);
+            }
+        }
+    }
+
+    fn response(&mut self, now: Instant, response: &Response, out: &mut Outbox) {
+        let method = response.cseq().map_or(Method::Other, |cseq| cseq.method);
+        self.counts.response(method, response.status(), Direction::In);
+        let Some(Heard { client, cookie, method }) = self.transactions.receive_response(now, response, out) else { return };
+        match self.answered(now, Key::from_u64(cookie), response, out) {
+            Some(purpose) => self.heard(now, &purpose, client, method, response, out),
+            None if method == Method::Invite && (200..300).contains(&response.status()) => {
+                self.end_fork(now, client, response, out);
+            }
+            None => {}
+        }
+    }
+
+    /// What was lost, and what transactions told, until nothing is left to hear.
+    fn settle(&mut self, now: Instant, out: &mut Outbox) {
+        loop {
+            if let Some((purpose, status)) = self.lost.pop_front() {
+                self.unheard(now, &purpose, status, out);
+                continue;
+            }
+            let Some(event) = self.events.pop() else { return };
+            match event {
+                Event::TimedOut { cookie, .. } => self.unanswered(now, Key::from_u64(cookie), 408, out),
+                Event::Unreachable { cookie, .. } => self.unanswered(now, Key::from_u64(cookie), 503, out),
+                Event::Unacknowledged { cookie, success: true, .. } => {
+                    if let Some((Cookie::Origin | Cookie::Within, session)) = Cookie::read(cookie) {
+                        self.unacknowledged(now, session, out);
+                    }
+                }
+                Event::Unacknowledged { .. } | Event::Undelivered { .. } => {}
+            }
+        }
+    }
+
+    /// A CANCEL found its INVITE, which is still open.
+    fn cancelled(&mut self, now: Instant, invite: ServerKey, cookie: u64, cancel: &Request, out: &mut Outbox) {
+        match Cookie::read(cookie) {
+            Some((Cookie::Origin, session)) => self.cancel_session(now, session, cancel, out),
+            Some((Cookie::Pending, pending)) => {
+                if let Some(pending) = self.forget_pending(pending) {
+                    self.counts.invite(pending.arrived.role, service_of(pending.procedure), Outcome::Cancelled);
+                }
+                self.refuse_status(now, invite, 487, out);
+            }
+            _ => self.refuse_status(now, invite, 487, out),
+        }
     }
 
     /// A message could not be sent: no connection, ICMP error, flow gone.
     pub fn failed(&mut self, now: Instant, tag: SendTag, out: &mut Outbox) {
-        let _ = (now, tag, out);
+        self.transactions.failed(now, tag.0, out, &mut self.events);
+        self.settle(now, out);
     }
 
     /// The services answered a question.
     pub fn fetched(&mut self, now: Instant, ticket: Ticket, answer: Fetched, out: &mut Outbox) {
-        let _ = (now, ticket, answer, out);
+        match self.questions.remove(&ticket) {
+            Some(Waiting::Document(key)) => self.document(now, key, answer, out),
+            Some(Waiting::Place { outbound, query }) => self.placed(now, outbound, &query, &answer, out),
+            None => {}
+        }
+        self.settle(now, out);
     }
 
     /// A media core reports about a session.
     pub fn reported(&mut self, now: Instant, report: Report, out: &mut Outbox) {
-        let _ = (now, report, out);
+        self.media_report(now, report, out);
+        self.settle(now, out);
     }
 
     /// Fires every timer up to `now`.
     pub fn due(&mut self, now: Instant, out: &mut Outbox) {
-        let _ = (now, out);
+        self.transactions.due(now, out, &mut self.events);
+        self.settle(now, out);
+        while let Some(due) = self.timers.due(now) {
+            match due {
+                Due::Gather(pending) => self.gather_limit(now, pending, out),
+                Due::Session(session, leg, timer) => self.session_timer(now, session, leg, timer, out),
+                Due::Guard(session) => self.guard(now, session, out),
+            }
+            self.settle(now, out);
+        }
     }
 
     /// When [`Signalling::due`] wants to be called next.
     pub fn next_due(&self) -> Option<Instant> {
-        None
+        match (self.transactions.next_due(), self.timers.next()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
     }
 
     /// A new configuration: policy, trust, routes and limits count from the next request on; static registrations at once.
     pub fn reload(&mut self, now: Instant, config: Arc<Config>, out: &mut Outbox) {
         let _ = (now, out);
+        self.addresses = Addresses::new(&config, &self.bound);
+        self.transactions.set_t1(config.sip.t1);
+        self.prefetch.reload(config.xdm.cache);
+        self.registrations.reload(&config);
         self.config = config;
     }
 
     /// No new dialogs from here on (503 with Retry-After); running ones go on.
     pub fn drain(&mut self, now: Instant, out: &mut Outbox) {
         let _ = (now, out);
+        self.draining = true;
     }
 
     /// Ends every session with BYE.
     pub fn stop(&mut self, now: Instant, out: &mut Outbox) {
-        let _ = (now, out);
+        self.draining = true;
+        let all: Vec<Key> = self.sessions.table.iter().map(|(key, _)| key).collect();
+        for session in all {
+            self.end(now, session, "drain", None, None, out);
+        }
+        self.settle(now, out);
     }
 
     /// Nothing is left: no transaction, no dialog, no session.
     pub fn is_idle(&self) -> bool {
-        true
+        self.transactions.is_empty()
+            && self.outbound.is_empty()
+            && self.sessions.table.is_empty()
+            && self.prefetch.pending.is_empty()
+            && self.timers.is_empty()
+    }
+
+    pub(super) fn pass_ack(&mut self, now: Instant, flow: &Flow, request: &Rc<Request>, out: &mut Outbox) {
+        let _ = (now, flow, request, out);
+    }
+
+    pub(super) fn keep_token(&mut self, user: String, original: &str) {
+        let _ = (user, original);
+    }
+
+    /// What keeps [`Signalling::is_idle`] from being true, for tests and logs.
+    pub fn left(&self) -> String {
+        format!(
+            "{} transactions, {} requests, {} sessions, {} decisions, {} timers",
+            self.transactions.len(),
+            self.outbound.len(),
+            self.sessions.table.len(),
+            self.prefetch.pending.len(),
+            self.timers.len()
+        )
     }
 
     /// Counters for the metrics.
@@ -116,7 +430,59 @@ impl Signalling {
 
     /// Sessions alive, at most `limit` of them.
     pub fn sessions(&self, limit: usize) -> Vec<SessionView> {
-        let _ = limit;
-        Vec::new()
+        self.sessions.table.iter().take(limit).map(|(_, session)| session.view()).collect()
+    }
+
+    /// Asks the services; the answer finds `who`.
+    pub(super) fn ask(&mut self, who: Waiting, query: Query, out: &mut Outbox) -> Ticket {
+        self.tickets += 1;
+        // The shard stands on top, so that the lane back needs no table.
+        let ticket = Ticket((u64::from(self.shard) << 56) | self.tickets);
+        self.questions.insert(ticket, who);
+        out.effects.push(Effect::Fetch { ticket, query });
+        ticket
+    }
+
+    /// Answers with a refusal: its status, Warning and header fields; counted by clause.
+    pub(super) fn refuse(&mut self, now: Instant, server: ServerKey, refusal: &Refusal, out: &mut Outbox) {
+        let Refusal { status, reason, clause, warning, headers } = refusal;
+        self.counts.rejection(clause, *status);
+        let reason = reason.as_deref().unwrap_or(status::reason(*status));
+        let product = crate::cpm::release::product(&self.config);
+        let agent = self.addresses.host();
+        self.counts.response(self.transactions.served(server).map_or(Method::Other, |r| r.method()), *status, Direction::Out);
+        let fill = |mut writer: crate::sip::write::Writer<'_>| {
+            writer.field(Name::Server, &product);
+            if let Some((code, text)) = warning {
+                writer.format(Name::Warning, format_args!("{code} {agent} \"{text}\""));
+            }
+            for (name, value) in headers {
+                writer.named(name, value);
+            }
+            writer.body(b"");
+        };
+        self.transactions.respond(now, server, *status, reason, fill, out);
+    }
+
+    /// Answers with a status that no clause stands for.
+    pub(super) fn refuse_status(&mut self, now: Instant, server: ServerKey, status: u16, out: &mut Outbox) {
+        self.refuse(now, server, &Refusal::new(status, "RFC 3261"), out);
+    }
+
+    /// Answers a request that we have no room for: 503 with Retry-After.
+    pub(super) fn shed(&mut self, now: Instant, server: ServerKey, cause: &'static str, out: &mut Outbox) {
+        let wait = 1 + self.prng.below(5);
+        self.refuse(now, server, &Refusal::new(503, cause).header("Retry-After", wait.to_string()), out);
+    }
+}
+
+/// The service label of a procedure; none for what is proxied.
+pub(super) const fn service_of(procedure: Procedure) -> Option<crate::cpm::decision::Service> {
+    use crate::cpm::decision::Service;
+    match procedure {
+        Procedure::OriginatingLargeMessage | Procedure::TerminatingLargeMessage => Some(Service::LargeMessage),
+        Procedure::OriginatingSession | Procedure::TerminatingSession => Some(Service::Session),
+        Procedure::OriginatingPager | Procedure::TerminatingPager => Some(Service::Pager),
+        Procedure::Proxy => None,
     }
 }

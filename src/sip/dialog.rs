@@ -152,6 +152,15 @@ impl Dialog {
         self.local_seq
     }
 
+    /// Takes our own entry out of the head of the route set: we recorded the route of the INVITE that we sent ourselves, as a
+    /// proxy in front of us would have, and need not go through us.
+    pub fn drop_own_route(&mut self, is_own: impl Fn(&Uri<'_>) -> bool) {
+        let first = self.route_set.first().and_then(|route| Uri::parse(uri_of(route)).ok());
+        if first.is_some_and(|uri| is_own(&uri)) {
+            self.route_set.remove(0);
+        }
+    }
+
     /// The number for our next request; an ACK and a CANCEL keep that of their INVITE.
     pub fn next_seq(&mut self) -> u32 {
         self.local_seq += 1;

@@ -1,0 +1,177 @@
+//! Our own addresses as they stand in messages: Via sent-by, Contact, Record-Route, MSRP URIs; and knowing them again.
+
+use super::signalling::Bound;
+use crate::base::prng::Prng;
+use crate::base::transport::Transport;
+use crate::config::{Config, Listen};
+use crate::sip::header::via;
+use crate::sip::uri::Uri;
+use std::io::Write as _;
+use std::net::IpAddr;
+
+/// Octets of chance in an MSRP session id: 22 characters of six bits are 132 bits.
+const MSRP_CHANCE: usize = 22;
+
+/// Where we listen, and under which name.
+#[derive(Debug)]
+pub struct Addresses {
+    /// `node.host`, an IPv6 address in brackets.
+    host: String,
+    sip: Vec<Listen>,
+    msrp: Vec<Listen>,
+    msrp_host: Option<String>,
+    fingerprint: Option<Box<str>>,
+}
+
+/// Our side of an MSRP session towards one leg.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MsrpAddress {
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
+}
+
+impl Addresses {
+    pub fn new(config: &Config, bound: &Bound) -> Self {
+        Self {
+            host: bracketed(&config.node.host),
+            sip: bound.sip.clone(),
+            msrp: bound.msrp.clone(),
+            msrp_host: config.msrp.host.clone(),
+            fingerprint: bound.fingerprint.clone(),
+        }
+    }
+
+    /// Warning warn-agent.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// `a=fingerprint` of our MSRP certificate.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.fingerprint.as_deref()
+    }
+
+    /// Whether we can send and receive over this transport.
+    pub fn has(&self, transport: Transport) -> bool {
+        self.sip.iter().any(|listen| listen.transport == transport)
+    }
+
+    /// The port we listen on for this transport, by preference in the address family of `peer`.
+    fn port(&self, transport: Transport, peer: Option<IpAddr>) -> Option<u16> {
+        let mut of = self.sip.iter().filter(|listen| listen.transport == transport);
+        let same = |listen: &&Listen| peer.is_none_or(|peer| peer.is_ipv6() == listen.address.is_ipv6());
+        of.clone().find(same).or_else(|| of.next()).map(|listen| listen.address.port())
+    }
+
+    /// Appends "host:port" for a Via over `transport` (RFC 3261 §18.1.1).
+    pub fn push_sent_by(&self, transport: Transport, peer: Option<IpAddr>, buffer: &mut Vec<u8>) {
+        buffer.extend_from_slice(self.host.as_bytes());
+        if let Some(port) = self.port(transport, peer) {
+            let _ = write!(buffer, ":{port}");
+        }
+    }
+
+    /// `sip:user@host:port;transport=…`, reachable over `transport`; for Contact and, with `;lr`, Record-Route.
+    pub fn uri(&self, user: &str, transport: Transport) -> String {
+        let transport = if self.has(transport) { transport } else { self.sip.first().map_or(transport, |first| first.transport) };
+        let mut uri = format!("sip:{user}@{}", self.host);
+        if let Some(port) = self.port(transport, None) {
+            let _ = std::fmt::Write::write_fmt(&mut uri, format_args!(":{port}"));
+        }
+        // RFC 3261 §19.1.2: UDP is what no parameter means for an address.
+        match transport {
+            Transport::Udp => {}
+            Transport::Tcp => uri.push_str(";transport=tcp"),
+            Transport::Tls => uri.push_str(";transport=tls"),
+        }
+        uri
+    }
+
+    /// Whether a SIP URI names us: our host, or an address we listen on, with a port of ours.
+    pub fn is_own(&self, uri: &Uri<'_>) -> bool {
+        if !uri.is_sip() {
+            return false;
+        }
+        let port = uri.port.unwrap_or(if uri.is_sips() { 5061 } else { 5060 });
+        if uri.host.eq_ignore_ascii_case(&self.host) {
+            // A name without a port may stand for any port of ours (SRV).
+            return (uri.port.is_none() && via::address(uri.host).is_none())
+                || self.sip.iter().any(|own| own.address.port() == port);
+        }
+        let Some(ip) = via::address(uri.host) else { return false };
+        let here = |own: &Listen| own.address.port() == port && own.address.ip().to_canonical() == ip.to_canonical();
+        self.sip.iter().any(here)
+    }
+
+    /// Where we take MSRP, with TLS or without; none where the configuration has no such address.
+    pub fn msrp(&self, tls: bool) -> Option<MsrpAddress> {
+        let transport = if tls { Transport::Tls } else { Transport::Tcp };
+        let listen = self.msrp.iter().find(|listen| listen.transport == transport)?;
+        let host = match &self.msrp_host {
+            Some(host) => bracketed(host),
+            None => bracketed(&listen.address.ip().to_string()),
+        };
+        Some(MsrpAddress { host, port: listen.address.port(), tls })
+    }
+}
+
+impl MsrpAddress {
+    /// A fresh MSRP URI of ours; its session id begins with the media core that owns the session.
+    pub fn uri(&self, media_core: u8, prng: &mut Prng) -> String {
+        let scheme = if self.tls { "msrps" } else { "msrp" };
+        let mut uri = String::with_capacity(48 + self.host.len());
+        uri.push_str(&format!("{scheme}://{}:{}/{media_core:02x}", self.host, self.port));
+        // RFC 4975 §14.1: at least 80 random bits; ours are 132.
+        prng.push_token(MSRP_CHANCE, &mut uri);
+        uri.push_str(";tcp");
+        uri
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => host.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses() -> Addresses {
+        let listen = |transport, address: &str| Listen { transport, address: address.parse().unwrap() };
+        let mut config = Config::default();
+        config.node.host = "pf1.example.net".into();
+        let bound = Bound {
+            sip: vec![listen(Transport::Udp, "127.0.0.1:5060"), listen(Transport::Tcp, "127.0.0.1:5062")],
+            msrp: vec![listen(Transport::Tcp, "127.0.0.1:2855")],
+            ..Bound::default()
+        };
+        Addresses::new(&config, &bound)
+    }
+
+    #[test]
+    fn what_names_us_is_known_again() {
+        let addresses = addresses();
+        let own = |uri| addresses.is_own(&Uri::parse(uri).unwrap());
+        for uri in ["sip:pf1.example.net", "sip:orig@PF1.example.net:5062;lr", "sip:127.0.0.1", "sip:x@127.0.0.1:5062"] {
+            assert!(own(uri), "{uri}");
+        }
+        for uri in ["sip:pf1.example.net:5070", "sip:127.0.0.1:5070", "sip:192.0.2.1", "tel:+1", "sips:127.0.0.1"] {
+            assert!(!own(uri), "{uri}");
+        }
+    }
+
+    #[test]
+    fn our_uris_say_how_we_are_reached() {
+        let addresses = addresses();
+        assert_eq!(addresses.uri("u", Transport::Udp), "sip:u@pf1.example.net:5060");
+        assert_eq!(addresses.uri("u", Transport::Tcp), "sip:u@pf1.example.net:5062;transport=tcp");
+        let uri = addresses.msrp(false).unwrap().uri(3, &mut Prng::seeded(1));
+        assert!(uri.starts_with("msrp://127.0.0.1:2855/03") && uri.ends_with(";tcp"), "{uri}");
+        assert_eq!(uri.len(), "msrp://127.0.0.1:2855/03;tcp".len() + 22);
+        assert_eq!(addresses.msrp(true), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! What a shard finds out about an initial request before a procedure sees it: whether its identities are believed, the
+//! rest of its route set, and for whom we act.
+
+use super::addresses::Addresses;
+use crate::base::transport::Flow;
+use crate::config::Config;
+use crate::cpm::facts::Role;
+use crate::cpm::identity::normalise;
+use crate::sip::header::name::Name;
+use crate::sip::header::name_addr::NameAddr;
+use crate::sip::message::{Message, Request};
+use crate::sip::uri::Uri;
+use std::rc::Rc;
+
+/// Header fields that count only from a peer in `sip.trusted` (RFC 3325 §5, RFC 5502 §5, RFC 6050 §4.2, RFC 7315 §5).
+const ASSERTED: [Name; 8] = [
+    Name::PAssertedIdentity,
+    Name::PAssertedService,
+    Name::PServedUser,
+    Name::PAssociatedUri,
+    Name::PChargingVector,
+    Name::PChargingFunctionAddresses,
+    Name::PVisitedNetworkId,
+    Name::HistoryInfo,
+];
+
+/// Whether the peer at the other end of a flow is in `sip.trusted`.
+pub fn is_trusted(config: &Config, flow: &Flow) -> bool {
+    config.sip.trusted.iter().any(|network| network.contains(flow.peer.ip()))
+}
+
+/// The request without what an untrusted peer has no right to assert; as it came where it asserts nothing.
+pub fn believed(request: Request) -> Request {
+    if !request.fields().any(|(name, _, _)| ASSERTED.contains(&name)) {
+        return request;
+    }
+    let mut octets = Vec::with_capacity(request.octets().len());
+    let mut writer = crate::sip::write::Writer::request(&mut octets, request.method_str(), request.uri());
+    for (name, text, value) in request.fields() {
+        if !ASSERTED.contains(&name) && name != Name::ContentLength {
+            writer.named(text, value);
+        }
+    }
+    writer.body(request.body());
+    Request::parse(&octets).unwrap_or(request)
+}
+
+/// The top Route when it names us, and what follows it (RFC 3261 §16.4). The whole set where the top one is not ours.
+pub fn popped<'a>(addresses: &Addresses, request: &'a Message) -> (Option<NameAddr<'a>>, Rc<[Box<str>]>) {
+    let mut values = request.values(Name::Route);
+    let Some(first) = values.next() else { return (None, Rc::from([])) };
+    let own = NameAddr::parse(first).ok().filter(|route| Uri::parse(route.uri).is_ok_and(|uri| addresses.is_own(&uri)));
+    let rest = own.is_none().then_some(first).into_iter().chain(values);
+    (own, rest.map(Box::from).collect())
+}
+
+/// The session case (operator's contract): what P-Served-User says; without it the user part or the `orig` parameter of
+/// the Route that named us; without that, terminating if the Request-URI is a home user, else originating.
+pub fn session_case(config: &Config, trusted: bool, request: &Request, own_route: Option<NameAddr<'_>>) -> Role {
+    if let Some(case) = request.header(Name::PServedUser).filter(|_| trusted).and_then(served_case) {
+        return case;
+    }
+    if let Some(uri) = own_route.and_then(|route| Uri::parse(route.uri).ok()) {
+        // RFC 3261 §19.1.4 compares user parts by case; operators write these two in one.
+        if uri.user.eq_ignore_ascii_case("term") {
+            return Role::Terminating;
+        }
+        if uri.user.eq_ignore_ascii_case("orig") || uri.params.has("orig") {
+            return Role::Originating;
+        }
+    }
+    if is_home(config, request.uri()) { Role::Terminating } else { Role::Originating }
+}
+
+fn served_case(value: &str) -> Option<Role> {
+    let params = NameAddr::parse(value).ok()?.params;
+    match params.value("sescase")?.to_ascii_lowercase().as_str() {
+        "orig" => Some(Role::Originating),
+        "term" => Some(Role::Terminating),
+        _ => None,
+    }
+}
+
+fn is_home(config: &Config, uri: &str) -> bool {
+    let Ok(parsed) = Uri::parse(uri) else { return false };
+    if parsed.is_sip() {
+        return config.sip.home_domains.iter().any(|domain| domain.eq_ignore_ascii_case(parsed.host));
+    }
+    // A telephone number has no domain: it is a home user where it is registered here.
+    let wanted = normalise(uri);
+    parsed.is_tel() && config.registrations.users.iter().any(|user| normalise(&user.address) == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, fields: &str) -> Request {
+        Request::parse(format!("INVITE {uri} SIP/2.0\r\n{fields}\r\nContent-Length: 2\r\n\r\nhi").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_an_untrusted_peer_asserts_is_gone() {
+        let kept = believed(request("sip:b@x", "P-Asserted-Identity: <sip:a@x>\r\nSubject: s\r\np-served-user: <sip:a@x>"));
+        assert!(!kept.has(Name::PAssertedIdentity) && !kept.has(Name::PServedUser));
+        assert_eq!((kept.header(Name::Subject), kept.body()), (Some("s"), &b"hi"[..]));
+    }
+
+    #[test]
+    fn the_session_case_is_what_the_contract_says() {
+        let mut config = Config::default();
+        config.sip.home_domains = vec!["example.net".into()];
+        let case = |trusted, uri, fields: &str, route: Option<&str>| {
+            session_case(&config, trusted, &request(uri, fields), route.map(|route| NameAddr::parse(route).unwrap()))
+        };
+        let served = "P-Served-User: <sip:a@x>;sescase=orig;regstate=reg";
+        assert_eq!(case(true, "sip:b@example.net", served, None), Role::Originating);
+        assert_eq!(case(false, "sip:b@example.net", served, None), Role::Terminating);
+        assert_eq!(case(true, "sip:b@example.net", "A: b", Some("<sip:orig@pf;lr>")), Role::Originating);
+        assert_eq!(case(true, "sip:b@example.net", "A: b", Some("<sip:pf;lr;orig>")), Role::Originating);
+        assert_eq!(case(true, "sip:b@other.net", "A: b", Some("<sip:term@pf;lr>")), Role::Terminating);
+        assert_eq!(case(true, "sip:b@EXAMPLE.net", "A: b", Some("<sip:pf;lr>")), Role::Terminating);
+        assert_eq!(case(true, "mailto:b@example.net", "A: b", None), Role::Originating);
+    }
+}

@@ -1,0 +1,473 @@
+//! OLM-6, OSI-4.e, TLM-4, TSI-8.c: acting as B2BUA. A decision becomes a session: media opened, targets invited.
+//!
+//! ```text
+//! origin INVITE ──> Open, Bind (media core) ──> early 200 where TSI-8.a wants it ──> Leg, INVITE for each target
+//! ```
+//! The media core knows every MSRP URI before the SIP message that carries it leaves.
+
+use super::peers;
+use super::{Arrived, Call, Leg, LegKind, LegState, Session, Sessions, State, Stream};
+use crate::base::clock::Instant;
+use crate::base::slab::Key;
+use crate::base::transport::Transport;
+use crate::clause;
+use crate::cpm::decision::{AnswerTime, Bridge, Contact, Invite, NextHop, Service, TargetKind};
+use crate::cpm::media_plan::{MediaPlan, OwnLine, OwnOrigin};
+use crate::cpm::procedures::Procedure;
+use crate::cpm::refusal::Refusal;
+use crate::cpm::session_matching::{self, Ours};
+use crate::limits::TARGET_LEGS_MAX;
+use crate::msrp::leg::{Direction, Matching, SessionKind};
+use crate::sdp::description::Description;
+use crate::shard::addresses::MsrpAddress;
+use crate::shard::counts::{Outcome, case_label, service_label};
+use crate::shard::exchange::{Command, Leg as MediaLeg, LegIndex, LegKind as MediaKind, Open};
+use crate::shard::outbound::{Hop, Purpose};
+use crate::shard::outbox::{Effect, Outbox};
+use crate::shard::prefetch::Gathered;
+use crate::shard::record::Cdr;
+use crate::shard::signalling::{Cookie, Signalling};
+use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::sip::dialog::Dialog;
+use crate::sip::header::name::Name;
+use crate::sip::ids;
+use crate::sip::message::Request;
+use crate::sip::method::Method;
+use crate::sip::transaction::seam;
+use crate::sip::validate::max_forwards;
+
+/// Methods we take in a dialog.
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE, REFER, SUBSCRIBE, NOTIFY";
+
+impl Signalling {
+    /// Makes a session of a decision.
+    pub(in crate::shard) fn bridge(
+        &mut self,
+        now: Instant,
+        arrived: Arrived,
+        procedure: Procedure,
+        gathered: Gathered,
+        bridge: Bridge,
+        out: &mut Outbox,
+    ) {
+        clause!("OLM-6", "OSI-4.e", "TLM-4", "TSI-8.c");
+        let server = arrived.server;
+        let Some(key) = self.make_session(now, &arrived, procedure, bridge.service, out) else { return };
+        let plan = bridge.targets.first().map(|target| &target.media);
+        let answered = match &bridge.answer {
+            AnswerTime::Early(answer) => answer.media.as_ref(),
+            AnswerTime::OnFirst => None,
+        };
+        let lines = relayed_lines(plan.or(answered));
+        if !self.open_media(now, key, &arrived.request, bridge.service, &lines, out) {
+            self.forget_session(now, key);
+            return self.refuse_status(now, server, 488, out);
+        }
+        let session = self.sessions.table.get_mut(key).expect("the session was just made");
+        session.later = bridge.later;
+        session.ack = bridge.ack;
+        let early = match &bridge.answer {
+            AnswerTime::Early(answer) => Some(answer.clone()),
+            AnswerTime::OnFirst => None,
+        };
+        let call =
+            Call { arrived, gathered, bridge, failures: Vec::new(), best: None, first_leg: 1, pending: 0, exhausted: false };
+        session.call = Some(Box::new(call));
+        if let Some(answer) = early {
+            clause!("TSI-8.a.ii.3.a", "TSI-8.a.ii.3.b");
+            self.answer_origin(now, key, &answer, out);
+        }
+        self.invite_targets(now, key, out);
+    }
+
+    /// A session with its origin leg, or a refusal where there is no room for it.
+    fn make_session(
+        &mut self,
+        now: Instant,
+        arrived: &Arrived,
+        procedure: Procedure,
+        service: Service,
+        out: &mut Outbox,
+    ) -> Option<Key> {
+        let request = &arrived.request;
+        let tag: Box<str> = self.transactions.local_tag(arrived.server).unwrap_or("").into();
+        let dialog = match Dialog::called(request, &tag) {
+            Ok(dialog) => dialog,
+            Err(_) => {
+                // RFC 3261 §8.1.1.8: a request that makes a dialog has one Contact.
+                self.refuse(now, arrived.server, &Refusal::new(400, "RFC 3261 §8.1.1.8"), out);
+                return None;
+            }
+        };
+        let record = Box::new(record_of(now, arrived, service));
+        let session = Session {
+            role: arrived.role,
+            procedure,
+            service,
+            state: State::Inviting,
+            later: crate::cpm::decision::LaterSuccess::Join,
+            ack: crate::cpm::decision::AckTime::AtOnce,
+            legs: Vec::with_capacity(2),
+            streams: Vec::with_capacity(1),
+            call: None,
+            record,
+            started: now,
+            originator: None,
+            replaceable: None,
+            reason: None,
+            guard: None,
+        };
+        let Ok(key) = self.sessions.table.insert(session) else {
+            self.counts.invite(arrived.role, Some(service), Outcome::Shed);
+            self.shed(now, arrived.server, "limits.dialogs", out);
+            return None;
+        };
+        let mut origin = Leg::new(LegKind::Origin, LegState::Waiting(arrived.server), dialog);
+        origin.flow = (arrived.flow.transport.reliable() && origin.dialog.route_set().next().is_none()).then_some(arrived.flow);
+        origin.updates = request.lists(Name::Allow, "UPDATE");
+        self.transactions.set_cookie(arrived.server, Cookie::Origin.of(key));
+        self.sessions.tags.insert(tag, (key, 0));
+        let session = self.sessions.table.get_mut(key).expect("the session was just made");
+        session.legs.push(origin);
+        self.counts.sessions += 1;
+        self.counts.dialogs += 1;
+        Some(key)
+    }
+
+    /// Opens one media session for each relayed line, with the origin's leg, and tells who is at its far end.
+    /// False: there is no such address of ours, or the offer names no far end.
+    fn open_media(
+        &mut self,
+        now: Instant,
+        key: Key,
+        request: &Request,
+        service: Service,
+        lines: &[usize],
+        out: &mut Outbox,
+    ) -> bool {
+        let _ = now;
+        let Some(sdp) = peers::sdp_of(request) else { return false };
+        let Ok(offer) = Description::parse(sdp.as_bytes()) else { return false };
+        let kind = media_kind(service);
+        for (index, line) in lines.iter().enumerate() {
+            let Some(media) = offer.media.get(*line) else { return false };
+            let Some(peer) = session_matching::peer(&offer, *line, Ours::Passive) else { return false };
+            let Some(address) = self.addresses.msrp(media.is_msrp_over_tls()) else { return false };
+            let stream = self.sessions.open_stream(self.shard, key, index, *line);
+            let uri: Box<str> = address.uri(stream.core, &mut self.prng).into();
+            let direction = if kind == SessionKind::LargeMessage {
+                Direction::FromPeer
+            } else {
+                session_matching::direction_of_peer(&offer, media)
+            };
+            let origin = MediaLeg {
+                leg: 0,
+                kind: MediaKind::Msrp { uri: uri.clone(), tls: address.tls },
+                direction,
+                matching: session_matching::of_leg(self.config.msrp.interop, media),
+            };
+            let max_message = self.config.msrp.max_message;
+            let open = Open { session: stream.key, kind, max_message, origin };
+            push(out, &stream, Command::Open(Box::new(open)));
+            push(out, &stream, Command::Bind { session: stream.key, leg: 0, peer: Box::new(peer) });
+            let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
+            session.streams.push(stream);
+            session.legs[0].uris.push(uri);
+        }
+        let sdp_session = u64::from(self.prng.u64() as u32);
+        let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
+        session.legs[0].sdp_session = sdp_session;
+        session.legs[0].remote_sdp = peers::digest(&sdp);
+        true
+    }
+
+    /// Invites every target of the call's decision, all at once.
+    pub(super) fn invite_targets(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        let Some(call) = session.call.as_mut() else { return };
+        let targets = std::mem::take(&mut call.bridge.targets);
+        call.first_leg = session.legs.len();
+        let room = TARGET_LEGS_MAX.saturating_sub(session.legs.len() - 1);
+        call.pending = targets.len().min(room);
+        for invite in targets.iter().take(room) {
+            self.invite_target(now, key, invite, out);
+        }
+        if let Some(call) = self.sessions.table.get_mut(key).and_then(|session| session.call.as_mut()) {
+            call.bridge.targets = targets;
+        }
+    }
+
+    /// Writes and sends the INVITE of one target; the leg is the session's next.
+    pub(super) fn invite_target(&mut self, now: Instant, key: Key, invite: &Invite, out: &mut Outbox) {
+        let session = self.sessions.table.get(key).expect("the caller holds the session");
+        let left: &[Box<str>] = session.call.as_ref().map_or(&[], |call| &call.arrived.routes);
+        let routes = self.routes_of(&invite.next_hop, left);
+        let leg = self.add_target_leg(key, invite, &routes, out);
+        self.send_invite(now, key, leg, invite, None, out);
+    }
+
+    /// Sends the INVITE of a target leg; after a 422 again, with the `min_se` it asked for (RFC 4028 §7.4).
+    pub(super) fn send_invite(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        invite: &Invite,
+        min_se: Option<u32>,
+        out: &mut Outbox,
+    ) {
+        let session = self.sessions.table.get(key).expect("the caller holds the session");
+        let call = session.call.as_ref().expect("targets are invited while the call is made");
+        let request = std::rc::Rc::clone(&call.arrived.request);
+        let dialog = &session.legs[usize::from(leg)].dialog;
+        let hop = match &invite.next_hop {
+            NextHop::Core { fallback: Some(contact) } if dialog.route_set().next().is_none() => contact.clone(),
+            _ => dialog.next_hop().to_string(),
+        };
+        let transport = self.transport_of(&hop);
+        let contact = self.contact_value(&invite.contact, transport);
+        let copied = matches!(invite.contact, Contact::Copied(_));
+        let record_route = copied.then(|| {
+            clause!("C17-3");
+            let user = ids::user(self.shard, &mut self.prng);
+            Box::from(format!("<{};lr>", self.addresses.uri(&user, transport)))
+        });
+        let max_forwards = hops_left(&request);
+        let (sdp, own_origin) = self.local_sdp(key, leg, &invite.media);
+        let (content_type, body) = content(&sdp, &invite.parts, &mut self.prng);
+        let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
+        let made = &mut session.legs[usize::from(leg)];
+        made.sdp_session = own_origin.session_id;
+        made.local_sdp = sdp.into();
+        made.contact = contact.into();
+        made.record_route = record_route;
+        let (contact, record_route) = (&made.contact, &made.record_route);
+        let seq = made.dialog.next_seq();
+        let draft = Draft::of_dialog(&made.dialog, Method::Invite, seq, max_forwards, |mut writer| {
+            if let Some(record_route) = record_route {
+                writer.field(Name::RecordRoute, record_route);
+            }
+            writer.field(Name::Contact, contact);
+            if let Some(expires) = invite.session_expires {
+                let delta_s = expires.delta_s.max(min_se.unwrap_or(0));
+                writer.format(Name::SessionExpires, format_args!("{delta_s};refresher={}", expires.refresher.as_str()));
+            }
+            if let Some(min_se) = min_se {
+                writer.format(Name::MinSe, format_args!("{min_se}"));
+            }
+            for (name, value) in &invite.headers {
+                writer.named(name, value);
+            }
+            if !invite.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Allow")) {
+                writer.field(Name::Allow, ALLOW);
+            }
+            writer.field(Name::ContentType, &content_type);
+            writer.body(&body);
+        });
+        made.invite_seq = seq;
+        made.pending.ours = true;
+        let purpose = Purpose::Target { session: key, leg };
+        if let Some(outbound) = self.dispatch(now, purpose, Method::Invite, seam::Role::UserAgent, draft, Hop::Uri(&hop), out)
+            && let Some(session) = self.sessions.table.get_mut(key)
+        {
+            session.legs[usize::from(leg)].state = LegState::Calling(outbound);
+        }
+    }
+
+    /// The leg of a target: its dialog begun, its side of every stream known to the media core.
+    fn add_target_leg(&mut self, key: Key, invite: &Invite, routes: &[Box<str>], out: &mut Outbox) -> LegIndex {
+        let tag: Box<str> = ids::tag(self.shard, &mut self.prng).into();
+        let call_id: Box<str> = ids::call_id(&mut self.prng).into();
+        let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
+        let leg = session.legs.len() as LegIndex;
+        let routes: Vec<&str> = routes.iter().map(|route| &**route).collect();
+        let dialog = Dialog::calling(&call_id, &invite.from, &tag, &invite.to, &invite.request_uri, &routes);
+        let mut made = Leg::new(LegKind::Target(invite.kind.clone()), LegState::Ended, dialog);
+        session.record.target_call_ids.push(call_id.into());
+        for stream in &session.streams {
+            let line = invite.media.description.media.get(stream.line);
+            let tls = line.is_some_and(|media| media.is_msrp_over_tls());
+            let address = self.addresses.msrp(tls).or_else(|| self.addresses.msrp(!tls));
+            let Some(address) = address else { continue };
+            let uri: Box<str> = address.uri(stream.core, &mut self.prng).into();
+            let direction = match (media_kind(session.service), line) {
+                (SessionKind::LargeMessage, _) => Direction::ToPeer,
+                (SessionKind::Session, Some(media)) => session_matching::direction_of_ours(media),
+                (SessionKind::Session, None) => Direction::Both,
+            };
+            let matching = line.map_or(Matching::Strict, |media| session_matching::of_leg(self.config.msrp.interop, media));
+            let media_leg = MediaLeg { leg, kind: MediaKind::Msrp { uri: uri.clone(), tls: address.tls }, direction, matching };
+            push(out, stream, Command::Leg { session: stream.key, leg: Box::new(media_leg) });
+            made.uris.push(uri);
+        }
+        session.legs.push(made);
+        self.sessions.tags.insert(tag, (key, leg));
+        self.counts.dialogs += 1;
+        leg
+    }
+
+    /// Writes our SDP for a leg.
+    pub(super) fn local_sdp(&mut self, key: Key, leg: LegIndex, plan: &MediaPlan) -> (String, OwnOrigin) {
+        let session = self.sessions.table.get(key).expect("the caller holds the session");
+        let leg = &session.legs[usize::from(leg)];
+        let session_id = if leg.sdp_session == 0 { u64::from(self.prng.u64() as u32) } else { leg.sdp_session };
+        let origin = OwnOrigin { session_id, version: u64::from(leg.sdp_version) };
+        let own: Vec<OwnLine> = leg.uris.iter().map(|uri| self.own_line(uri)).collect();
+        (plan.write(origin, &own), origin)
+    }
+
+    fn own_line(&self, uri: &str) -> OwnLine {
+        let tls = uri.starts_with("msrps:");
+        let address = self.addresses.msrp(tls).unwrap_or(MsrpAddress { host: String::new(), port: 0, tls });
+        let fingerprint = if tls { self.addresses.fingerprint().map(str::to_string) } else { None };
+        OwnLine { host: address.host, port: address.port, uri: uri.to_string(), fingerprint }
+    }
+
+    /// Route values towards a next hop: what is left of the received route set, else the core; or the ISF alone.
+    pub(in crate::shard) fn routes_of(&self, next_hop: &NextHop, left: &[Box<str>]) -> Vec<Box<str>> {
+        let configured = |uri: &Option<String>| uri.iter().map(|uri| format!("<{uri}>").into()).collect();
+        match next_hop {
+            NextHop::Isf => configured(&self.config.sip.isf),
+            NextHop::Core { .. } if !left.is_empty() => left.to_vec(),
+            NextHop::Core { .. } => configured(&self.config.sip.core),
+        }
+    }
+
+    /// The transport by which a next hop will most likely be reached: what our Contact towards it should offer.
+    pub(super) fn transport_of(&self, uri: &str) -> Transport {
+        let Ok(uri) = crate::sip::uri::Uri::parse(uri) else { return Transport::Udp };
+        match uri.params.value("transport") {
+            Some(tcp) if tcp.eq_ignore_ascii_case("tcp") && !uri.is_sips() => Transport::Tcp,
+            Some(tls) if tls.eq_ignore_ascii_case("tls") => Transport::Tls,
+            _ if uri.is_sips() => Transport::Tls,
+            _ => Transport::Udp,
+        }
+    }
+
+    /// Our Contact value; a URI of ours that stands for another is kept able to resolve back to it.
+    pub(super) fn contact_value(&mut self, contact: &Contact, transport: Transport) -> String {
+        match contact {
+            Contact::Copied(value) => value.clone(),
+            Contact::Own { params, stands_for } => {
+                let user = ids::user(self.shard, &mut self.prng);
+                let value = format!("<{}>{params}", self.addresses.uri(&user, transport));
+                if let Some(original) = stands_for {
+                    self.keep_token(user, original);
+                }
+                value
+            }
+        }
+    }
+
+    /// Drops a session that never left this core.
+    pub(super) fn forget_session(&mut self, now: Instant, key: Key) {
+        let _ = now;
+        let Some(session) = self.sessions.table.remove(key) else { return };
+        self.counts.sessions = self.counts.sessions.saturating_sub(1);
+        for leg in &session.legs {
+            self.sessions.tags.remove(&leg.dialog.id().local_tag);
+            if !leg.state.is_over() {
+                self.counts.dialogs = self.counts.dialogs.saturating_sub(1);
+            }
+            let mut timer = leg.timer;
+            timer.stop(&mut self.timers);
+        }
+        if let Some(guard) = session.guard {
+            self.timers.cancel(guard);
+        }
+        for stream in &session.streams {
+            self.sessions.close_stream(stream);
+        }
+        self.sessions.release(&session);
+    }
+}
+
+impl Sessions {
+    /// The media session is no more.
+    pub fn close_stream(&mut self, stream: &Stream) {
+        if self.media.remove(&stream.key).is_some() {
+            let load = &mut self.media_load[usize::from(stream.core)];
+            *load = load.saturating_sub(1);
+        }
+    }
+
+    /// Takes a session out of the tables it is counted and found in.
+    pub fn release(&mut self, session: &Session) {
+        if let Some(originator) = &session.originator
+            && let Some(count) = self.originators.get_mut(originator)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.originators.remove(originator);
+            }
+        }
+        if let Some(replaceable) = &session.replaceable {
+            self.contributions.remove(replaceable);
+        }
+    }
+}
+
+/// To the media core of a stream.
+pub(super) fn push(out: &mut Outbox, stream: &Stream, command: Command) {
+    out.effects.push(Effect::Media { core: stream.core, command });
+}
+
+/// m-lines that we relay.
+fn relayed_lines(plan: Option<&MediaPlan>) -> Vec<usize> {
+    plan.map_or(Vec::new(), |plan| plan.relayed().collect())
+}
+
+pub(super) const fn media_kind(service: Service) -> SessionKind {
+    match service {
+        Service::Session | Service::GroupSession => SessionKind::Session,
+        Service::LargeMessage | Service::Pager => SessionKind::LargeMessage,
+    }
+}
+
+/// RFC 3261 §16.6 step 3 for the INVITE that follows from another: one hop fewer.
+pub(in crate::shard) fn hops_left(request: &Request) -> u8 {
+    max_forwards(request).ok().flatten().map_or(MAX_FORWARDS, |hops| hops.saturating_sub(1))
+}
+
+/// Content-Type and body: the SDP alone, or with the parts beside it.
+pub(super) fn content(
+    sdp: &str,
+    parts: &[crate::mime::multipart::Part],
+    prng: &mut crate::base::prng::Prng,
+) -> (String, Vec<u8>) {
+    use crate::mime::multipart::{self, Part};
+    if parts.is_empty() {
+        return ("application/sdp".to_string(), sdp.as_bytes().to_vec());
+    }
+    let mut all = vec![Part::new("application/sdp", None, sdp.as_bytes().to_vec())];
+    all.extend_from_slice(parts);
+    let mut boundary = String::from("cpm-");
+    prng.push_token(22, &mut boundary);
+    let body = multipart::write(&all, &boundary);
+    (format!("multipart/mixed;boundary=\"{boundary}\""), body)
+}
+
+fn record_of(now: Instant, arrived: &Arrived, service: Service) -> Cdr {
+    let request = &arrived.request;
+    let text = |name: Name| request.header(name).map(str::to_string);
+    let address =
+        |value: &str| crate::sip::header::name_addr::NameAddr::parse(value).map_or(String::new(), |a| a.uri.to_string());
+    let originator =
+        request.values(Name::PAssertedIdentity).next().or_else(|| request.header(Name::From)).map_or(String::new(), address);
+    Cdr {
+        case: case_label(arrived.role),
+        service: service_label(Some(service)),
+        call_id: request.call_id().unwrap_or("").to_string(),
+        originator,
+        recipient: request.uri().to_string(),
+        conversation_id: text(Name::ConversationId),
+        contribution_id: text(Name::ContributionId),
+        started_s: now.unix_s(),
+        ..Cdr::default()
+    }
+}
+
+/// Whether a target kind is one of the recipient's side.
+pub(super) const fn is_recipients(kind: &TargetKind) -> bool {
+    !matches!(kind, TargetKind::OwnClient { .. } | TargetKind::IsfRetry)
+}

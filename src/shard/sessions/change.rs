@@ -1,0 +1,248 @@
+//! RFC 3261 §14, RFC 3311, RFC 4028 §7.4: a re-INVITE or UPDATE of a peer: a refresh that ends here, or a change that goes
+//! to the other leg and comes back.
+
+use super::bridge::media_kind;
+use super::peers;
+use crate::base::clock::Instant;
+use crate::base::slab::Key;
+use crate::cpm::media_plan::{self, MediaPlan, Side};
+use crate::cpm::refusal::Refusal;
+use crate::shard::counts::Direction;
+use crate::shard::exchange::LegIndex;
+use crate::shard::outbound::Within;
+use crate::shard::outbox::Outbox;
+use crate::shard::signalling::{Cookie, Signalling};
+use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::sip::glare::Verdict;
+use crate::sip::header::name::Name;
+use crate::sip::header::session_expires::Refresher;
+use crate::sip::message::{Request, Response};
+use crate::sip::method::Method;
+use crate::sip::session_timer::{Event, Offer};
+use crate::sip::status;
+use crate::sip::transaction::seam::ServerKey;
+use crate::sip::write::Writer;
+use std::rc::Rc;
+
+const fn side_of(leg: LegIndex) -> Side {
+    if leg == 0 { Side::Origin } else { Side::Target }
+}
+
+impl Signalling {
+    pub(super) fn changed_or_refreshed(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        server: ServerKey,
+        request: &Rc<Request>,
+        out: &mut Outbox,
+    ) {
+        let min_s = crate::cpm::session_expires::min_s(&self.config);
+        let session = self.sessions.table.get_mut(key).expect("the caller found it");
+        let at = &mut session.legs[usize::from(leg)];
+        match at.pending.receive(&mut self.prng) {
+            Verdict::Serve => {}
+            Verdict::Pending => return self.refuse_status(now, server, 491, out),
+            Verdict::TryLater { retry_after_s } => {
+                let later = Refusal::new(500, "RFC 3261 §14.2").header("Retry-After", retry_after_s.to_string());
+                return self.refuse(now, server, &later, out);
+            }
+        }
+        let Ok(timer) = Offer::of(request) else { return self.refuse_status(now, server, 400, out) };
+        if timer.too_small(min_s) {
+            let small = Refusal::new(422, "RFC 4028 §6").header("Min-SE", min_s.to_string());
+            return self.refuse(now, server, &small, out);
+        }
+        at.updates |= request.lists(Name::Allow, "UPDATE");
+        let same = peers::sdp_of(request).is_none_or(|sdp| peers::digest(&sdp) == at.remote_sdp);
+        if same {
+            let sdp = (request.method() == Method::Invite || !request.body().is_empty()).then(|| at.local_sdp.clone());
+            return self.answer_change(now, key, leg, server, request, sdp.as_deref(), out);
+        }
+        self.relay_change(now, key, leg, server, request, out);
+    }
+
+    /// Another SDP: with one leg on the other side it is asked; with several, or none that speaks SIP, we answer ourselves,
+    /// since each leg's media is our own.
+    fn relay_change(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        server: ServerKey,
+        request: &Rc<Request>,
+        out: &mut Outbox,
+    ) {
+        let session = self.sessions.table.get(key).expect("the caller found it");
+        let kind = media_kind(session.service);
+        let alone = leg > 0 || session.living_targets() == 1;
+        let other = self.opposite(key, leg).filter(|_| alone);
+        let Some(other) = other else { return self.change_here(now, key, leg, server, request, out) };
+        let plan = match media_plan::reoffer(&self.config, kind, side_of(other), request) {
+            Ok(plan) => plan,
+            Err(why) => return self.refuse(now, server, &why.refusal("5.2.1.2"), out),
+        };
+        let session = self.sessions.table.get_mut(key).expect("the caller found it");
+        if plan.relayed().count() > session.streams.len() {
+            // A further MSRP stream would need a media session that no leg has agreed to yet.
+            return self.refuse(now, server, &Refusal::new(488, "RFC 3264 §6"), out);
+        }
+        if !session.legs[usize::from(other)].pending.may_send() {
+            return self.refuse_status(now, server, 491, out);
+        }
+        self.transactions.set_cookie(server, Cookie::Within.of(key));
+        let sdp = self.next_sdp(key, other, &plan);
+        let session = self.sessions.table.get_mut(key).expect("the caller found it");
+        session.legs[usize::from(leg)].pending.theirs = true;
+        let at = &mut session.legs[usize::from(other)];
+        at.pending.ours = true;
+        let method = if request.method() == Method::Update && at.updates { Method::Update } else { Method::Invite };
+        let seq = at.dialog.next_seq();
+        if method == Method::Invite {
+            at.invite_seq = seq;
+        }
+        let product = crate::cpm::release::product(&self.config);
+        let draft = Draft::of_dialog(&at.dialog, method, seq, MAX_FORWARDS, |mut writer| {
+            writer.field(Name::Contact, &at.contact);
+            writer.field(Name::Supported, "timer").field(Name::UserAgent, &product).field(Name::Allow, super::bridge::ALLOW);
+            writer.field(Name::ContentType, "application/sdp");
+            writer.body(sdp.as_bytes());
+        });
+        let what = Within::Changed { server, from: leg, request: Rc::clone(request) };
+        self.send_within(now, key, other, method, draft, what, out);
+    }
+
+    /// The other leg's answer to a change.
+    pub(super) fn changed_heard(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        server: ServerKey,
+        from: LegIndex,
+        request: &Rc<Request>,
+        status: u16,
+        response: Option<&Response>,
+        out: &mut Outbox,
+    ) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return self.refuse_status(now, server, 481, out) };
+        session.legs[usize::from(from)].pending.theirs = false;
+        session.legs[usize::from(leg)].pending.ours = false;
+        let kind = media_kind(session.service);
+        let Some(response) = response.filter(|_| status < 300) else {
+            let status = super::within::relayed_status(status);
+            self.refuse_status(now, server, status, out);
+            if matches!(status, 408 | 481) {
+                self.end(now, key, "no-dialog", None, None, out);
+            }
+            return;
+        };
+        let _ = session.legs[usize::from(leg)].dialog.refreshed(response);
+        if let Some(sdp) = peers::sdp_of(response) {
+            session.bind(leg, &sdp, out);
+        }
+        let plan = match media_plan::reanswer(&self.config, kind, side_of(from), request, response) {
+            Ok(plan) => plan,
+            Err(why) => return self.refuse(now, server, &why.refusal("5.2.1.2"), out),
+        };
+        self.rebind(key, from, request, out);
+        let sdp = self.next_sdp(key, from, &plan);
+        self.answer_change(now, key, from, server, request, Some(&sdp), out);
+    }
+
+    /// We take the change ourselves: where the peer's side moved, and nothing else.
+    fn change_here(&mut self, now: Instant, key: Key, leg: LegIndex, server: ServerKey, request: &Rc<Request>, out: &mut Outbox) {
+        let session = self.sessions.table.get(key).expect("the caller found it");
+        let kind = media_kind(session.service);
+        // Our own answer is what the far side would give that took everything: the offer itself.
+        let plan = match media_plan::reanswer(&self.config, kind, side_of(leg), request, request) {
+            Ok(plan) => plan,
+            Err(why) => return self.refuse(now, server, &why.refusal("5.2.1.2"), out),
+        };
+        if plan.relayed().count() > session.streams.len() {
+            return self.refuse(now, server, &Refusal::new(488, "RFC 3264 §6"), out);
+        }
+        self.rebind(key, leg, request, out);
+        let sdp = self.next_sdp(key, leg, &plan);
+        self.answer_change(now, key, leg, server, request, Some(&sdp), out);
+    }
+
+    fn rebind(&mut self, key: Key, leg: LegIndex, request: &Request, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        if let Some(sdp) = peers::sdp_of(request) {
+            session.bind(leg, &sdp, out);
+        }
+    }
+
+    /// Our SDP for a leg; its version grows when the text does not stay the same (RFC 3264 §8).
+    fn next_sdp(&mut self, key: Key, leg: LegIndex, plan: &MediaPlan) -> String {
+        let (mut sdp, _) = self.local_sdp(key, leg, plan);
+        let session = self.sessions.table.get_mut(key).expect("the caller found it");
+        let at = &mut session.legs[usize::from(leg)];
+        if *sdp != *at.local_sdp {
+            at.sdp_version += 1;
+            sdp = self.local_sdp(key, leg, plan).0;
+            let session = self.sessions.table.get_mut(key).expect("the caller found it");
+            session.legs[usize::from(leg)].local_sdp = sdp.as_str().into();
+        }
+        sdp
+    }
+
+    /// 2xx to a re-INVITE or UPDATE, with the session timer as it is agreed anew (RFC 4028 §9).
+    fn answer_change(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        server: ServerKey,
+        request: &Request,
+        sdp: Option<&str>,
+        out: &mut Outbox,
+    ) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        let at = &mut session.legs[usize::from(leg)];
+        let agreed = Offer::of(request).ok().and_then(|offer| offer.answer(None, Refresher::Uas));
+        let product = crate::cpm::release::product(&self.config);
+        let contact = at.contact.clone();
+        let fill = |mut writer: Writer<'_>| {
+            writer.field(Name::Contact, &contact);
+            if let Some(agreed) = &agreed {
+                writer.format(Name::SessionExpires, format_args!("{}", agreed.session_expires()));
+                if agreed.require {
+                    writer.field(Name::Require, "timer");
+                }
+            }
+            writer.field(Name::Supported, "timer").field(Name::Server, &product).field(Name::Allow, super::bridge::ALLOW);
+            match sdp {
+                Some(sdp) => {
+                    writer.field(Name::ContentType, "application/sdp");
+                    writer.body(sdp.as_bytes());
+                }
+                None => writer.body(b""),
+            }
+        };
+        if request.method() == Method::Invite {
+            at.reinvited = Some(server);
+            self.transactions.set_cookie(server, Cookie::Within.of(key));
+        }
+        if self.transactions.respond(now, server, 200, status::reason(200), fill, out) {
+            self.counts.response(request.method(), 200, Direction::Out);
+        }
+        let event = match agreed {
+            Some(agreed) => Event::Agreed { interval_s: agreed.delta_s, ours: agreed.refresher == Refresher::Uas },
+            // RFC 4028 §9: a 2xx without Session-Expires ends the timer.
+            None => Event::Unbound,
+        };
+        self.session_event(now, key, leg, event, out);
+    }
+
+    /// The ACK of our 2xx to a re-INVITE; where that was without offer, ours was in the 2xx and the answer is here.
+    pub(super) fn change_acknowledged(&mut self, key: Key, leg: LegIndex, server: ServerKey, ack: &Request, out: &mut Outbox) {
+        self.transactions.acknowledged(server);
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        if let Some(sdp) = peers::sdp_of(ack).filter(|sdp| peers::digest(sdp) != session.legs[usize::from(leg)].remote_sdp) {
+            session.bind(leg, &sdp, out);
+        }
+    }
+}

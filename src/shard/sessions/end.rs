@@ -1,0 +1,231 @@
+//! RFC 3261 §15, RFC 3326: the end of a session: BYE on every leg, media closed, and one line in the call records.
+
+use super::bridge::push;
+use super::{LegKind, LegState, State};
+use crate::base::clock::{Duration, Instant};
+use crate::base::slab::Key;
+use crate::clause;
+use crate::shard::exchange::{Command, LegIndex, Report};
+use crate::shard::outbound::{Hop, Purpose, Within};
+use crate::shard::outbox::{Effect, Outbox};
+use crate::shard::signalling::{Due, SessionView, Signalling};
+use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::sip::header::name::Name;
+use crate::sip::method::Method;
+use crate::sip::transaction::seam;
+
+/// The media core drains for two seconds; a core that never says Closed is not waited for longer than this.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+impl Signalling {
+    /// Ends a session: every leg but `except` hears BYE or CANCEL, with `reason` as Reason; media is closed. What follows
+    /// is waiting for the last answers.
+    pub(in crate::shard) fn end(
+        &mut self,
+        now: Instant,
+        key: Key,
+        cause: &'static str,
+        reason: Option<&str>,
+        except: Option<LegIndex>,
+        out: &mut Outbox,
+    ) {
+        clause!("OLM-6", "OSI-4.e", "TLM-4");
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        if session.state == State::Ending {
+            return self.finish(now, key, out);
+        }
+        session.state = State::Ending;
+        session.reason = reason.map(Box::from);
+        let took = now.since(session.started);
+        session.record.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        if session.record.cause.is_empty() {
+            session.record.cause = cause;
+        }
+        for leg in 0..session.legs.len() as LegIndex {
+            if Some(leg) != except {
+                self.end_leg(now, key, leg, out);
+            }
+        }
+        let session = self.sessions.table.get_mut(key).expect("legs end, the session does not");
+        for stream in session.streams.iter().filter(|stream| !stream.closed) {
+            push(out, stream, Command::Close { session: stream.key });
+        }
+        if session.guard.is_none() {
+            session.guard = Some(self.timers.arm(now + CLOSE_MAX, Due::Guard(key)));
+        }
+        self.finish(now, key, out);
+    }
+
+    fn end_leg(&mut self, now: Instant, key: Key, leg: LegIndex, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get(key) else { return };
+        match session.legs[usize::from(leg)].state {
+            LegState::Waiting(server) => {
+                self.leg_over(key, leg, out);
+                self.shed(now, server, "drain", out);
+            }
+            // RFC 3261 §15: the BYE waits for the ACK of our 2xx, or for its time limit.
+            LegState::Answered(_) | LegState::Ended => {}
+            LegState::Calling(outbound) => {
+                let reason = session.reason.clone();
+                self.cancel_outbound(now, outbound, reason.as_deref(), out);
+            }
+            LegState::Unacknowledged(client) => {
+                self.acknowledge(now, key, leg, client, out);
+                self.bye(now, key, leg, out);
+            }
+            LegState::Confirmed => self.bye(now, key, leg, out),
+            LegState::Media => self.leg_over(key, leg, out),
+        }
+    }
+
+    /// Sends BYE on a leg whose dialog stands; the leg is over with that.
+    pub(super) fn bye(&mut self, now: Instant, key: Key, leg: LegIndex, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        let reason = session.reason.clone();
+        let at = &mut session.legs[usize::from(leg)];
+        if at.state != LegState::Confirmed {
+            return;
+        }
+        let seq = at.dialog.next_seq();
+        let draft = Draft::of_dialog(&at.dialog, Method::Bye, seq, MAX_FORWARDS, |mut writer| {
+            if let Some(reason) = &reason {
+                writer.field(Name::Reason, reason);
+            }
+            writer.body(b"");
+        });
+        let hop = at.dialog.next_hop().to_string();
+        let way = match at.flow {
+            Some(flow) => Hop::Flow(flow, &hop),
+            None => Hop::Uri(&hop),
+        };
+        self.leg_over(key, leg, out);
+        let purpose = Purpose::Within { session: key, leg, what: Within::Bye };
+        self.dispatch(now, purpose, Method::Bye, seam::Role::UserAgent, draft, way, out);
+    }
+
+    /// A leg has left the session: its dialog is forgotten, its media released, its timer gone.
+    pub(super) fn leg_over(&mut self, key: Key, leg: LegIndex, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        let at = &mut session.legs[usize::from(leg)];
+        if at.state.is_over() {
+            return;
+        }
+        at.state = LegState::Ended;
+        at.timer.stop(&mut self.timers);
+        if self.sessions.tags.remove(&at.dialog.id().local_tag).is_some() {
+            self.counts.dialogs = self.counts.dialogs.saturating_sub(1);
+        }
+        if leg > 0 && session.state != State::Ending {
+            for stream in session.streams.iter().filter(|stream| !stream.closed) {
+                push(out, stream, Command::Release { session: stream.key, leg });
+            }
+        }
+    }
+
+    /// The peer of a leg said BYE. The others hear it, unless further clients of the recipient are still in the session.
+    pub(super) fn leg_left(&mut self, now: Instant, key: Key, leg: LegIndex, reason: Option<&str>, out: &mut Outbox) {
+        self.leg_over(key, leg, out);
+        let Some(session) = self.sessions.table.get(key) else { return };
+        if session.state == State::Ending {
+            return self.finish(now, key, out);
+        }
+        let own = matches!(&session.legs[usize::from(leg)].kind, LegKind::Target(kind) if !super::bridge::is_recipients(kind));
+        if leg == 0 {
+            self.end(now, key, "bye-origin", reason, Some(0), out);
+        } else if !own && session.living_targets() == 0 {
+            self.end(now, key, "bye-target", reason, Some(leg), out);
+        }
+    }
+
+    /// Whether an ending session has heard all there is to hear; then it goes, and its record is written.
+    pub(super) fn finish(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get(key) else { return };
+        let over = session.legs.iter().all(|leg| leg.state.is_over()) && session.streams.iter().all(|stream| stream.closed);
+        if session.state != State::Ending || !over {
+            return;
+        }
+        let record = session.record.clone();
+        self.forget_session(now, key);
+        out.effects.push(Effect::Record(record));
+    }
+
+    /// A media core reports.
+    pub(in crate::shard) fn media_report(&mut self, now: Instant, report: Report, out: &mut Outbox) {
+        match report {
+            Report::Closed { session, totals } => {
+                let Some((key, index)) = self.sessions.media.get(&session).copied() else { return };
+                let Some(at) = self.sessions.table.get_mut(key) else { return };
+                let stream = &mut at.streams[index];
+                stream.closed = true;
+                let record = &mut at.record;
+                record.chunks_forward += totals.chunks[0];
+                record.chunks_backward += totals.chunks[1];
+                record.octets_forward += totals.octets[0];
+                record.octets_backward += totals.octets[1];
+                if at.state == State::Ending {
+                    self.finish(now, key, out);
+                } else if at.streams.iter().all(|stream| stream.closed) {
+                    self.end(now, key, "media", None, None, out);
+                }
+            }
+            Report::LegFailed { session, leg, .. } => self.media_failed(now, session, leg, out),
+            Report::Idle { session } => {
+                if let Some((key, _)) = self.sessions.media.get(&session).copied() {
+                    self.end(now, key, "idle", None, None, out);
+                }
+            }
+            Report::Bound { .. } | Report::Delivered { .. } | Report::Undelivered { .. } | Report::Stored(_) => {}
+        }
+    }
+
+    /// A leg's connection cannot go on: its dialog ends.
+    fn media_failed(&mut self, now: Instant, media: crate::shard::exchange::MediaKey, leg: LegIndex, out: &mut Outbox) {
+        let Some((key, _)) = self.sessions.media.get(&media).copied() else { return };
+        let Some(session) = self.sessions.table.get(key) else { return };
+        if leg == 0 {
+            return self.end(now, key, "media", None, None, out);
+        }
+        if session.legs.get(usize::from(leg)).is_none_or(|leg| leg.state.is_over()) {
+            return;
+        }
+        self.end_leg(now, key, leg, out);
+        let Some(session) = self.sessions.table.get(key) else { return };
+        if session.state == State::Standing && session.living_targets() == 0 {
+            self.end(now, key, "media", None, None, out);
+        }
+    }
+
+    /// The media core was silent for too long, or a leg was.
+    pub(in crate::shard) fn guard(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        session.guard = None;
+        for stream in &mut session.streams {
+            stream.closed = true;
+        }
+        self.finish(now, key, out);
+        // A leg whose transaction is still open ends with it: Timers B, C and H, or 64*T1 without ACK.
+    }
+}
+
+impl super::Session {
+    /// As `GET /sessions` shows it.
+    pub fn view(&self) -> SessionView {
+        let state = match self.state {
+            State::Inviting => "inviting",
+            State::Standing => "standing",
+            State::Ending => "ending",
+        };
+        SessionView {
+            case: self.record.case,
+            service: self.record.service,
+            state,
+            originator: self.record.originator.clone(),
+            recipient: self.record.recipient.clone(),
+            call_id: self.record.call_id.clone(),
+            conversation_id: self.record.conversation_id.clone(),
+            contribution_id: self.record.contribution_id.clone(),
+            targets: self.legs.iter().skip(1).map(|leg| leg.dialog.remote_target().to_string()).collect(),
+            started_s: self.record.started_s,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The SDP a peer sent: found in its message, told from the one before, and the media core told who is at the far end.
+
+use super::Session;
+use super::bridge::push;
+use crate::cpm::session_matching::{self, Ours};
+use crate::mime::multipart;
+use crate::sdp::description::Description;
+use crate::shard::exchange::{Command, LegIndex};
+use crate::shard::outbox::Outbox;
+use crate::sip::header::name::Name;
+use crate::sip::message::Message;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// The SDP of a message: its body, or the part of a multipart one. None where there is none.
+pub fn sdp_of(message: &Message) -> Option<String> {
+    let body = message.body();
+    if body.is_empty() {
+        return None;
+    }
+    let content_type = message.header(Name::ContentType)?;
+    if content_type.trim_ascii_start().len() >= 15
+        && content_type.trim_ascii_start()[..15].eq_ignore_ascii_case("application/sdp")
+    {
+        return std::str::from_utf8(body).ok().map(str::to_string);
+    }
+    let parts = multipart::parts_of(content_type, message.header(Name::ContentDisposition), body).ok()?;
+    multipart::sdp(&parts).and_then(|part| String::from_utf8(part.body.clone()).ok())
+}
+
+/// Two SDPs of one digest are the same: a session refresh, not a change (RFC 4028 §7.4).
+pub fn digest(sdp: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    sdp.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Session {
+    /// Tells the media core who is at the far end of a leg, on each stream; a line that the peer rejected is released.
+    /// False: no stream has a far end.
+    pub(super) fn bind(&mut self, leg: LegIndex, sdp: &str, out: &mut Outbox) -> bool {
+        let Ok(description) = Description::parse(sdp.as_bytes()) else { return false };
+        self.legs[usize::from(leg)].remote_sdp = digest(sdp);
+        // Towards the origin we answered passive; to a target we offered actpass.
+        let ours = if leg == 0 { Ours::Passive } else { Ours::ActPass };
+        let mut bound = false;
+        for stream in self.streams.iter().filter(|stream| !stream.closed) {
+            let command = match session_matching::peer(&description, stream.line, ours) {
+                Some(peer) => {
+                    bound = true;
+                    Command::Bind { session: stream.key, leg, peer: Box::new(peer) }
+                }
+                None if leg == 0 => continue,
+                None => Command::Release { session: stream.key, leg },
+            };
+            push(out, stream, command);
+        }
+        bound
+    }
+}

@@ -1,0 +1,295 @@
+//! Requests within a session's dialogs (RFC 3261 §12.2, §14, §15; RFC 3311, 3428, 3515, 6086, 6665): answered here, or
+//! made anew on the other leg.
+//!
+//! ```text
+//! BYE                              200; the other legs hear BYE
+//! INVITE, UPDATE: SDP as before    200; a session refresh ends at this hop (RFC 4028 §7.4)
+//! INVITE, UPDATE: another SDP      offer for the other leg, its answer back
+//! OPTIONS                          200
+//! INFO MESSAGE REFER SUBSCRIBE …   the other leg, its response back
+//! ```
+
+use super::{LegKind, LegState, State};
+use crate::base::clock::Instant;
+use crate::base::slab::Key;
+use crate::cpm::decision::AckTime;
+use crate::cpm::refusal::Refusal;
+use crate::shard::counts::Direction;
+use crate::shard::exchange::LegIndex;
+use crate::shard::outbound::{Hop, Purpose, Within};
+use crate::shard::outbox::Outbox;
+use crate::shard::signalling::Signalling;
+use crate::shard::writing::Draft;
+use crate::sip::header::name::Name;
+use crate::sip::message::{Message, Request, Response};
+use crate::sip::method::Method;
+use crate::sip::status;
+use crate::sip::transaction::seam::{self, ClientKey, ServerKey};
+use crate::sip::write::Writer;
+use std::rc::Rc;
+
+/// Fields that belong to one dialog or one hop, and are written anew on the other leg.
+const OF_THE_LEG: [Name; 21] = [
+    Name::Via,
+    Name::Route,
+    Name::RecordRoute,
+    Name::MaxForwards,
+    Name::From,
+    Name::To,
+    Name::CallId,
+    Name::CSeq,
+    Name::Contact,
+    Name::ContentLength,
+    Name::UserAgent,
+    Name::Server,
+    Name::Authorization,
+    Name::ProxyAuthorization,
+    Name::WwwAuthenticate,
+    Name::ProxyAuthenticate,
+    Name::AuthenticationInfo,
+    Name::PServedUser,
+    Name::RSeq,
+    Name::RAck,
+    Name::Timestamp,
+];
+
+impl Signalling {
+    /// A request in a leg's dialog.
+    pub(in crate::shard) fn within(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        server: ServerKey,
+        request: &Rc<Request>,
+        out: &mut Outbox,
+    ) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return self.refuse_status(now, server, 481, out) };
+        let at = &mut session.legs[usize::from(leg)];
+        if let Err(out_of_dialog) = at.dialog.receive(request) {
+            return self.refuse_status(now, server, out_of_dialog.status(), out);
+        }
+        let standing = session.state == State::Standing && at.state.is_answered();
+        match request.method() {
+            Method::Bye => {
+                let reason = request.header(Name::Reason).map(str::to_string);
+                self.answer_plain(now, server, 200, out);
+                self.peer_left(now, key, leg, reason.as_deref(), out);
+            }
+            Method::Options => self.answer_plain(now, server, 200, out),
+            // We send no reliable provisional response that a PRACK could be for (RFC 3262 §3).
+            Method::Prack => self.refuse_status(now, server, 481, out),
+            _ if !standing => self.refuse_status(now, server, 481, out),
+            Method::Invite | Method::Update => self.changed_or_refreshed(now, key, leg, server, request, out),
+            Method::Other | Method::Register | Method::Publish => {
+                let allow = Refusal::new(405, "RFC 3261 §8.2.1").header("Allow", super::bridge::ALLOW.to_string());
+                self.refuse(now, server, &allow, out);
+            }
+            _ => self.relay(now, key, leg, server, request, out),
+        }
+    }
+
+    fn peer_left(&mut self, now: Instant, key: Key, leg: LegIndex, reason: Option<&str>, out: &mut Outbox) {
+        if let Some(session) = self.sessions.table.get(key)
+            && let LegState::Answered(server) = session.legs[usize::from(leg)].state
+        {
+            // The peer knows the dialog, so it has our 2xx; its ACK was lost or is late.
+            self.transactions.acknowledged(server);
+            if session.ack == AckTime::WithOrigin {
+                self.acknowledge_waiting(now, key, out);
+            }
+        }
+        self.leg_left(now, key, leg, reason, out);
+    }
+
+    /// A 2xx with nothing in it.
+    pub(in crate::shard) fn answer_plain(&mut self, now: Instant, server: ServerKey, status: u16, out: &mut Outbox) {
+        let product = crate::cpm::release::product(&self.config);
+        let method = self.transactions.served(server).map_or(Method::Other, |request| request.method());
+        let fill = |mut writer: Writer<'_>| {
+            writer.field(Name::Server, &product);
+            if method == Method::Options {
+                writer.field(Name::Allow, super::bridge::ALLOW);
+                writer.field(Name::Accept, "application/sdp, message/cpim");
+                writer.field(Name::Supported, "timer");
+            }
+            writer.body(b"");
+        };
+        if self.transactions.respond(now, server, status, status::reason(status), fill, out) {
+            self.counts.response(method, status, Direction::Out);
+        }
+    }
+
+    /// The leg to which a request on `leg` goes: the origin, or the first target that is in the session.
+    pub(super) fn opposite(&self, key: Key, leg: LegIndex) -> Option<LegIndex> {
+        let session = self.sessions.table.get(key)?;
+        if leg > 0 {
+            return session.legs[0].state.is_answered().then_some(0);
+        }
+        let is_target = |leg: &super::Leg| {
+            leg.state.is_answered() && matches!(&leg.kind, LegKind::Target(kind) if super::bridge::is_recipients(kind))
+        };
+        session.legs.iter().position(is_target).map(|at| at as LegIndex)
+    }
+
+    /// Makes a request anew on the other leg; the response will come back to `server`.
+    fn relay(&mut self, now: Instant, key: Key, leg: LegIndex, server: ServerKey, request: &Rc<Request>, out: &mut Outbox) {
+        let Some(other) = self.opposite(key, leg) else { return self.refuse_status(now, server, 480, out) };
+        let hops = match crate::sip::validate::max_forwards(request).ok().flatten() {
+            Some(0) => return self.refuse_status(now, server, 483, out),
+            Some(hops) => hops - 1,
+            None => crate::shard::writing::MAX_FORWARDS,
+        };
+        let session = self.sessions.table.get_mut(key).expect("its leg was just found");
+        let at = &mut session.legs[usize::from(other)];
+        let seq = at.dialog.next_seq();
+        let product = crate::cpm::release::product(&self.config);
+        let draft = Draft::of_dialog(&at.dialog, request.method(), seq, hops, |mut writer| {
+            if request.has(Name::Contact) {
+                writer.field(Name::Contact, &at.contact);
+            }
+            writer.field(Name::UserAgent, &product);
+            copy_rest(request, &mut writer);
+            writer.body(request.body());
+        });
+        let what = Within::Relayed { server, from: leg };
+        self.send_within(now, key, other, request.method(), draft, what, out);
+    }
+
+    /// Sends a request in a leg's dialog.
+    pub(super) fn send_within(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        method: Method,
+        draft: Draft,
+        what: Within,
+        out: &mut Outbox,
+    ) {
+        let Some(session) = self.sessions.table.get(key) else { return };
+        let at = &session.legs[usize::from(leg)];
+        let hop = at.dialog.next_hop().to_string();
+        let way = match at.flow {
+            Some(flow) => Hop::Flow(flow, &hop),
+            None => Hop::Uri(&hop),
+        };
+        let purpose = Purpose::Within { session: key, leg, what };
+        self.dispatch(now, purpose, method, seam::Role::UserAgent, draft, way, out);
+    }
+
+    /// The answer to a request of ours in a dialog.
+    pub(super) fn within_heard(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        what: &Within,
+        client: ClientKey,
+        method: Method,
+        response: &Response,
+        out: &mut Outbox,
+    ) {
+        let status = response.status();
+        if status < 200 {
+            return;
+        }
+        if method == Method::Invite && status < 300 && !self.acknowledge_within(now, key, leg, client, response, out) {
+            return;
+        }
+        match what {
+            Within::Bye => {}
+            Within::Refresh => self.refreshed(now, key, leg, status, Some(response), out),
+            Within::Relayed { server, from } => self.relay_back(now, key, *server, *from, response, out),
+            Within::Changed { server, from, request } => {
+                self.changed_heard(now, key, leg, *server, *from, request, status, Some(response), out);
+            }
+        }
+    }
+
+    /// A request of ours in a dialog got no answer.
+    pub(super) fn within_lost(&mut self, now: Instant, key: Key, leg: LegIndex, what: &Within, status: u16, out: &mut Outbox) {
+        match what {
+            Within::Bye => {}
+            Within::Refresh => self.refreshed(now, key, leg, status, None, out),
+            Within::Relayed { server, .. } => self.refuse_status(now, *server, status, out),
+            Within::Changed { server, from, request } => {
+                self.changed_heard(now, key, leg, *server, *from, request, status, None, out);
+            }
+        }
+        // RFC 3261 §12.2.1.2: silence within a dialog ends it.
+        if status == 408 && matches!(what, Within::Relayed { .. }) {
+            self.end(now, key, "no-response", None, None, out);
+        }
+    }
+
+    /// The 2xx of a re-INVITE of ours is acknowledged. False: the leg is over by now.
+    fn acknowledge_within(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        client: ClientKey,
+        response: &Response,
+        out: &mut Outbox,
+    ) -> bool {
+        let alive = self.sessions.table.get(key).and_then(|session| session.legs.get(usize::from(leg)));
+        let Some(at) = alive.filter(|leg| leg.state.is_answered()) else {
+            self.end_fork(now, client, response, out);
+            return false;
+        };
+        let number = response.cseq().map_or(at.invite_seq, |cseq| cseq.number);
+        let max_forwards = crate::shard::writing::MAX_FORWARDS;
+        let draft = Draft::of_dialog(&at.dialog, Method::Ack, number, max_forwards, |writer| writer.body(b""));
+        let tag = at.dialog.id().remote_tag.clone();
+        let hop = at.dialog.next_hop().to_string();
+        let way = match at.flow {
+            Some(flow) => Hop::Flow(flow, &hop),
+            None => Hop::Uri(&hop),
+        };
+        self.dispatch(now, Purpose::Ack { client, tag }, Method::Ack, seam::Role::UserAgent, draft, way, out);
+        true
+    }
+
+    /// The other leg's response, for the leg whose request was relayed.
+    fn relay_back(&mut self, now: Instant, key: Key, server: ServerKey, from: LegIndex, response: &Response, out: &mut Outbox) {
+        let status = relayed_status(response.status());
+        let contact =
+            self.sessions.table.get(key).and_then(|session| session.legs.get(usize::from(from))).map(|leg| leg.contact.clone());
+        let product = crate::cpm::release::product(&self.config);
+        let reason =
+            if status == response.status() && !response.reason().is_empty() { response.reason() } else { status::reason(status) };
+        let method = self.transactions.served(server).map_or(Method::Other, |request| request.method());
+        let fill = |mut writer: Writer<'_>| {
+            if let Some(contact) = contact.as_ref().filter(|_| response.has(Name::Contact)) {
+                writer.field(Name::Contact, contact);
+            }
+            writer.field(Name::Server, &product);
+            copy_rest(response, &mut writer);
+            writer.body(response.body());
+        };
+        if self.transactions.respond(now, server, status, reason, fill, out) {
+            self.counts.response(method, status, Direction::Out);
+        }
+        if matches!(response.status(), 408 | 481) {
+            self.end(now, key, "no-dialog", None, None, out);
+        }
+    }
+}
+
+/// Everything that is not of one leg, as it came.
+fn copy_rest(message: &Message, writer: &mut Writer<'_>) {
+    for (name, text, value) in message.fields() {
+        if !OF_THE_LEG.contains(&name) {
+            writer.named(text, value);
+        }
+    }
+}
+
+/// RFC 3261 §16.7 seen from a B2BUA: what was meant for our own dialog or hop is not for the other leg.
+pub(super) const fn relayed_status(status: u16) -> u16 {
+    match status {
+        401 | 407 | 482 | 483 => 500,
+        status => status,
+    }
+}

@@ -1,0 +1,120 @@
+//! RFC 3261 §8.1.1, §12.2.1.1: our own requests, all but the Via, which depends on the next hop chosen last.
+
+use super::addresses::Addresses;
+use crate::base::transport::{Destination, Transport};
+use crate::sip::dialog::Dialog;
+use crate::sip::header::name_addr::NameAddr;
+use crate::sip::ids::Branch;
+use crate::sip::method::Method;
+use crate::sip::write::Writer;
+use std::io::Write as _;
+
+/// RFC 3261 §8.1.1.6.
+pub const MAX_FORWARDS: u8 = 70;
+
+/// A request without its top Via: what goes out again, with another branch, when the next hop changes.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    octets: Vec<u8>,
+    /// Where the request line ends, and where what follows the Via begins.
+    line_end: usize,
+    rest_at: usize,
+}
+
+impl Draft {
+    /// A request in a dialog, or the one that makes it: `fill` adds the fields after CSeq and ends with [`Writer::body`].
+    pub fn of_dialog(dialog: &Dialog, method: Method, seq: u32, max_forwards: u8, fill: impl FnOnce(Writer<'_>)) -> Self {
+        let mut octets = Vec::with_capacity(1536);
+        // The Via stands in its place, empty, and is left out when the request goes out with its own.
+        fill(dialog.request(method, seq, format_args!(""), max_forwards, &mut octets));
+        let line_end = memchr::memchr(b'\n', &octets).map_or(octets.len(), |at| at + 1);
+        Self { line_end, rest_at: line_end + b"Via: \r\n".len(), octets }
+    }
+
+    /// A request written whole but for its top Via.
+    pub fn without_via(octets: Vec<u8>) -> Self {
+        let line_end = memchr::memchr(b'\n', &octets).map_or(octets.len(), |at| at + 1);
+        Self { octets, line_end, rest_at: line_end }
+    }
+
+    /// Octets of the request as it goes out, Via included, within a few.
+    pub fn octets(&self) -> usize {
+        self.octets.len() + 100
+    }
+
+    /// The request as it goes out: the Via of this hop comes first (RFC 3261 §18.1.1; RFC 3581 §3 asks for `rport`).
+    pub fn write(&self, to: &Destination, branch: &Branch, addresses: &Addresses, buffer: &mut Vec<u8>) {
+        let (transport, peer) = hop(to);
+        buffer.extend_from_slice(&self.octets[..self.line_end]);
+        let _ = write!(buffer, "Via: SIP/2.0/{} ", transport.as_via());
+        addresses.push_sent_by(transport, Some(peer), buffer);
+        let _ = write!(buffer, ";branch={};rport\r\n", branch.as_str());
+        buffer.extend_from_slice(&self.octets[self.rest_at..]);
+    }
+}
+
+fn hop(to: &Destination) -> (Transport, std::net::IpAddr) {
+    match to {
+        Destination::Flow { flow, .. } => (flow.transport, flow.peer.ip()),
+        Destination::Target(target) => (target.transport, target.address.ip()),
+    }
+}
+
+/// The URI whose address is the next hop of a request to `target` through `routes`.
+pub fn next_hop<'a>(target: &'a str, routes: &'a [impl AsRef<str>]) -> &'a str {
+    routes.first().map_or(target, |first| uri_of(first.as_ref()))
+}
+
+fn uri_of(route: &str) -> &str {
+    NameAddr::parse(route).map_or(route, |route| route.uri)
+}
+
+/// A From or To value without its tag: what the same party is called in another dialog.
+pub fn without_tag(value: &str) -> String {
+    let Ok(address) = NameAddr::parse(value) else { return value.to_string() };
+    let mut text = String::with_capacity(value.len());
+    text.push_str(address.text[..address.text.len() - address.params.0.len()].trim_ascii_end());
+    for (name, value) in address.params.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("tag")) {
+        text.push(';');
+        text.push_str(name);
+        if let Some(value) = value {
+            text.push('=');
+            text.push_str(value);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_via_of_the_hop_takes_its_place() {
+        let dialog = Dialog::calling("c", "<sip:a@x>", "1", "<sip:b@x>", "sip:bob@x", &["<sip:p;lr>"]);
+        let draft = Draft::of_dialog(&dialog, Method::Bye, 2, 70, |writer| writer.body(b""));
+        let listen = crate::config::Listen { transport: Transport::Udp, address: "127.0.0.1:5060".parse().unwrap() };
+        let bound = crate::shard::signalling::Bound { sip: vec![listen], ..Default::default() };
+        let addresses = Addresses::new(&crate::config::Config::default(), &bound);
+        let address = "127.0.0.1:5070".parse().unwrap();
+        let to = Destination::Target(crate::base::transport::Target { transport: Transport::Udp, address, server_name: None });
+        let mut prng = crate::base::prng::Prng::seeded(1);
+        let branch = Branch::new(0, crate::base::slab::Key::from_u64(1), &mut prng);
+        let mut octets = Vec::new();
+        draft.write(&to, &branch, &addresses, &mut octets);
+        let expected = format!(
+            "BYE sip:bob@x SIP/2.0\r\nVia: SIP/2.0/UDP localhost:5060;branch={};rport\r\nRoute: <sip:p;lr>\r\nMax-Forwards: 70\r\n\
+             From: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: c\r\nCSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n",
+            branch.as_str()
+        );
+        assert_eq!(String::from_utf8(octets).unwrap(), expected);
+        assert_eq!(next_hop("sip:bob@x", &["<sip:a;lr>"]), "sip:a;lr");
+    }
+
+    #[test]
+    fn a_tag_belongs_to_its_dialog_alone() {
+        assert_eq!(without_tag("\"A;tag=1\" <sip:a@x;tag=2>;tag=3;x=y"), "\"A;tag=1\" <sip:a@x;tag=2>;x=y");
+        assert_eq!(without_tag("sip:a@x;tag=3"), "sip:a@x");
+        assert_eq!(without_tag("<sip:a@x>"), "<sip:a@x>");
+    }
+}
