@@ -4,6 +4,7 @@
 //! procedure writes itself. All else passes in its order, octet for octet, whether we know it or not.
 
 use super::facts::Facts;
+use crate::sip::header::date;
 use crate::sip::header::name::Name;
 use crate::sip::message::Request;
 
@@ -84,6 +85,17 @@ pub fn copied(facts: &Facts<'_>, request: &Request) -> Vec<(String, String)> {
     // RFC 5366 §4: a list server that is not required to read the list may leave it unread.
     if request.lists(Name::Require, LIST_TAG) {
         copied.push(("Require".to_string(), LIST_TAG.to_string()));
+    }
+    copied
+}
+
+/// The same for a client of the recipient, or for the ISF: they are shown the list as history (RFC 5364), they do not serve
+/// it, so nothing is required of them. A message that may expire goes with a Date to count from.
+pub fn copied_to_client(facts: &Facts<'_>, request: &Request) -> Vec<(String, String)> {
+    let mut copied = copied(facts, request);
+    copied.retain(|(name, _)| name != Name::Require.as_str());
+    if request.has(Name::MessageExpires) && !request.has(Name::Date) {
+        copied.push((Name::Date.as_str().to_string(), date::of(facts.now)));
     }
     copied
 }

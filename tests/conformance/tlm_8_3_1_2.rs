@@ -401,6 +401,13 @@ fn the_client_invite_carries_what_7_lists() {
 }
 
 #[test]
+fn a_deadline_goes_along_with_a_date_to_count_from() {
+    let bridge = Bob::new().bridge(&Letter::large().with("Message-Expires", "600"));
+    assert_eq!(header(&bridge.targets[0], "Date"), ["Thu, 01 Feb 2024 10:00:00 GMT"]);
+    assert_eq!(header(&Bob::new().bridge(&Letter::large()).targets[0], "Date"), Vec::<&str>::new());
+}
+
+#[test]
 fn the_client_offer_is_ours() {
     let bridge = proves!("TLM-7.k.0", "TLM-7.k.i", "TLM-7.k.ii", "TLM-7.k.iii", "TLM-7.k.iv", "TLM-7.k.v", "TLM-7.k.vi.1", {
         Bob::new().bridge(&Letter::large())

@@ -153,6 +153,34 @@ fn the_origin_is_answered_early() {
 }
 
 #[test]
+fn an_interval_that_is_too_short_is_refused_before_the_early_answer() {
+    let refusal = Bob::new().refusal(&Letter::session().with("Session-Expires", "30"));
+    assert_eq!((refusal.status, refusal.headers), (422, vec![("Min-SE", "90".to_string())]));
+}
+
+#[test]
+fn media_that_are_not_ours_are_offered_only_as_the_early_answer_took_them() {
+    let mut bob = Bob::new().configured(|config| config.policy.media = vec!["message".to_string(), "audio".to_string()]);
+    bob.clients[0].features.push(("audio".to_string(), Vec::new()));
+    let letter = Letter::session().sdp(&format!("{CHAT_SDP}m=audio 4000 RTP/AVP 0\r\n"));
+    let bridge = bob.bridge(&letter);
+    for sdp in [written(early(&bridge).media.as_ref().expect("SDP")), written(&bridge.targets[0].media)] {
+        assert_eq!(count(&sdp, "m=audio 0 RTP/AVP 0"), 1, "{sdp}");
+    }
+    let late = bob.configured(|config| config.policy.session_answer = SessionAnswer::Late);
+    assert_eq!(count(&written(&late.bridge(&letter).targets[0].media), "m=audio 4000 RTP/AVP 0"), 1);
+}
+
+#[test]
+fn a_file_transfer_is_set_up_as_a_session() {
+    let letter = Letter::session().set("Accept-Contact", &accepts("filetransfer")).without("P-Asserted-Service");
+    let bob = Bob { clients: vec![client(PHONE, None, &["filetransfer"]), client(TABLET, None, &["session"])], ..Bob::new() };
+    let bridge = bob.bridge(&letter);
+    assert_eq!(to_clients(&bridge).len(), 1);
+    assert_eq!(header(&bridge.targets[0], "P-Asserted-Service"), [icsi("filetransfer")]);
+}
+
+#[test]
 fn by_choice_the_origin_is_answered_late() {
     let bob = Bob::new().configured(|config| config.policy.session_answer = SessionAnswer::Late);
     let letter = Letter::session();
@@ -218,6 +246,7 @@ fn the_client_invite_carries_what_8d_lists() {
         .with("Privacy", "none")
         .with("Record-Route", "<sip:scscf.example.net;lr>")
         .with("X-Vendor", "kept")
+        .with("Require", "recipient-list-invite")
         .with("Session-Expires", "600;refresher=uac");
     let bridge = proves!(
         "TSI-8.d.iv.1",
@@ -241,8 +270,19 @@ fn the_client_invite_carries_what_8d_lists() {
         assert_eq!(header(target, "Privacy"), ["none"]);
         assert_eq!(header(target, "X-Vendor"), ["kept"]);
         assert!(header(target, "P-Asserted-Identity")[0].contains("sip:alice@example.net"));
-        for hop in ["Via", "Route", "Record-Route", "Max-Forwards", "Contact", "Call-ID", "CSeq", "From", "To", "Content-Length"]
-        {
+        for hop in [
+            "Require",
+            "Via",
+            "Route",
+            "Record-Route",
+            "Max-Forwards",
+            "Contact",
+            "Call-ID",
+            "CSeq",
+            "From",
+            "To",
+            "Content-Length",
+        ] {
             assert_eq!(header(target, hop), Vec::<&str>::new(), "{hop}");
         }
         assert_eq!(header(target, "Supported"), ["timer, recipient-list-invite"]);

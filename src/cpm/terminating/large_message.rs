@@ -149,6 +149,7 @@ fn to_clients(facts: &Facts<'_>, request: &Request, interworked: Option<Invite>)
         targets.push(to_client(facts, request, *index)?);
     }
     match interworked {
+        // With the ISF of 6.c the message has somewhere to go; 8.3.1.3 is for one that has not.
         Some(isf) => targets.push(isf),
         None if targets.is_empty() => {
             clause!("TLM-7.b.2");
@@ -196,7 +197,7 @@ fn to_isf(facts: &Facts<'_>, request: &Request) -> Result<Invite, Refusal> {
     clause!("TLM-6.c.i");
     // Conversation-ID, Contribution-ID, InReplyTo-Contribution-ID and Subject are among what is copied.
     clause!("TLM-6.c.ii.1", "TLM-6.c.ii.2", "TLM-6.c.ii.3", "TLM-6.c.ii.6");
-    let mut headers = headers::copied(facts, request);
+    let mut headers = headers::copied_to_client(facts, request);
 
     clause!("TLM-6.c.ii.5");
     headers.extend(service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)));
@@ -275,7 +276,7 @@ fn to_client(facts: &Facts<'_>, request: &Request, index: usize) -> Result<Invit
 
 /// What step 7 says of every INVITE it makes, but for where it goes.
 fn like_client(facts: &Facts<'_>, request: &Request, kind: TargetKind) -> Result<Invite, Refusal> {
-    let mut headers = headers::copied(facts, request);
+    let mut headers = headers::copied_to_client(facts, request);
 
     clause!("TLM-7.d", "TLM-7.e", "TLM-7.f");
     let session_expires = SessionExpires { delta_s: session_expires::large_message(facts.config), refresher: Refresher::Uas };

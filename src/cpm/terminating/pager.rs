@@ -118,7 +118,7 @@ fn to_isf(facts: &Facts<'_>, request: &Request) -> OutMessage {
 }
 
 fn message(facts: &Facts<'_>, request: &Request, kind: TargetKind, request_uri: String, next_hop: NextHop) -> OutMessage {
-    let mut headers = headers::copied(facts, request);
+    let mut headers = headers::copied_to_client(facts, request);
     headers.extend(service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)));
     headers.push(("P-Asserted-Service".to_string(), service::asserted_or(request, service::PAGER)));
     headers.push(("User-Agent".to_string(), release::product(facts.config)));

@@ -67,7 +67,7 @@ pub fn on_invite(facts: &Facts<'_>, request: &Request) -> Result<Decision, Refus
     clause!("TSI-5.c");
 
     clause!("TSI-6.a");
-    let registered = clients::suitable(facts, request, service::SESSION);
+    let registered = clients::suitable(facts, request, asked_service(request));
     if registered.is_empty() {
         clause!("TSI-6.b");
         return by_policy(facts, request, Refusal::new(480, "TSI-6.b"));
@@ -81,6 +81,11 @@ pub fn on_invite(facts: &Facts<'_>, request: &Request) -> Result<Decision, Refus
         return Ok(proxied(facts, &registered, asserted));
     }
     in_media_path(facts, request, &registered, &asserted, &offered)
+}
+
+/// A file transfer is set up as a session is.
+fn asked_service(request: &Request) -> &'static str {
+    if service::asks_for(request, service::SESSION) { service::SESSION } else { service::FILE_TRANSFER }
 }
 
 /// Step 7.
@@ -103,9 +108,9 @@ fn asserted_service(facts: &Facts<'_>, request: &Request) -> Result<String, Refu
             }
             Ok(preferred.to_string())
         }
-        Some(_) => other_service(facts, service::asserted_or(request, service::SESSION)),
+        Some(_) => other_service(facts, service::asserted_or(request, asked_service(request))),
         // No service is named: the tag of Accept-Contact tells it, as in OSI-4.c.iv.1.
-        None => Ok(service::asserted_or(request, service::SESSION)),
+        None => Ok(service::asserted_or(request, asked_service(request))),
     }
 }
 
@@ -144,6 +149,8 @@ fn in_media_path(
     }
     clause!("TSI-8.b.ii.4");
 
+    // RFC 4028 §9: 8.d.vi sets the interval of our own legs; one that is too short on the origin's is refused before its 200.
+    gates::session_expires(facts, request, "TSI-8.d.vi.2")?;
     let answer = match facts.config.policy.session_answer {
         SessionAnswer::Early => AnswerTime::Early(Box::new(early_answer(facts, request)?)),
         SessionAnswer::Late => AnswerTime::OnFirst,
@@ -235,7 +242,7 @@ fn to_client(facts: &Facts<'_>, request: &Request, index: usize, asserted: &str)
 fn invitation(facts: &Facts<'_>, request: &Request, kind: TargetKind, asserted: &str) -> Result<Invite, Refusal> {
     // Conversation-ID, Contribution-ID, InReplyTo-Contribution-ID and all that does not belong to the hop.
     clause!("TSI-8.d.iv.1", "TSI-8.d.iv.2", "TSI-8.d.iv.3", "TSI-8.d.vi.0");
-    let mut headers = headers::copied(facts, request);
+    let mut headers = headers::copied_to_client(facts, request);
 
     clause!("TSI-8.d.iii");
     headers.extend(service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)));
