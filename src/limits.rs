@@ -147,3 +147,13 @@ pub const SIP_HALF_MESSAGE_MAX: Duration = Duration::from_secs(10);
 pub const SIP_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How long answers still go to a peer that has shut its sending side, and how long we wait for a peer to close after we did.
 pub const SIP_HALF_CLOSED_MAX: Duration = Duration::from_secs(2);
+/// Connections of one media core, opening and closing ones among them: two for each of 16,000 sessions, and as many again.
+pub const MEDIA_CONNECTIONS_MAX: usize = 65_536;
+/// Reports of one media core that found their lane full; above it the core rests until signalling took some.
+pub const MEDIA_REPORTS_HELD_MAX: usize = 16 * LANE_ENTRIES;
+/// File operations of one media core under way: what keeps a disk busy.
+pub const MEDIA_FILE_OPERATIONS_MAX: usize = 64;
+/// TLS handshakes of one media core under way: each takes about a millisecond of it, and half a second of them is enough.
+pub const MSRP_HANDSHAKES_MAX: usize = 512;
+/// How long a TLS handshake of an accepted connection may take.
+pub const MSRP_HANDSHAKE_MAX: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod control;
 pub mod demo;
 pub mod logging;
+pub mod media;
 pub mod probe;
 pub mod reload;
 pub mod ring;

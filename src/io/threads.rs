@@ -13,6 +13,8 @@ use super::admin::{self, Admin};
 use super::cdr::Records;
 use super::clock::Clock;
 use super::control::{Event, Mailbox, MediaOrder, Process};
+use super::media;
+use super::media::listener::{self, Listener};
 use super::probe::{Features, probe};
 use super::services::engine::Services;
 use super::services::inbox::{Answers, Inbox};
@@ -23,7 +25,7 @@ use super::tls::{Tls, Unusable};
 use super::wiring::{AnswerLane, Wiring};
 use crate::base::clock::Duration;
 use crate::base::prng::Prng;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::shard::exchange::{Fetched, Ticket};
 use crate::shard::signalling::{Bound, Signalling};
 use std::cell::RefCell;
@@ -105,10 +107,11 @@ pub fn start(config: Arc<Config>, process: Process) -> Result<Running, StartErro
     let tls = certificates(&config)?;
     let cores = (config.cores.signaling.len(), config.cores.media.len());
     let (sip, sockets) = sockets::bind(&config.sip.listen, cores.0).map_err(StartError::Bind)?;
+    let listeners = listener::bind(&config.msrp.listen, cores.1, &config.msrp.congestion).map_err(StartError::Bind)?;
     let admin = config.admin.listen.map(admin_listener).transpose()?;
     let bound = Bound {
         sip,
-        msrp: config.msrp.listen.clone(),
+        msrp: bound_msrp(&config, &listeners),
         fingerprint: tls.1.as_ref().map(|tls| tls.fingerprint.to_string().into()),
         media_cores: cores.1 as u8,
     };
@@ -132,8 +135,8 @@ pub fn start(config: Arc<Config>, process: Process) -> Result<Running, StartErro
     };
     let carrier = wiring.answers();
     running.start_services(services, carrier, admin)?;
-    for core in 0..cores.1 {
-        running.start_media(core, &mut wiring, tls.1.clone())?;
+    for (core, listeners) in listeners.into_iter().enumerate() {
+        running.start_media(core, listeners, &mut wiring, tls.1.clone())?;
     }
     for (core, sockets) in sockets.into_iter().enumerate() {
         running.start_signalling(core, sockets, &mut wiring, tls.0.clone())?;
@@ -148,6 +151,13 @@ fn certificates(config: &Config) -> Result<(Option<Tls>, Option<Tls>), StartErro
     let sip = load(&config.sip.tls)?;
     let msrp = if config.msrp.tls.is_some() { load(&config.msrp.tls)? } else { sip.clone() };
     Ok((sip, msrp))
+}
+
+/// The MSRP addresses with the ports that stand for 0; every core has the same.
+fn bound_msrp(config: &Config, listeners: &[Vec<Listener>]) -> Vec<Listen> {
+    let first = listeners.first().map_or(&[][..], Vec::as_slice);
+    let bound = |(listen, listener): (&Listen, &Listener)| Listen { address: listener.address, ..*listen };
+    config.msrp.listen.iter().zip(first).map(bound).collect()
 }
 
 fn admin_listener(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -231,26 +241,21 @@ impl Running {
         Ok(())
     }
 
-    fn start_media(&mut self, core: usize, wiring: &mut Wiring, tls: Option<Tls>) -> Result<(), StartError> {
-        let _ = (tls, self.threads.features);
+    fn start_media(
+        &mut self,
+        core: usize,
+        listeners: Vec<Listener>,
+        wiring: &mut Wiring,
+        tls: Option<Tls>,
+    ) -> Result<(), StartError> {
         let cpu = self.config.cores.media[core];
-        let orders = self.media[core].clone();
-        let wake = wiring.media_wakes[core].clone();
-        let mut commands: Vec<_> = wiring.commands.iter_mut().map(|row| row[core].receiver()).collect();
+        let (config, features, clock) = (self.config.clone(), self.threads.features, self.threads.clock);
+        let lanes = wiring.media_lanes(core);
         let thread = self.threads.spawn(format!("media-{core}"), Some(cpu), move |ready| {
+            let core = media::lanes::Core { number: core as u8, cpu, config, features, clock, tls, listeners, lanes };
+            let engine = media::engine::Engine::new(core)?;
             let _ = ready.send(Ok(()));
-            loop {
-                while let Some(order) = orders.take() {
-                    if matches!(order, MediaOrder::Stop) {
-                        return Ok(());
-                    }
-                }
-                for lane in &mut commands {
-                    while lane.pop().is_some() {}
-                }
-                let _ = &wake;
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+            engine.run()
         })?;
         self.threads.media.push(thread);
         Ok(())

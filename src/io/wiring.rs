@@ -1,8 +1,10 @@
 //! The lanes between all threads, made before the first one starts; each takes its ends when it is started.
 
 use super::bridge::lane::{Receiver, Sender, lane};
+use super::bridge::outgoing::Outgoing;
 use super::bridge::wake::Wake;
 use super::control::{Mailbox, MediaOrder};
+use super::media::lanes::{Handed, Lanes};
 use super::signalling::lanes::{CoreLink, MediaLink, Order};
 use crate::limits;
 use crate::shard::exchange::{Command, Fetched, Report, Ticket};
@@ -21,6 +23,8 @@ pub struct Wiring {
     pub commands: Vec<Vec<Ends<Command>>>,
     pub reports: Vec<Vec<Ends<Report>>>,
     pub links: Vec<Vec<Option<CoreLink>>>,
+    /// Connections on their way from one media core to another.
+    pub handed: Vec<Vec<Ends<Handed>>>,
 }
 
 impl Wiring {
@@ -46,6 +50,7 @@ impl Wiring {
             commands: pairs(signalling, media),
             reports: pairs(signalling, media),
             links: core_links(&signalling_wakes),
+            handed: pairs(media, media),
             signalling_wakes,
             media_wakes,
         })
@@ -70,6 +75,23 @@ impl Wiring {
             ring: false,
         };
         ends.map(link).collect()
+    }
+
+    /// A media core's ends of all its lanes.
+    pub fn media_lanes(&mut self, core: usize) -> Lanes {
+        let reports = self.reports.iter_mut().map(|row| row[core].sender()).zip(&self.signalling_wakes);
+        let others = self.media_wakes.iter().enumerate();
+        let handed_out = |(other, wake): (usize, &Arc<Wake>)| {
+            (other != core).then(|| Outgoing::new(self.handed[core][other].sender(), wake.clone()))
+        };
+        Lanes {
+            wake: self.media_wakes[core].clone(),
+            commands: self.commands.iter_mut().map(|row| row[core].receiver()).collect(),
+            reports: reports.map(|(lane, wake)| Outgoing::new(lane, wake.clone())).collect(),
+            handed_out: others.map(handed_out).collect(),
+            handed_in: self.handed.iter_mut().map(|row| row[core].receiver()).collect(),
+            orders: self.media_orders[core].clone(),
+        }
     }
 }
 

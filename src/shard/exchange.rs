@@ -111,6 +111,21 @@ pub enum Report {
     Closed { session: MediaKey, totals: Totals },
 }
 
+impl Report {
+    /// The session it is about.
+    pub const fn session(&self) -> MediaKey {
+        match self {
+            Report::Bound { session, .. }
+            | Report::LegFailed { session, .. }
+            | Report::Delivered { session, .. }
+            | Report::Undelivered { session, .. }
+            | Report::Idle { session }
+            | Report::Closed { session, .. } => *session,
+            Report::Stored(stored) => stored.session,
+        }
+    }
+}
+
 /// Why a leg failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LegFailure {

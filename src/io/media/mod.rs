@@ -1,0 +1,15 @@
+//! RFC 4975 over TCP and TLS: one pinned thread a media core, with its own ring, buffers, connections and MSRP state.
+
+pub mod buffers;
+mod connection;
+pub mod engine;
+mod file;
+mod gather;
+pub mod lanes;
+pub mod listener;
+mod op;
+mod opening;
+mod queue;
+mod receiving;
+mod sending;
+mod tls;
