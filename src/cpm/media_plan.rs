@@ -24,7 +24,7 @@ pub use within::{Side, reanswer, reoffer};
 
 use super::refusal::Refusal;
 use crate::config::Config;
-use crate::mime::multipart;
+use crate::mime::multipart::{self, Part};
 use crate::msrp::leg::SessionKind;
 use crate::sdp::description::{Attribute, Description, MediaDescription};
 use crate::sip::header::name::Name;
@@ -127,6 +127,17 @@ pub fn described(message: &Message) -> Result<Description, Unacceptable> {
     let parts = parts.map_err(|_| Unacceptable::Malformed)?;
     let sdp = multipart::sdp(&parts).ok_or(Unacceptable::Missing)?;
     Description::parse(&sdp.body).map_err(|_| Unacceptable::Malformed)
+}
+
+/// All other parts of a body, in order, octet for octet: recipient lists, and whatever else a client sends with its offer.
+pub fn beside_sdp(message: &Message) -> Vec<Part> {
+    let Some(content_type) = message.header(Name::ContentType) else { return Vec::new() };
+    let parts = multipart::parts_of(content_type, message.header(Name::ContentDisposition), message.body());
+    let mut parts = parts.unwrap_or_default();
+    if let Some(sdp) = multipart::sdp(&parts).cloned() {
+        parts.retain(|part| *part != sdp);
+    }
+    parts
 }
 
 /// Attributes of an m-line that belong to the hop: written anew for ours, or meaningless beyond it.

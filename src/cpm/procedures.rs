@@ -4,11 +4,14 @@
 //! for every 2xx of a target [`Procedure::on_success`], when every target failed [`Procedure::on_exhausted`], and after
 //! the origin was answered [`Procedure::after_answer`].
 
-use super::decision::{Answer, Bridge, Decision, FollowUp};
+use super::decision::{Answer, Bridge, Decision, FollowUp, Proxy};
 use super::facts::{Facts, Needs, Role};
 use super::refusal::Refusal;
+use super::{gates, identity, interworking, originating, service, terminating};
+use crate::clause;
 use crate::config::Config;
 use crate::sip::message::{Request, Response};
+use crate::sip::method::Method;
 
 /// A procedure of the Change Request, or the plain proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -24,16 +27,46 @@ pub enum Procedure {
 }
 
 impl Procedure {
-    /// Which procedure answers an initial request (OLM-0, OSI-0, TLM-0, TSI-0).
+    /// Which procedure answers an initial request (OLM-0, OSI-0, TLM-0, TSI-0). The CR names the bare tags; `.group` and
+    /// other subclasses trigger with them. Where both a large message and a session are asked for, the former is meant, as its
+    /// trigger is the explicit one. A file transfer is set up as a session is.
     pub fn of(role: Role, request: &Request) -> Procedure {
-        let _ = (role, request);
-        todo!()
+        let asks = |icsi| service::asks_for(request, icsi);
+        let session = || asks(service::SESSION) || asks(service::FILE_TRANSFER);
+        match (request.method(), role) {
+            (Method::Invite, Role::Originating) if asks(service::LARGE_MESSAGE) => {
+                clause!("OLM-0");
+                Procedure::OriginatingLargeMessage
+            }
+            (Method::Invite, Role::Terminating) if asks(service::LARGE_MESSAGE) => {
+                clause!("TLM-0");
+                Procedure::TerminatingLargeMessage
+            }
+            (Method::Invite, Role::Originating) if session() => {
+                clause!("OSI-0");
+                Procedure::OriginatingSession
+            }
+            (Method::Invite, Role::Terminating) if session() => {
+                clause!("TSI-0");
+                Procedure::TerminatingSession
+            }
+            (Method::Message, Role::Originating) if asks(service::PAGER) => Procedure::OriginatingPager,
+            (Method::Message, Role::Terminating) if asks(service::PAGER) => Procedure::TerminatingPager,
+            _ => Procedure::Proxy,
+        }
     }
 
     /// What must be fetched before [`Procedure::decide`].
     pub fn needs(self, config: &Config, trusted: bool, request: &Request) -> Needs {
-        let _ = (self, config, trusted, request);
-        todo!()
+        match self {
+            Procedure::OriginatingLargeMessage => originating::large_message::needs(config, trusted, request),
+            Procedure::OriginatingSession => originating::session::needs(config, trusted, request),
+            Procedure::OriginatingPager => originating::pager::needs(config, trusted, request),
+            Procedure::TerminatingLargeMessage => terminating::large_message::needs(config, trusted, request),
+            Procedure::TerminatingSession => terminating::session::needs(config, trusted, request),
+            Procedure::TerminatingPager => terminating::pager::needs(config, trusted, request),
+            Procedure::Proxy => proxy_needs(config, request),
+        }
     }
 
     /// Runs the procedure.
@@ -41,8 +74,20 @@ impl Procedure {
     /// # Errors
     /// The final response that the first failing step prescribes.
     pub fn decide(self, facts: &Facts<'_>, request: &Request) -> Result<Decision, Refusal> {
-        let _ = (self, facts, request);
-        todo!()
+        let decision = match self {
+            Procedure::OriginatingLargeMessage => originating::large_message::on_invite(facts, request),
+            Procedure::OriginatingSession => originating::session::on_invite(facts, request),
+            Procedure::OriginatingPager => originating::pager::on_message(facts, request),
+            Procedure::TerminatingLargeMessage => terminating::large_message::on_invite(facts, request),
+            Procedure::TerminatingSession => terminating::session::on_invite(facts, request),
+            Procedure::TerminatingPager => terminating::pager::on_message(facts, request),
+            Procedure::Proxy => Ok(Decision::Proxy(proxied(facts, request))),
+        }?;
+        // Whoever answers as user agent has to understand what is required of one; a proxy has not.
+        if !matches!(decision, Decision::Proxy(_)) {
+            gates::understood(request)?;
+        }
+        Ok(decision)
     }
 
     /// A target answered 2xx: the origin's answer (for the first), or what we keep of it.
@@ -57,8 +102,13 @@ impl Procedure {
         target: usize,
         ok: &Response,
     ) -> Result<Answer, Refusal> {
-        let _ = (self, facts, request, bridge, target, ok);
-        todo!()
+        match self {
+            Procedure::OriginatingLargeMessage => originating::large_message::on_success(facts, request, ok),
+            Procedure::OriginatingSession => originating::session::on_success(facts, request, ok),
+            Procedure::TerminatingLargeMessage => terminating::large_message::on_success(facts, request, bridge, target, ok),
+            Procedure::TerminatingSession => terminating::session::on_success(facts, request, ok),
+            Procedure::OriginatingPager | Procedure::TerminatingPager | Procedure::Proxy => Err(no_bridge()),
+        }
     }
 
     /// Every target failed; `failures` has the target's index and its final status (408 for silence, 503 for a dead hop).
@@ -72,8 +122,15 @@ impl Procedure {
         bridge: &Bridge,
         failures: &[(usize, u16)],
     ) -> Result<Decision, Refusal> {
-        let _ = (self, facts, request, bridge, failures);
-        todo!()
+        match self {
+            Procedure::OriginatingLargeMessage => Err(originating::large_message::on_exhausted(failures)),
+            Procedure::OriginatingSession => Err(originating::session::on_exhausted(failures)),
+            Procedure::OriginatingPager => Err(originating::pager::on_exhausted(failures)),
+            Procedure::TerminatingLargeMessage => terminating::large_message::on_exhausted(facts, request, bridge, failures),
+            Procedure::TerminatingSession => terminating::session::on_exhausted(facts, request, bridge, failures),
+            Procedure::TerminatingPager => terminating::pager::on_exhausted(facts, request, bridge.policies_done, failures),
+            Procedure::Proxy => Err(no_bridge()),
+        }
     }
 
     /// The origin was answered 2xx; `first` is the target whose 2xx it was, with that response.
@@ -84,7 +141,38 @@ impl Procedure {
         bridge: &Bridge,
         first: Option<(usize, &Response)>,
     ) -> Vec<FollowUp> {
-        let _ = (self, facts, request, bridge, first);
-        todo!()
+        match self {
+            Procedure::OriginatingLargeMessage => originating::large_message::after_answer(facts, request),
+            Procedure::OriginatingSession => originating::session::after_answer(facts, request, bridge, first),
+            Procedure::TerminatingLargeMessage => terminating::large_message::after_answer(facts, request),
+            Procedure::TerminatingSession => terminating::session::after_answer(facts, request),
+            Procedure::OriginatingPager | Procedure::TerminatingPager | Procedure::Proxy => Vec::new(),
+        }
+    }
+}
+
+/// The answer where the shard asks a procedure that has no targets of its own about one.
+fn no_bridge() -> Refusal {
+    Refusal::new(500, "no bridge")
+}
+
+/// Without a core, a request for one of our users goes straight to the registered contacts.
+fn proxy_needs(config: &Config, request: &Request) -> Needs {
+    let user = || identity::normalise(request.uri());
+    Needs { clients_of: config.sip.core.is_none().then(user), ..Needs::default() }
+}
+
+/// A request that is not CPM's: forwarded as it is (RFC 3261 §16.6), by the rest of its route set or to the core.
+fn proxied(facts: &Facts<'_>, request: &Request) -> Proxy {
+    let straight = facts.role == Role::Terminating && facts.config.sip.core.is_none();
+    let contacts = facts.clients.iter().filter(|_| straight).map(|client| client.contact.clone());
+    // Only a request that makes a dialog can be followed by others that have to come this way.
+    let makes_dialog = matches!(request.method(), Method::Invite | Method::Subscribe | Method::Refer | Method::Notify);
+    Proxy {
+        record_route: makes_dialog && !request.to().is_ok_and(|to| to.tag().is_some()),
+        next_hop: interworking::core(),
+        request_uris: contacts.collect(),
+        remove: Vec::new(),
+        add: Vec::new(),
     }
 }

@@ -27,6 +27,7 @@ pub const SESSION: &str = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.session";
 pub const SESSION_GROUP: &str = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.session.group";
 /// CPM File Transfer: handled as a session.
 pub const FILE_TRANSFER: &str = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.filetransfer";
+pub const FILE_TRANSFER_GROUP: &str = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.filetransfer.group";
 
 /// The whole ICSI of a short name ("largemsg"); a whole one stays, decoded.
 pub fn whole(short: &str) -> String {
