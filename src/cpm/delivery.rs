@@ -45,15 +45,19 @@ pub fn unavailable(clause: &'static str) -> Refusal {
     Refusal::new(480, clause)
 }
 
-/// The status that every target gave as its explicit refusal: then the message is not wanted, and keeping it for later
-/// would deliver it against the recipient's word. `None` where at least one target was merely out of reach.
-pub fn refused_by_all(failures: &[(usize, u16)]) -> Option<u16> {
-    let all = !failures.is_empty() && failures.iter().all(|(_, status)| explicit(*status));
-    all.then(|| best(failures))
+/// The status for the origin where the message is not wanted: then keeping it for later would deliver it against the
+/// recipient's word. That is so where every target refused it, or one did for all of them (RFC 3261 §21.6: 6xx speaks for
+/// the user, wherever the user is). `None` where somebody was merely out of reach.
+pub fn refused(failures: &[(usize, u16)]) -> Option<u16> {
+    // 487 is the answer of those we cancelled when another's 6xx came.
+    let mut said = failures.iter().map(|(_, status)| *status).filter(|status| *status != 487).peekable();
+    let all = said.peek().is_some() && said.all(explicit);
+    let for_all = failures.iter().any(|(_, status)| *status >= 600);
+    (all || for_all).then(|| best(failures))
 }
 
 /// A final response by which a client or its user says no, other than "not now".
-pub const fn explicit(status: u16) -> bool {
+const fn explicit(status: u16) -> bool {
     matches!(status, 403 | 404 | 488 | 600..=699)
 }
 
@@ -90,11 +94,18 @@ mod tests {
 
     #[test]
     fn a_message_that_one_target_could_not_take_is_not_refused() {
-        assert_eq!(refused_by_all(&[(0, 603)]), Some(603));
-        assert_eq!(refused_by_all(&[(0, 403), (1, 488)]), Some(403));
-        assert_eq!(refused_by_all(&[(0, 603), (1, 408)]), None);
-        assert_eq!(refused_by_all(&[(0, 480)]), None);
-        assert_eq!(refused_by_all(&[]), None);
+        assert_eq!(refused(&[(0, 403), (1, 488)]), Some(403));
+        assert_eq!(refused(&[(0, 403), (1, 408)]), None);
+        assert_eq!(refused(&[(0, 480)]), None);
+        assert_eq!(refused(&[(0, 487)]), None);
+        assert_eq!(refused(&[]), None);
+    }
+
+    #[test]
+    fn a_6xx_speaks_for_all_devices() {
+        assert_eq!(refused(&[(0, 603)]), Some(603));
+        assert_eq!(refused(&[(0, 408), (1, 603)]), Some(603));
+        assert_eq!(refused(&[(0, 603), (1, 487)]), Some(603));
     }
 
     #[test]

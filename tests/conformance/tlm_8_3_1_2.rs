@@ -505,8 +505,9 @@ fn when_all_targets_fail_the_policies_run_but_a_refusal_goes_back() {
     }
     let reject = Bob::new().configured(|config| config.policy.delivery = Delivery::Reject);
     assert_eq!(reject.exhausted(&letter, &bridge, &[(0, 486), (1, 408)]).expect_err("rejected").status, 480);
-    // A user who said no on one device only may still want it on the other.
-    assert!(bob.exhausted(&letter, &bridge, &[(0, 603), (1, 408)]).is_ok());
+    // A client that does not take it says nothing of the other, which may come back; a user who declines does (6xx).
+    assert!(bob.exhausted(&letter, &bridge, &[(0, 403), (1, 408)]).is_ok());
+    assert_eq!(bob.exhausted(&letter, &bridge, &[(0, 408), (1, 603)]).expect_err("declined").status, 603);
 }
 
 trait OnFirst {

@@ -397,7 +397,7 @@ pub fn on_exhausted(
 ) -> Result<Decision, Refusal> {
     clause!("TLM-10");
     let last = Refusal::new(delivery::best(failures), "TLM-10");
-    if delivery::refused_by_all(failures).is_some() || bridge.policies_done {
+    if delivery::refused(failures).is_some() || bridge.policies_done {
         return Err(last);
     }
     // The ISF has had its chance where it was among the targets.

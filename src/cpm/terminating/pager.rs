@@ -78,7 +78,7 @@ pub fn on_exhausted(
     policies_done: bool,
     failures: &[(usize, u16)],
 ) -> Result<Decision, Refusal> {
-    if policies_done || delivery::refused_by_all(failures).is_some() {
+    if policies_done || delivery::refused(failures).is_some() {
         return Err(Refusal::new(delivery::best(failures), SECTION));
     }
     by_policy(facts, request, Refusal::new(480, SECTION))

@@ -361,7 +361,7 @@ pub fn on_exhausted(
         clause!("TSI-9");
     }
     let best = Refusal::new(if early { 480 } else { delivery::best(failures) }, "TSI-9");
-    if delivery::refused_by_all(failures).is_some() || bridge.policies_done || request.has(Name::SessionReplaces) {
+    if delivery::refused(failures).is_some() || bridge.policies_done || request.has(Name::SessionReplaces) {
         return Err(best);
     }
     by_policy(facts, request, best)
