@@ -8,6 +8,7 @@ use super::decision::{Contact, Invite, OutMessage, Refresher, SessionExpires, Ta
 use super::facts::Client;
 use super::{conversation, disposition, identity, media_plan, recipients, release, service};
 use crate::base::clock::Instant;
+use crate::clause;
 use crate::config::Config;
 use crate::mime::multipart::Part;
 use crate::sip::header::date;
@@ -60,6 +61,7 @@ pub fn keep(
     service: DeferredService,
     content: Content<'_>,
 ) -> Deferred {
+    clause!("TLM-6.f.ii");
     let arrived_s = arrived.unix_s();
     let expires = conversation::deadline(request, arrived).map(Instant::unix_s);
     let parts = recipients::history_of(request).into_iter().map(kept_part).collect();

@@ -9,6 +9,7 @@
 //! | `reject`          | 480                                | 480                              |
 
 use super::facts::Facts;
+use super::failure;
 use super::refusal::Refusal;
 use crate::config::Delivery;
 
@@ -53,39 +54,12 @@ pub fn refused(failures: &[(usize, u16)]) -> Option<u16> {
     let mut said = failures.iter().map(|(_, status)| *status).filter(|status| *status != 487).peekable();
     let all = said.peek().is_some() && said.all(explicit);
     let for_all = failures.iter().any(|(_, status)| *status >= 600);
-    (all || for_all).then(|| best(failures))
+    (all || for_all).then(|| failure::best(failures))
 }
 
 /// A final response by which a client or its user says no, other than "not now".
 const fn explicit(status: u16) -> bool {
     matches!(status, 403 | 404 | 488 | 600..=699)
-}
-
-/// RFC 3261 §16.7 step 6: the response that stands for all failures, fit to be passed to the origin.
-pub fn best(failures: &[(usize, u16)]) -> u16 {
-    // A 6xx ends the search; else the lowest class, and in it what tells the origin most: busy before unavailable before
-    // not found before the rest.
-    let rank = |status: u16| match status {
-        600..=699 => (0, 0),
-        486 => (4, 0),
-        480 => (4, 1),
-        404 => (4, 2),
-        408 => (4, 9),
-        _ => (status / 100, 5),
-    };
-    let best = failures.iter().map(|(_, status)| *status).min_by_key(|status| rank(*status));
-    passed_on(best.unwrap_or(480))
-}
-
-/// What of another leg's failure the origin may see: what was meant for our own dialog or hop is not for it.
-const fn passed_on(status: u16) -> u16 {
-    match status {
-        // Challenges and the session timer of our own INVITE (RFC 4028 §7.4); redirections we did not follow.
-        401 | 407 | 422 | 300..=399 => 480,
-        // RFC 3261 §16.7: loops and hop limits of a path the origin has no part in; 503 would take us out of its service.
-        482 | 483 | 503 => 500,
-        status => status,
-    }
 }
 
 #[cfg(test)]
@@ -106,14 +80,5 @@ mod tests {
         assert_eq!(refused(&[(0, 603)]), Some(603));
         assert_eq!(refused(&[(0, 408), (1, 603)]), Some(603));
         assert_eq!(refused(&[(0, 603), (1, 487)]), Some(603));
-    }
-
-    #[test]
-    fn the_best_of_several_failures_is_that_of_rfc_3261() {
-        assert_eq!(best(&[(0, 480), (1, 603)]), 603);
-        assert_eq!(best(&[(0, 503), (1, 486)]), 486);
-        assert_eq!(best(&[(0, 408), (1, 480)]), 480);
-        assert_eq!(best(&[(0, 407)]), 480);
-        assert_eq!(best(&[(0, 482)]), 500);
     }
 }

@@ -3,6 +3,7 @@
 use super::{identity, recipients, service};
 use crate::base::clock::Instant;
 use crate::base::date;
+use crate::clause;
 use crate::mime::cpim::Head;
 use crate::sip::header::name::Name;
 use crate::sip::header::name_addr::NameAddr;
@@ -69,6 +70,7 @@ pub fn invitation(
     let sdp = crate::mime::multipart::sdp(&parts).map(|part| String::from_utf8_lossy(&part.body).into_owned());
     let mut objects = vec![conversation.session_info(ids[0], group, &sdp.unwrap_or_default(), &uris)];
     if group {
+        clause!("OSI-r7.c");
         let focus = |message: &crate::sip::message::Message| address(super::contact::focus(message));
         let identity = answer.and_then(|ok| focus(ok)).or_else(|| focus(request));
         let identity = identity.unwrap_or_else(|| request.uri().to_string());
@@ -95,48 +97,4 @@ fn address(value: Option<&str>) -> Option<String> {
 /// RFC 3261 §7.3.1: a folded value on one line.
 fn unfolded(value: &str) -> String {
     value.split(['\r', '\n']).map(str::trim).filter(|piece| !piece.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INVITE: &[u8] = b"INVITE sip:focus@conf.example.net SIP/2.0\r\nFrom: <sip:alice@example.net>;tag=1\r\n\
-        To: <sip:focus@conf.example.net>\r\nCall-ID: c1\r\nCSeq: 1 INVITE\r\nP-Asserted-Identity: <tel:+15551230001>\r\n\
-        Conversation-ID: conv\r\nContribution-ID: contrib\r\nSubject: two\r\n lines\r\nContent-Type: multipart/mixed;boundary=b\r\n\r\n\
-        --b\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n\r\n--b\r\nContent-Type: application/resource-lists+xml\r\n\
-        Content-Disposition: recipient-list\r\n\r\n<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\"><list>\
-        <entry uri=\"tel:+15551230002\"/></list></resource-lists>\r\n--b--\r\n";
-
-    fn recorded(sent: bool) -> (Request, Conversation) {
-        let request = Request::parse(INVITE).expect("a request");
-        let conversation = conversation(&request, "sip:alice@example.net", sent, Instant::from_unix_s(1_706_781_600), "x");
-        (request, conversation)
-    }
-
-    #[test]
-    fn a_group_session_leaves_its_invitation_and_its_state() {
-        let (request, conversation) = recorded(true);
-        let objects = invitation(&conversation, &request, true, None, ["i-1", "i-2"]);
-        assert_eq!(objects.len(), 2);
-        assert_eq!(objects[0].folder, ["Default", "conv", "contrib"]);
-        assert_eq!(objects[0].header("From"), Some("tel:+15551230001"));
-        assert_eq!(objects[0].header("Subject"), Some("two lines"));
-        assert_eq!(objects[1].header("Content-Type"), Some("Application/group-state-object+xml"));
-        let Body::Inline(state) = &objects[1].body else { panic!("a small object is inline") };
-        let state = String::from_utf8_lossy(state);
-        assert!(state.contains("sip:focus@conf.example.net") && state.contains("tel:+15551230002"), "{state}");
-        assert_eq!(invitation(&conversation, &request, false, None, ["i-1", "i-2"]).len(), 1);
-    }
-
-    #[test]
-    fn a_message_is_named_by_its_cpim_head() {
-        let (_, conversation) = recorded(false);
-        let head = b"From: <sip:a@b>\r\nimdn.Message-ID: m-1\r\n\r\nContent-Type: text/plain\r\n\r\n";
-        let message = |head| Message { message_id: "msrp", content_type: "message/cpim", head, body: Body::Inline(Vec::new()) };
-        let object = standalone(&conversation, message(&head[..]));
-        assert_eq!(object.header("IMDN-Message-ID"), Some("m-1"));
-        assert_eq!((object.folder.len(), object.seen), (2, false));
-        assert_eq!(standalone(&conversation, message(&b""[..])).header("IMDN-Message-ID"), Some("msrp"));
-    }
 }

@@ -7,13 +7,12 @@ use cpm_pf::cpm::facts::{Client, Facts, Role};
 use cpm_pf::cpm::media_plan::{Line, MediaPlan, OwnLine, OwnOrigin};
 use cpm_pf::cpm::procedures::Procedure;
 use cpm_pf::cpm::refusal::Refusal;
-use cpm_pf::cpm::service;
-use cpm_pf::cpm::terminating::{large_message, pager, session};
 use cpm_pf::sip::message::{Request, Response};
 use cpm_pf::xdm::access_rules::AccessRules;
 use cpm_pf::xdm::uri_list::UriList;
 use std::rc::Rc;
 
+pub const ALICE: &str = "sip:alice@example.net";
 pub const BOB: &str = "sip:bob@example.net";
 pub const BASE: &str = "urn:urn-7:3gpp-service.ims.icsi.";
 pub const PHONE: &str = "<urn:gsma:imei:90420156-025763-0>";
@@ -144,12 +143,7 @@ impl Letter {
     }
 
     fn procedure(&self) -> Procedure {
-        let request = self.request();
-        match self.method {
-            "MESSAGE" => Procedure::TerminatingPager,
-            _ if service::asks_for(&request, service::LARGE_MESSAGE) => Procedure::TerminatingLargeMessage,
-            _ => Procedure::TerminatingSession,
-        }
+        Procedure::of(Role::Terminating, &self.request())
     }
 
     pub fn bare(self) -> Self {
@@ -261,12 +255,8 @@ impl Bob {
     }
 
     pub fn gets(&self, letter: &Letter) -> Result<Decision, Refusal> {
-        let (facts, request) = (self.facts(), letter.request());
-        match letter.procedure() {
-            Procedure::TerminatingLargeMessage => large_message::on_invite(&facts, &request),
-            Procedure::TerminatingSession => session::on_invite(&facts, &request),
-            _ => pager::on_message(&facts, &request),
-        }
+        let request = letter.request();
+        letter.procedure().decide(&self.facts(), &request)
     }
 
     pub fn bridge(&self, letter: &Letter) -> Bridge {
@@ -293,19 +283,11 @@ impl Bob {
     }
 
     pub fn success(&self, letter: &Letter, bridge: &Bridge, ok: &Response) -> Result<Answer, Refusal> {
-        let (facts, request) = (self.facts(), letter.request());
-        match letter.procedure() {
-            Procedure::TerminatingLargeMessage => large_message::on_success(&facts, &request, bridge, 0, ok),
-            _ => session::on_success(&facts, &request, ok),
-        }
+        letter.procedure().on_success(&self.facts(), &letter.request(), bridge, 0, ok)
     }
 
     pub fn exhausted(&self, letter: &Letter, bridge: &Bridge, failures: &[(usize, u16)]) -> Result<Decision, Refusal> {
-        let (facts, request) = (self.facts(), letter.request());
-        match letter.procedure() {
-            Procedure::TerminatingLargeMessage => large_message::on_exhausted(&facts, &request, bridge, failures),
-            _ => session::on_exhausted(&facts, &request, bridge, failures),
-        }
+        letter.procedure().on_exhausted(&self.facts(), &letter.request(), bridge, failures)
     }
 }
 

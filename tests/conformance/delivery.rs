@@ -5,6 +5,7 @@ use cpm_pf::base::clock::Instant;
 use cpm_pf::config::Delivery;
 use cpm_pf::cpm::decision::{Refresher, TargetKind};
 use cpm_pf::cpm::deferral::{self, Body, Content};
+use cpm_pf::proves;
 use cpm_pf::store::deferred::{Deferred, DeferredId, DeferredService};
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ fn kept(letter: &Letter) -> Deferred {
     let content = Content { content_type: "message/cpim", message_id: "msrp-1", body };
     let now = Instant::from_unix_s(NOW_S);
     let (config, id) = (Bob::new().config, DeferredId("d-1".to_string()));
-    deferral::keep(&config, now, id, BOB, &letter.request(), DeferredService::LargeMessage, content)
+    proves!("TLM-6.f.ii", { deferral::keep(&config, now, id, BOB, &letter.request(), DeferredService::LargeMessage, content) })
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod c17;
 mod clients_6_6;
 mod delivery;
 mod ems_8_3_1_5;
+mod history_8_5;
 mod olm_8_2_1_2;
 mod osi_8_2_2_1;
 mod tlm_8_3_1_2;

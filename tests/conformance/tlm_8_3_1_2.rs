@@ -5,8 +5,9 @@ use cpm_pf::config::{Anonymity, Delivery, Interop, IsfService, OtherService};
 use cpm_pf::cpm::decision::{
     AnswerTime, Contact, Decision, FollowUp, LaterSuccess, NextHop, Purpose, Refresher, Service, TargetKind,
 };
+use cpm_pf::cpm::facts::Role;
+use cpm_pf::cpm::procedures::Procedure;
 use cpm_pf::cpm::refusal::Refusal;
-use cpm_pf::cpm::terminating::large_message;
 use cpm_pf::proves;
 use cpm_pf::xdm::uri_list::UriList;
 use std::rc::Rc;
@@ -29,6 +30,23 @@ fn blacklist(entries: &[&str]) -> Option<Rc<UriList>> {
     let mut entries: Vec<String> = entries.iter().map(|entry| cpm_pf::cpm::identity::normalise(entry)).collect();
     entries.sort();
     Some(Rc::new(UriList { entries }))
+}
+
+#[test]
+fn a_large_message_tag_starts_the_section_in_every_coding() {
+    for value in [
+        accepts("largemsg"),
+        accepts("largemsg.group"),
+        format!("*;+g.3gpp.icsi-ref=\"{}\"", icsi("largemsg")),
+        accepts("largemsg").replace("%3A", "%3a"),
+    ] {
+        let request = Letter::large().set("Accept-Contact", &value).request();
+        let procedure = proves!("TLM-0", { Procedure::of(Role::Terminating, &request) });
+        assert_eq!(procedure, Procedure::TerminatingLargeMessage, "{value}");
+    }
+    for letter in [Letter::session(), Letter::large().without("Accept-Contact")] {
+        assert_ne!(Procedure::of(Role::Terminating, &letter.request()), Procedure::TerminatingLargeMessage);
+    }
 }
 
 #[test]
@@ -101,12 +119,12 @@ fn a_listed_originator_is_refused_with_122() {
 fn the_list_of_standalone_messages_is_asked_for_with_its_references() {
     let bob = Bob::new().configured(|config| config.xdm.blacklist_standalone = "no_large".to_string());
     let request = Letter::large().request();
-    let needs = proves!("TLM-5.d", { large_message::needs(&bob.config, true, &request) });
+    let needs = proves!("TLM-5.d", { Procedure::TerminatingLargeMessage.needs(&bob.config, true, &request) });
     assert_eq!(needs.blacklist, Some((BOB.to_string(), "no_large".to_string())));
     assert_eq!(needs.preferences.as_deref(), Some(BOB));
     assert_eq!(needs.clients_of.as_deref(), Some(BOB));
     let off = bob.configured(|config| config.policy.blacklist = false);
-    assert_eq!(large_message::needs(&off.config, true, &request).blacklist, None);
+    assert_eq!(Procedure::TerminatingLargeMessage.needs(&off.config, true, &request).blacklist, None);
 }
 
 #[test]
@@ -482,7 +500,8 @@ fn the_message_is_recorded_where_a_rule_says_so() {
     let record = Bob::new().with_rules(&[rule("CPM", None, &["allow-offline-storage"])]);
     let follow = |bob: &Bob| {
         let request = Letter::large().request();
-        large_message::after_answer(&bob.facts(), &request)
+        let bridge = bob.bridge(&Letter::large());
+        Procedure::TerminatingLargeMessage.after_answer(&bob.facts(), &request, &bridge, None)
     };
     let follow_ups = proves!("TLM-9.1", { follow(&record) });
     assert!(matches!(&follow_ups[..], [FollowUp::RecordHistory { user, sent: false }] if user == BOB));

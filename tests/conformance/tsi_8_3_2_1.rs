@@ -2,9 +2,11 @@
 
 use crate::bob::*;
 use cpm_pf::config::{Anonymity, Delivery, Interop, OtherService, SessionAnswer, SessionClients};
+use cpm_pf::cpm::decision::Service;
 use cpm_pf::cpm::decision::{Answer, AnswerTime, Bridge, Contact, Decision, LaterSuccess, NextHop, Refresher, TargetKind};
+use cpm_pf::cpm::facts::Role;
+use cpm_pf::cpm::procedures::Procedure;
 use cpm_pf::cpm::refusal::Refusal;
-use cpm_pf::cpm::terminating::session;
 use cpm_pf::proves;
 use cpm_pf::xdm::uri_list::UriList;
 use std::rc::Rc;
@@ -21,6 +23,18 @@ fn early(bridge: &Bridge) -> &Answer {
         AnswerTime::Early(answer) => answer,
         AnswerTime::OnFirst => panic!("an early answer was expected"),
     }
+}
+
+#[test]
+fn a_session_tag_starts_the_section() {
+    for (short, service) in [("session", Service::Session), ("session.group", Service::GroupSession)] {
+        let letter = Letter::session().set("Accept-Contact", &accepts(short)).set("P-Asserted-Service", &icsi(short));
+        let procedure = proves!("TSI-0", { Procedure::of(Role::Terminating, &letter.request()) });
+        assert_eq!(procedure, Procedure::TerminatingSession);
+        assert_eq!(Bob::new().bridge(&letter).service, service);
+    }
+    let large = Letter::session().with("Accept-Contact", &accepts("largemsg"));
+    assert_eq!(Procedure::of(Role::Terminating, &large.request()), Procedure::TerminatingLargeMessage);
 }
 
 #[test]
@@ -52,7 +66,7 @@ fn the_gates_refuse_in_their_order() {
 fn only_the_chat_list_is_consulted() {
     let bob = Bob::new().configured(|config| config.xdm.blacklist_chat = "no_chat".to_string());
     let request = Letter::session().with("Session-Replaces", "old-1").request();
-    let needs = session::needs(&bob.config, true, &request);
+    let needs = Procedure::TerminatingSession.needs(&bob.config, true, &request);
     assert_eq!(needs.blacklist, Some((BOB.to_string(), "no_chat".to_string())));
     assert_eq!(needs.replaces.as_deref(), Some("old-1"));
     assert_eq!((needs.preferences.as_deref(), needs.clients_of.as_deref()), (Some(BOB), Some(BOB)));

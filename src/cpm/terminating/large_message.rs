@@ -22,7 +22,7 @@ use crate::cpm::delivery::{self, Policy};
 use crate::cpm::facts::{Facts, Needs, Role};
 use crate::cpm::preferences;
 use crate::cpm::refusal::Refusal;
-use crate::cpm::{gates, headers, identity, media_plan, recipients, release, service, session_expires};
+use crate::cpm::{failure, gates, headers, identity, media_plan, recipients, release, service, session_expires};
 use crate::sip::header::name::Name;
 use crate::sip::message::{Request, Response};
 use crate::xdm::access_rules::Actions;
@@ -396,7 +396,7 @@ pub fn on_exhausted(
     failures: &[(usize, u16)],
 ) -> Result<Decision, Refusal> {
     clause!("TLM-10");
-    let last = Refusal::new(delivery::best(failures), "TLM-10");
+    let last = Refusal::new(failure::best(failures), "TLM-10");
     if delivery::refused(failures).is_some() || bridge.policies_done {
         return Err(last);
     }

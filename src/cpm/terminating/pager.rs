@@ -10,7 +10,7 @@ use crate::cpm::decision::{Answer, Decision, Messages, NextHop, OutMessage, Purp
 use crate::cpm::delivery::{self, Policy};
 use crate::cpm::facts::{Facts, Needs, Role};
 use crate::cpm::refusal::Refusal;
-use crate::cpm::{conversation, gates, headers, identity, preferences, release, service};
+use crate::cpm::{conversation, failure, gates, headers, identity, preferences, release, service};
 use crate::sip::header::name::Name;
 use crate::sip::message::Request;
 
@@ -79,7 +79,7 @@ pub fn on_exhausted(
     failures: &[(usize, u16)],
 ) -> Result<Decision, Refusal> {
     if policies_done || delivery::refused(failures).is_some() {
-        return Err(Refusal::new(delivery::best(failures), SECTION));
+        return Err(Refusal::new(failure::best(failures), SECTION));
     }
     by_policy(facts, request, Refusal::new(480, SECTION))
 }

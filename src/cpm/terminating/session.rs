@@ -20,7 +20,9 @@ use crate::cpm::delivery::{self, Policy};
 use crate::cpm::facts::{Facts, Needs, Role};
 use crate::cpm::media_plan::{self, Line, MediaPlan, SessionMedia};
 use crate::cpm::refusal::Refusal;
-use crate::cpm::{contact, conversation, gates, headers, identity, preferences, recipients, release, service, session_expires};
+use crate::cpm::{
+    contact, conversation, failure, gates, headers, identity, preferences, recipients, release, service, session_expires,
+};
 use crate::sip::header::name::Name;
 use crate::sip::message::{Request, Response};
 
@@ -360,7 +362,7 @@ pub fn on_exhausted(
     if early {
         clause!("TSI-9");
     }
-    let best = Refusal::new(if early { 480 } else { delivery::best(failures) }, "TSI-9");
+    let best = Refusal::new(if early { 480 } else { failure::best(failures) }, "TSI-9");
     if delivery::refused(failures).is_some() || bridge.policies_done || request.has(Name::SessionReplaces) {
         return Err(best);
     }
