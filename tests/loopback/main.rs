@@ -2,11 +2,17 @@
 
 // The vocabulary of the ladders is larger than any one of them needs.
 #![allow(dead_code)]
-// A test may look at the clock: it waits for a program that runs by it.
+// A test may look at the clock, and start threads of its own: it waits for a program that runs by it.
 #![allow(clippy::disallowed_methods)]
 
+mod gates;
+mod ladder;
+mod large_message;
 mod msrp;
+mod originating;
 mod proxy;
+mod relay;
+mod terminating;
 mod ue;
 
 #[test]

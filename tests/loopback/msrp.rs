@@ -36,6 +36,8 @@ impl Frame {
 pub struct Msrp {
     pub stream: TcpStream,
     held: Vec<u8>,
+    /// How far `held` was searched for the end of its first frame.
+    searched: usize,
     /// Our URI and the peer's.
     pub own: String,
     pub peer: String,
@@ -68,7 +70,7 @@ impl Msrp {
     fn over(stream: TcpStream, own: &str, peer: &str) -> Msrp {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
         stream.set_nodelay(true).expect("a TCP socket has no delay");
-        Msrp { stream, held: Vec::new(), own: own.into(), peer: peer.into(), count: 0 }
+        Msrp { stream, held: Vec::new(), searched: 0, own: own.into(), peer: peer.into(), count: 0 }
     }
 
     pub fn write(&mut self, octets: &[u8]) {
@@ -166,17 +168,20 @@ impl Msrp {
     }
 
     fn take(&mut self) -> Option<Frame> {
-        let find = |needle: &[u8]| memchr::memmem::find(&self.held, needle);
-        let first = find(b"\r\n")?;
+        let first = memchr::memmem::find(&self.held, b"\r\n")?;
         let line = String::from_utf8_lossy(&self.held[..first]).into_owned();
         assert!(line.starts_with("MSRP "), "not MSRP: {line:?}");
         let end_line = format!("\r\n-------{}", line.split(' ').nth(1).unwrap_or(""));
-        let at = find(end_line.as_bytes())?;
+        let Some(at) = memchr::memmem::find(&self.held[self.searched..], end_line.as_bytes()).map(|at| at + self.searched) else {
+            self.searched = self.held.len().saturating_sub(end_line.len());
+            return None;
+        };
         let end = at + end_line.len();
         if self.held.len() < end + 3 {
             return None;
         }
-        let blank = find(b"\r\n\r\n").filter(|blank| *blank <= at);
+        self.searched = 0;
+        let blank = memchr::memmem::find(&self.held[..at + 4], b"\r\n\r\n").filter(|blank| *blank <= at);
         let head = String::from_utf8_lossy(&self.held[..blank.unwrap_or(at)]).into_owned();
         // The blank line's CRLF may be the end-line's too, when the body is empty.
         let body = blank.map(|blank| self.held[(blank + 4).min(at)..at].to_vec());

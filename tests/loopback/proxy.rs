@@ -23,8 +23,8 @@ pub struct Proxy {
     log: PathBuf,
 }
 
-/// A configuration with all listeners on loopback ports that the kernel picks; `more` overrides and adds whole sections
-/// by `[section]` blocks: a key given there replaces the one here.
+/// A configuration with all listeners on loopback ports that the kernel picks. `more` is TOML, or several pieces of it between
+/// lines of `---`: a key given later replaces the one given before.
 pub fn config(more: &str) -> String {
     let base = r#"
         [node]
@@ -52,8 +52,10 @@ pub fn config(more: &str) -> String {
         cdr = "var/cdr.jsonl"
     "#;
     let mut base: toml::Table = base.parse().expect("the base is TOML");
-    let more: toml::Table = more.parse().unwrap_or_else(|error| panic!("{error}\n{more}"));
-    merge(&mut base, more);
+    for piece in more.split("---\n") {
+        let piece: toml::Table = piece.parse().unwrap_or_else(|error| panic!("{error}\n{piece}"));
+        merge(&mut base, piece);
+    }
     toml::to_string(&base).expect("a table prints")
 }
 
