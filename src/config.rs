@@ -218,6 +218,8 @@ pub struct Policy {
     pub isf_service: IsfService,
     pub blacklist: bool,
     pub record_history: bool,
+    /// Record every session, whatever the users' rules say (8.2.2.1 answer step 7: "or if the recording is enabled").
+    pub record_sessions: bool,
 }
 
 /// `registrations.source`.
@@ -341,6 +343,7 @@ impl Default for Config {
                 isf_service: IsfService::AsWritten,
                 blacklist: true,
                 record_history: true,
+                record_sessions: false,
             },
             registrations: Registrations { source: RegistrationSource::Static, users: Vec::new(), registrar: None },
             xdm: Xdm {

@@ -265,6 +265,7 @@ fn policy(section: Section<'_, '_>, policy: &mut Policy) {
     section.word("isf_service", &mut policy.isf_service, &isf);
     section.boolean("blacklist", &mut policy.blacklist);
     section.boolean("record_history", &mut policy.record_history);
+    section.boolean("record_sessions", &mut policy.record_sessions);
     section.finish();
 }
 

@@ -98,6 +98,7 @@ impl Config {
         string(out, "isf_service", if policy.isf_service == IsfService::AsWritten { "as-written" } else { "largemsg" });
         plain(out, "blacklist", policy.blacklist);
         plain(out, "record_history", policy.record_history);
+        plain(out, "record_sessions", policy.record_sessions);
     }
 
     fn render_registrations(&self, out: &mut String) {

@@ -7,9 +7,11 @@ use crate::bob::{
 use cpm_pf::config::{Anonymity, OtherService, PreferredService};
 use cpm_pf::cpm::decision::{AckTime, Contact, FollowUp, Invite, LaterSuccess, NextHop, Refresher, Service, TargetKind};
 use cpm_pf::cpm::facts::Role;
+use cpm_pf::cpm::history;
 use cpm_pf::cpm::procedures::Procedure;
 use cpm_pf::proves;
 use cpm_pf::sip::message::Response;
+use cpm_pf::store::history::{Body, Object};
 
 const FOCUS: &str = "<sip:conf-7@focus.example.net>;isfocus";
 const LIST: &str =
@@ -333,9 +335,37 @@ fn a_history_is_kept_where_the_originators_rules_say_so() {
     proves!("OSI-r7.a", {
         assert!(Alice::new().recorded("CPM", "true").is_recorded(&session(), &answered()));
     });
+    proves!("OSI-r7.b", {
+        let all = || Alice::new().configured(|config| config.policy.record_sessions = true);
+        assert!(all().is_recorded(&session(), &answered()));
+        assert!(all().recorded("CPM", "false").is_recorded(&session(), &answered()));
+    });
     assert!(!Alice::new().recorded("CPM", "false").is_recorded(&session(), &answered()));
     assert!(!Alice::new().recorded("other", "true").is_recorded(&session(), &answered()));
     assert!(!Alice::new().is_recorded(&session(), &answered()));
+}
+
+#[test]
+fn a_group_session_leaves_its_state_with_who_was_invited() {
+    let letter = session().with_list("recipient-list", LIST).uri("sip:conf@example.net");
+    let objects = |group: bool, contact: &str| {
+        let request = letter.request();
+        let began = cpm_pf::base::clock::Instant::from_unix_s(crate::bob::NOW_S);
+        let conversation = history::conversation(&request, "sip:alice@example.net", true, began, "x");
+        history::invitation(&conversation, &request, group, Some(&ok(contact, CHAT_ANSWER, &[])), ["a", "b"])
+    };
+    let text = |object: &Object| match &object.body {
+        Body::Inline(octets) => String::from_utf8_lossy(octets).into_owned(),
+        Body::File { .. } => panic!("a small object is inline"),
+    };
+    proves!("OSI-r7.c", {
+        let objects = objects(true, FOCUS);
+        assert_eq!(objects[0].header("Content-Type"), Some("Application/X-CPM-Session"));
+        assert_eq!(objects[1].header("Content-Type"), Some("Application/group-state-object+xml"));
+        assert!(text(&objects[1]).contains("lastfocussessionid=\"sip:conf-7@focus.example.net\""), "{}", text(&objects[1]));
+        assert!(text(&objects[1]).contains("comm-addr=\"tel:+1\""));
+    });
+    assert_eq!(objects(false, "<sip:bob@x>").len(), 1, "a 1-1 session has no group state");
 }
 
 #[test]

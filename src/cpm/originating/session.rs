@@ -280,8 +280,13 @@ pub fn after_answer(facts: &Facts<'_>, request: &Request, bridge: &Bridge, first
     }
 
     // Both rules of r7: the user's own, and the operator's that all sessions are recorded.
-    if preferences::offline_storage(facts, request, true) {
-        clause!("OSI-r7.a");
+    let by_rule = preferences::offline_storage(facts, request, true);
+    if by_rule || facts.config.policy.record_sessions {
+        if by_rule {
+            clause!("OSI-r7.a");
+        } else {
+            clause!("OSI-r7.b");
+        }
         let user = identity::served_user(Role::Originating, facts.trusted, request);
         follow.push(FollowUp::RecordHistory { user, sent: true });
     }
