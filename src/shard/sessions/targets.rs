@@ -348,8 +348,8 @@ impl Signalling {
         }
         session.record.status = refusal.status;
         session.record.cause = refusal.clause;
-        session.legs[0].state = LegState::Ended;
         let (role, service) = (session.role, session.service);
+        self.leg_over(key, 0, out);
         self.counts.invite(role, Some(service), Outcome::Failed);
         self.refuse(now, server, &refusal, out);
         self.end(now, key, refusal.clause, None, None, out);
