@@ -12,6 +12,7 @@ mod msrp;
 mod originating;
 mod proxy;
 mod relay;
+mod sipp;
 mod terminating;
 mod ue;
 
