@@ -61,6 +61,10 @@ pub const TOKENS_MAX: usize = 400_000;
 pub const PENDING_DECISIONS_MAX: usize = 16 * 1024;
 /// Requests of ours on their way, on one core.
 pub const OUTBOUND_MAX: usize = 256 * 1024;
+/// Requests one core proxies at a time; those beyond get 503.
+pub const PROXIED_MAX: usize = 64 * 1024;
+/// Branches of one proxied request: as many as a user's clients.
+pub const PROXY_BRANCHES_MAX: usize = TARGET_LEGS_MAX;
 /// Transactions of one core: at 5,000 calls a second each call leaves six of them for 32 seconds.
 pub const TRANSACTIONS_MAX: usize = 2 * 1024 * 1024;
 /// A connection accepted on the MSRP port that names no session is closed after this time (RFC 4975 §5.4 leaves it open).

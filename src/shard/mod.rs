@@ -7,14 +7,19 @@ pub mod addresses;
 pub mod arrival;
 pub mod counts;
 pub mod exchange;
+pub mod initial;
 pub mod locate;
 pub mod media;
 pub mod media_outbox;
 pub mod outbound;
 pub mod outbox;
 pub mod prefetch;
+pub mod proxy;
 pub mod record;
 pub mod registrations;
 pub mod sessions;
 pub mod signalling;
 pub mod writing;
+
+#[cfg(test)]
+mod tests;

@@ -133,6 +133,8 @@ pub struct Leg {
     pub dialog: Dialog,
     /// Our Contact value in this dialog, without the name.
     pub contact: Box<str>,
+    /// What the user part of our Contact stands for.
+    pub token: Option<Key>,
     /// Our Record-Route value, where the Contact is a copied one (C17-3).
     pub record_route: Option<Box<str>>,
     /// Our MSRP URI on each stream.
@@ -260,6 +262,7 @@ impl Leg {
             state,
             dialog,
             contact: Box::default(),
+            token: None,
             record_route: None,
             uris: Vec::new(),
             sdp_session: 0,

@@ -12,10 +12,12 @@ use super::addresses::Addresses;
 use super::arrival;
 use super::counts::{Counts, Direction, Outcome};
 use super::exchange::{Fetched, LegIndex, Query, Report, Ticket};
+use super::initial::Token;
 use super::locate::Locator;
 use super::outbound::{Outbound, Purpose};
 use super::outbox::{Effect, Outbox, SendTag};
 use super::prefetch::{DocumentKey, Gathered, Prefetch};
+use super::proxy::Proxied;
 use super::registrations::Registrations;
 use super::sessions::{Arrived, Sessions};
 use crate::base::clock::{Duration, Instant};
@@ -27,7 +29,7 @@ use crate::config::{Config, Listen};
 use crate::cpm::decision::Decision;
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
-use crate::limits::{OUTBOUND_MAX, TRANSACTIONS_MAX};
+use crate::limits::{OUTBOUND_MAX, PROXIED_MAX, TOKENS_MAX, TRANSACTIONS_MAX};
 use crate::sip::header::name::Name;
 use crate::sip::message::{Incoming, Request, Response};
 use crate::sip::method::Method;
@@ -37,7 +39,7 @@ use crate::sip::transaction::table::Transactions;
 use crate::sip::validate::{self, Reject};
 use crate::sip::{lenient, status};
 use serde::Serialize;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -85,6 +87,10 @@ pub(super) enum Due {
     Session(Key, LegIndex, session_timer::Timer),
     /// The media core did not say that a session is closed.
     Guard(Key),
+    /// A Contact of ours need not be resolved any longer.
+    Token(Key),
+    /// A proxied INVITE's 2xx is not resent any longer.
+    Proxied(Key),
 }
 
 /// What a server transaction is about, as the table gives it back: kind and key in one number.
@@ -140,6 +146,12 @@ pub struct Signalling {
     pub(super) prefetch: Prefetch,
     pub(super) registrations: Registrations,
     pub(super) sessions: Sessions,
+    pub(super) proxies: Slab<Proxied>,
+    /// Digests of requests being proxied (RFC 3261 §16.3 step 4).
+    pub(super) loops: HashSet<u64>,
+    /// Contact users of ours that stand for a peer's Contact.
+    pub(super) tokens: HashMap<Box<str>, Key>,
+    pub(super) token_slab: Slab<Token>,
     pub(super) draining: bool,
 }
 
@@ -165,6 +177,10 @@ impl Signalling {
             prefetch: Prefetch::new(config.xdm.cache),
             registrations: Registrations::new(&config),
             sessions: Sessions::new(config.limits.dialogs.div_ceil(2), bound.media_cores),
+            proxies: Slab::with_capacity(PROXIED_MAX),
+            loops: HashSet::new(),
+            tokens: HashMap::new(),
+            token_slab: Slab::with_capacity(TOKENS_MAX),
             draining: false,
             config,
             bound,
@@ -217,27 +233,20 @@ impl Signalling {
         self.counts.request(request.method(), Direction::In);
         let trusted = arrival::is_trusted(&self.config, &flow);
         let request = Rc::new(if trusted { request } else { arrival::believed(request) });
-        let server = match self.transactions.receive_request(now, &flow, &request, out) {
+        let (server, merged) = match self.transactions.receive_request(now, &flow, &request, out) {
             Arrival::Absorbed => return,
             Arrival::Ack => return self.acknowledged(now, &flow, &request, out),
             Arrival::Cancel { cookie, invite } => return self.cancelled(now, invite, cookie, &request, out),
-            Arrival::New(server) | Arrival::Merged(server) => server,
+            Arrival::New(server) => (server, false),
+            Arrival::Merged(server) => (server, true),
         };
-        let tag = request.to().ok().and_then(|to| to.tag());
-        match tag.map(|tag| self.sessions.of_tag(tag)) {
-            Some(Some((session, leg))) => self.within(now, session, leg, server, &request, out),
-            Some(None) => self.refuse_status(now, server, 481, out),
-            None => self.initial(now, flow, trusted, server, request, out),
+        match request.to().ok().and_then(|to| to.tag()) {
+            Some(tag) => match self.sessions.of_tag(tag) {
+                Some((session, leg)) => self.within(now, session, leg, server, &request, out),
+                None => self.foreign(now, flow, tag, server, &request, out),
+            },
+            None => self.initial(now, flow, trusted, merged, server, request, out),
         }
-    }
-
-    /// A request outside of any dialog: which procedure answers it, and what that one needs to know.
-    fn initial(&mut self, now: Instant, flow: Flow, trusted: bool, server: ServerKey, request: Rc<Request>, out: &mut Outbox) {
-        let (own, routes) = arrival::popped(&self.addresses, &request);
-        let role = arrival::session_case(&self.config, trusted, &request, own);
-        let procedure = Procedure::of(role, &request);
-        let arrived = Arrived { at: now, server, flow, request, trusted, role, routes };
-        self.gather(now, arrived, procedure, out);
     }
 
     /// Runs the procedure and carries out what it decided. A bug in it costs this request a 500 and nobody else anything:
@@ -265,7 +274,8 @@ impl Signalling {
     ) {
         match decision {
             Decision::Bridge(bridge) => self.bridge(now, arrived, procedure, gathered, *bridge, out),
-            Decision::Proxy(_) | Decision::Receive(_) | Decision::Message(_) | Decision::KeepMessage { .. } => {
+            Decision::Proxy(proxy) => self.proxy(now, arrived, &proxy, out),
+            Decision::Receive(_) | Decision::Message(_) | Decision::KeepMessage { .. } => {
                 self.refuse_status(now, arrived.server, 501, out);
             }
         }
@@ -315,6 +325,7 @@ impl Signalling {
                 }
                 self.refuse_status(now, invite, 487, out);
             }
+            Some((Cookie::Proxy, proxied)) => self.cancel_proxied(now, proxied, cancel, out),
             _ => self.refuse_status(now, invite, 487, out),
         }
     }
@@ -350,6 +361,8 @@ impl Signalling {
                 Due::Gather(pending) => self.gather_limit(now, pending, out),
                 Due::Session(session, leg, timer) => self.session_timer(now, session, leg, timer, out),
                 Due::Guard(session) => self.guard(now, session, out),
+                Due::Token(token) => self.forget_token(token),
+                Due::Proxied(proxied) => self.forget_proxied(proxied),
             }
             self.settle(now, out);
         }
@@ -394,16 +407,9 @@ impl Signalling {
         self.transactions.is_empty()
             && self.outbound.is_empty()
             && self.sessions.table.is_empty()
+            && self.proxies.is_empty()
             && self.prefetch.pending.is_empty()
             && self.timers.is_empty()
-    }
-
-    pub(super) fn pass_ack(&mut self, now: Instant, flow: &Flow, request: &Rc<Request>, out: &mut Outbox) {
-        let _ = (now, flow, request, out);
-    }
-
-    pub(super) fn keep_token(&mut self, user: String, original: &str) {
-        let _ = (user, original);
     }
 
     /// What keeps [`Signalling::is_idle`] from being true, for tests and logs.

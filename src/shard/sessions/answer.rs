@@ -26,7 +26,13 @@ impl Signalling {
         let Some(call) = session.call.as_ref() else { return };
         let request = std::rc::Rc::clone(&call.arrived.request);
         let transport = call.arrived.flow.transport;
-        let contact = answer.contact.as_ref().map(|contact| self.contact_value(contact, transport));
+        let (contact, token) = match &answer.contact {
+            Some(contact) => {
+                let (value, token) = self.contact_value(contact, transport);
+                (Some(value), token)
+            }
+            None => (None, None),
+        };
         let record_route = matches!(answer.contact, Some(Contact::Copied(_))).then(|| {
             // Above the entries of the INVITE: the caller turns the list round, so we are the last hop before the focus.
             clause!("C17-3");
@@ -77,6 +83,7 @@ impl Signalling {
         let origin = &mut session.legs[0];
         origin.state = LegState::Answered(server);
         origin.contact = contact.unwrap_or_default().into();
+        origin.token = token;
         origin.record_route = record_route;
         if let Some((sdp, own)) = sdp {
             origin.local_sdp = sdp.into();

@@ -225,7 +225,7 @@ impl Signalling {
             _ => dialog.next_hop().to_string(),
         };
         let transport = self.transport_of(&hop);
-        let contact = self.contact_value(&invite.contact, transport);
+        let (contact, token) = self.contact_value(&invite.contact, transport);
         let copied = matches!(invite.contact, Contact::Copied(_));
         let record_route = copied.then(|| {
             clause!("C17-3");
@@ -240,6 +240,10 @@ impl Signalling {
         made.sdp_session = own_origin.session_id;
         made.local_sdp = sdp.into();
         made.contact = contact.into();
+        if let Some(old) = std::mem::replace(&mut made.token, token) {
+            self.drop_token(now, old);
+        }
+        let made = &mut self.sessions.table.get_mut(key).expect("the caller holds the session").legs[usize::from(leg)];
         made.record_route = record_route;
         let (contact, record_route) = (&made.contact, &made.record_route);
         let seq = made.dialog.next_seq();
@@ -333,35 +337,21 @@ impl Signalling {
         }
     }
 
-    /// The transport by which a next hop will most likely be reached: what our Contact towards it should offer.
-    pub(super) fn transport_of(&self, uri: &str) -> Transport {
-        let Ok(uri) = crate::sip::uri::Uri::parse(uri) else { return Transport::Udp };
-        match uri.params.value("transport") {
-            Some(tcp) if tcp.eq_ignore_ascii_case("tcp") && !uri.is_sips() => Transport::Tcp,
-            Some(tls) if tls.eq_ignore_ascii_case("tls") => Transport::Tls,
-            _ if uri.is_sips() => Transport::Tls,
-            _ => Transport::Udp,
-        }
-    }
-
     /// Our Contact value; a URI of ours that stands for another is kept able to resolve back to it.
-    pub(super) fn contact_value(&mut self, contact: &Contact, transport: Transport) -> String {
+    pub(super) fn contact_value(&mut self, contact: &Contact, transport: Transport) -> (String, Option<Key>) {
         match contact {
-            Contact::Copied(value) => value.clone(),
+            Contact::Copied(value) => (value.clone(), None),
             Contact::Own { params, stands_for } => {
                 let user = ids::user(self.shard, &mut self.prng);
                 let value = format!("<{}>{params}", self.addresses.uri(&user, transport));
-                if let Some(original) = stands_for {
-                    self.keep_token(user, original);
-                }
-                value
+                let token = stands_for.as_ref().and_then(|original| self.keep_token(user, original));
+                (value, token)
             }
         }
     }
 
     /// Drops a session that never left this core.
     pub(super) fn forget_session(&mut self, now: Instant, key: Key) {
-        let _ = now;
         let Some(session) = self.sessions.table.remove(key) else { return };
         self.counts.sessions = self.counts.sessions.saturating_sub(1);
         for leg in &session.legs {
@@ -371,6 +361,9 @@ impl Signalling {
             }
             let mut timer = leg.timer;
             timer.stop(&mut self.timers);
+            if let Some(token) = leg.token {
+                self.drop_token(now, token);
+            }
         }
         if let Some(guard) = session.guard {
             self.timers.cancel(guard);

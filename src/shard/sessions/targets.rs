@@ -38,6 +38,7 @@ impl Signalling {
             Purpose::Within { session, leg, what } => {
                 self.within_heard(now, *session, *leg, what, client, method, response, out);
             }
+            Purpose::Branch { proxy, branch } => self.branch_heard(now, *proxy, *branch, response, out),
             _ => {}
         }
     }
@@ -47,6 +48,7 @@ impl Signalling {
         match purpose {
             Purpose::Target { session, leg } => self.target_failed(now, *session, *leg, status, None, out),
             Purpose::Within { session, leg, what } => self.within_lost(now, *session, *leg, what, status, out),
+            Purpose::Branch { proxy, branch } => self.branch_failed(now, *proxy, *branch, status, None, out),
             _ => {}
         }
     }

@@ -1,0 +1,8 @@
+//! One signalling core against scripted peers: messages as text in, messages as text out, on virtual time.
+
+mod large_message;
+mod next_hops;
+mod originating;
+mod proxying;
+mod terminating_session;
+mod world;

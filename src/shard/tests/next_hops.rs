@@ -1,0 +1,107 @@
+//! RFC 3261 §18.1.1, RFC 3263 on the wire: where requests go, and where they go when that fails.
+
+use super::world::*;
+use crate::base::transport::Transport;
+use crate::config::Listen;
+use crate::shard::exchange::{Command, Fetched, LegFailure, Query, Report, Resolved};
+use crate::shard::signalling::Bound;
+use crate::sip::header::name::Name;
+
+fn session() -> String {
+    invite(
+        "sip:bob@other.net",
+        "orig",
+        SESSION,
+        "",
+        &offer(
+            "alices",
+            "a=setup:active\r\na=x:this is a long offer, and the INVITE that carries it does not fit into what a datagram may have on a path whose limit nobody knows\r\n",
+        ),
+    )
+}
+
+fn with_tcp() -> Bound {
+    let listen = |transport, address: &str| Listen { transport, address: address.parse().unwrap() };
+    Bound {
+        sip: vec![listen(Transport::Udp, "127.0.0.1:5060"), listen(Transport::Tcp, "127.0.0.1:5060")],
+        msrp: vec![listen(Transport::Tcp, "127.0.0.1:2855")],
+        fingerprint: None,
+        media_cores: 2,
+    }
+}
+
+#[test]
+fn a_large_request_tries_tcp_and_remembers_where_there_is_none() {
+    let mut world = World::bound(config(), with_tcp());
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    let first = world.expect(CORE, "INVITE");
+    assert!(first.transport == Transport::Tcp && first.header(Name::Via).starts_with("SIP/2.0/TCP 127.0.0.1:5060"));
+    world.fails(&first);
+    let second = world.expect(CORE, "INVITE");
+    assert!(second.transport == Transport::Udp && second.header(Name::Via).starts_with("SIP/2.0/UDP"));
+    assert_eq!(second.header(Name::CallId), first.header(Name::CallId));
+    world.answers(&second, "486 Busy Here", "", "");
+    world.sent.clear();
+    world.receives(ALICE, &session().replace("call-1", "call-2").replace("z9hG4bKinvite", "z9hG4bKsecond"));
+    world.expect(ALICE, "SIP/2.0 100");
+    assert_eq!(world.expect(CORE, "INVITE").transport, Transport::Udp);
+    world.rests();
+}
+
+#[test]
+fn a_name_is_resolved_and_the_next_address_takes_over() {
+    let mut config = config();
+    config.sip.core = Some("sip:core.example.net;lr".into());
+    let mut world = World::new(config);
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    world.expect_nothing();
+    let (ticket, query) = world.questions.pop_front().expect("the name is asked");
+    assert!(matches!(&query, Query::Resolve { host, .. } if &**host == "core.example.net"), "{query:?}");
+    let resolved =
+        ["127.0.0.1:5071", "127.0.0.1:5072"].map(|a| Resolved { transport: Transport::Udp, address: a.parse().unwrap() });
+    world.fetched(ticket, Fetched::Resolved(resolved.to_vec()));
+    let first = world.expect("127.0.0.1:5071", "INVITE");
+    world.answers(&first, "503 Service Unavailable", "Retry-After: 10\r\n", "");
+    world.expect("127.0.0.1:5071", "ACK");
+    let second = world.expect("127.0.0.1:5072", "INVITE");
+    world.answers(&second, "404 Not Found", "", "");
+    world.expect("127.0.0.1:5072", "ACK");
+    world.expect(ALICE, "SIP/2.0 404");
+    world.rests();
+}
+
+#[test]
+fn a_name_that_does_not_exist_fails_the_call() {
+    let mut config = config();
+    config.sip.core = Some("sip:nowhere.example.net;lr".into());
+    let mut world = World::new(config);
+    world.receives(ALICE, &session());
+    let (ticket, _) = world.questions.pop_front().expect("the name is asked");
+    world.fetched(ticket, Fetched::Resolved(Vec::new()));
+    world.expect(ALICE, "SIP/2.0 100");
+    assert!(world.sent.pop_front().expect("a final response").response().status() >= 480);
+    world.rests();
+}
+
+#[test]
+fn a_leg_whose_connection_fails_ends_the_session() {
+    let mut world = World::new(config());
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    let invite = world.expect(CORE, "INVITE");
+    let fields = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\n";
+    world.answers(&invite, "200 OK", fields, &offer("bobs", "a=setup:passive\r\n"));
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+    world.expect(BOB, "ACK");
+    let bound = world.commands.iter().any(|c| matches!(c, Command::Bind { leg: 1, peer, .. } if peer.connect.is_some()));
+    assert!(bound, "we connect to a passive peer");
+    let session = world.media_key();
+    world.reports(Report::LegFailed { session, leg: 1, cause: LegFailure::Connect });
+    world.expect(BOB, "BYE");
+    world.expect(ALICE, "BYE");
+    assert_eq!(world.records[0].cause, "media");
+    world.rests();
+}
