@@ -116,6 +116,22 @@ pub fn named_among<'a>(message: &'a Message, known: &[&str]) -> Named<'a> {
     }
 }
 
+/// The service under which a session is set up: its own, or the file transfer's, which is set up as a session is.
+pub fn of_session(message: &Message) -> &'static str {
+    if asks_for(message, SESSION) { SESSION } else { FILE_TRANSFER }
+}
+
+/// Both headers against the values that OSI-4.a, OSI-4.c and TSI-7 list; for a file transfer, which they do not speak of,
+/// against those of that service besides.
+pub fn named_for_session(message: &Message) -> Named<'_> {
+    match named_among(message, &[SESSION, SESSION_GROUP]) {
+        Named::OtherAsserted(_) | Named::OtherPreferred(_) if of_session(message) == FILE_TRANSFER => {
+            named_among(message, &[FILE_TRANSFER, FILE_TRANSFER_GROUP])
+        }
+        named => named,
+    }
+}
+
 /// The service that a request names: asserted, else preferred.
 pub fn named(message: &Message) -> Option<String> {
     message.header(Name::PAssertedService).or_else(|| message.header(Name::PPreferredService)).map(str::to_string)

@@ -107,6 +107,10 @@ fn an_asserted_service_is_kept_or_refused() {
         let refusal = alice.refusal(&other);
         assert_eq!((refusal.status, refusal.warning), (403, None));
     });
+    // A file transfer is set up as a session is, and may be asserted as what it is.
+    let transfer = session().set("Accept-Contact", &accepts("filetransfer")).set("P-Asserted-Service", &icsi("filetransfer"));
+    assert_eq!(header(&alice.invite(&transfer), "P-Asserted-Service"), [icsi("filetransfer")]);
+    assert_eq!(alice.status(&session().set("P-Asserted-Service", &icsi("filetransfer"))), 403);
     let lenient = Alice::new().configured(|config| config.policy.other_service = OtherService::Pass);
     assert_eq!(header(&lenient.invite(&other), "P-Asserted-Service"), [icsi("largemsg")]);
 }

@@ -216,6 +216,11 @@ fn a_new_offer_within_the_dialog_crosses_either_way() {
     let toward_origin = media_plan::reanswer(&config, SessionKind::Session, Side::Origin, &Letter::session().request(), &answer);
     assert_eq!(count(&written(&toward_origin.expect("an answer")), "a=setup:passive"), 1);
 
+    // With several legs on the other side we answer ourselves.
+    let ours = media_plan::own_reanswer(&config, SessionKind::Session, Side::Origin, &Letter::session().sdp(&held).request());
+    let ours = written(&ours.expect("an answer"));
+    assert_eq!((count(&ours, "a=recvonly"), count(&ours, "a=setup:passive")), (1, 1), "{ours}");
+
     assert_eq!(
         within(Side::Target, "v=0\r\no=- 1 1 IN IP4 x\r\ns=-\r\nt=0 0\r\nm=message 0 TCP/MSRP *\r\n").err(),
         Some(Unacceptable::NoMsrp)

@@ -2,6 +2,7 @@
 
 use super::offer::classified;
 use super::policy;
+use super::within::Side;
 use super::{Line, MediaPlan, Unacceptable, by_lines, described, is_large_message, lower_max_size, rejected, relayed};
 use crate::config::Config;
 use crate::msrp::leg::SessionKind;
@@ -50,17 +51,31 @@ fn from_target(
     answered: Description,
 ) -> Result<MediaPlan, Unacceptable> {
     let lines = classified(config, kind, offered)?;
-    answering(config, kind, offered, lines, answered, Setup::Passive)
+    answering(config, &Manner::of_first(kind), offered, lines, answered)
+}
+
+/// How an answer is written where it is ours.
+pub(super) struct Manner {
+    pub kind: SessionKind,
+    /// Whose offer is answered: a Large Message goes from the origin to the targets.
+    pub toward: Side,
+    pub setup: Setup,
+}
+
+impl Manner {
+    /// The first answer of a session is for the origin, and passive (OLM-r5.d, EMS-1.e.iv, OSI-r4).
+    const fn of_first(kind: SessionKind) -> Self {
+        Self { kind, toward: Side::Origin, setup: Setup::Passive }
+    }
 }
 
 /// An answer with the lines of `offered`, as `answered` took them on another leg.
 pub(super) fn answering(
     config: &Config,
-    kind: SessionKind,
+    manner: &Manner,
     offered: &Description,
     mut lines: Vec<Line>,
     answered: Description,
-    setup: Setup,
 ) -> Result<MediaPlan, Unacceptable> {
     let answered = by_lines(answered);
     let mut media = Vec::with_capacity(lines.len());
@@ -69,7 +84,7 @@ pub(super) fn answering(
         // RFC 3264 §6: the answer has the offer's media and transport; another means the line is not taken.
         let taken = taken.filter(|taken| *line == Line::Untouched || (taken.is_msrp() && !taken.path().is_empty()));
         media.push(match taken {
-            Some(taken) if *line == Line::Relayed => answer_line(config, kind, offer, taken.clone(), setup),
+            Some(taken) if *line == Line::Relayed => answer_line(config, manner, offer, taken.clone()),
             Some(taken) => taken.clone(),
             None => {
                 *line = Line::Rejected;
@@ -86,19 +101,13 @@ pub(super) fn answering(
 }
 
 /// `taken` is how the line was answered elsewhere (or what we take ourselves).
-fn answer_line(
-    config: &Config,
-    kind: SessionKind,
-    offer: &MediaDescription,
-    mut taken: MediaDescription,
-    setup: Setup,
-) -> MediaDescription {
+fn answer_line(config: &Config, manner: &Manner, offer: &MediaDescription, mut taken: MediaDescription) -> MediaDescription {
     relayed(&mut taken);
     taken.protocol.clone_from(&offer.protocol);
-    if is_large_message(kind) {
-        taken.set_direction(Direction::RecvOnly);
+    if is_large_message(manner.kind) {
+        taken.set_direction(if manner.toward == Side::Origin { Direction::RecvOnly } else { Direction::SendOnly });
     }
-    taken.set_setup(setup);
+    taken.set_setup(manner.setup);
     // RFC 6714 §4.3: only who saw it offered may answer it.
     if offer.msrp_cema() {
         taken.set_flag("msrp-cema");
@@ -120,9 +129,10 @@ fn ours(config: &Config, kind: SessionKind, offered: Description) -> Result<Medi
     if lines.iter().all(|line| *line == Line::Rejected) {
         return Err(Unacceptable::Rejected);
     }
+    let manner = Manner::of_first(kind);
     let taken = by_lines(offered.clone());
     let media = taken.media.iter().zip(&offered.media).zip(&lines).map(|((taken, offer), line)| match line {
-        Line::Relayed => answer_line(config, kind, offer, own_line(offer, taken), Setup::Passive),
+        Line::Relayed => answer_line(config, &manner, offer, own_line(offer, taken)),
         Line::Untouched | Line::Rejected => refused(offer),
     });
     let media = media.collect();

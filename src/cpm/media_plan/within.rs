@@ -3,7 +3,7 @@
 //! A new offer on one leg is made into an offer for the other, and its answer back again. Our own side does not move: the
 //! shard keeps its MSRP URIs (RFC 4975 §8.4: another path would mean another connection) and the role each of our ends took.
 
-use super::answer::answering;
+use super::answer::{Manner, answering};
 use super::{Line, MediaPlan, Unacceptable, by_lines, described, is_large_message, lower_max_size, rejected, relayed};
 use crate::config::{Config, Interop};
 use crate::msrp::leg::SessionKind;
@@ -59,16 +59,29 @@ pub fn reanswer(
 ) -> Result<MediaPlan, Unacceptable> {
     let offered = described(offer)?;
     let lines = lines_within(kind, &offered)?;
-    let setup = keeping_role(toward, &offered);
-    let mut plan = answering(config, kind, &offered, lines, described(answer)?, setup)?;
-    if is_large_message(kind) && toward == Side::Target {
-        plan.description
-            .media
-            .iter_mut()
-            .filter(|media| media.port != 0)
-            .for_each(|media| media.set_direction(Direction::SendOnly));
+    answering(config, &within(kind, toward, &offered), &offered, lines, described(answer)?)
+}
+
+/// Our own answer for the leg at `toward`, where the other side is not asked: what is offered is taken, and content goes
+/// the way that is left.
+///
+/// # Errors
+/// The offer cannot be read, or has nothing that we could take.
+pub fn own_reanswer(config: &Config, kind: SessionKind, toward: Side, offer: &Message) -> Result<MediaPlan, Unacceptable> {
+    let offered = described(offer)?;
+    let mut lines = lines_within(kind, &offered)?;
+    // Media that is not ours cannot be answered by us.
+    lines.iter_mut().filter(|line| **line == Line::Untouched).for_each(|line| *line = Line::Rejected);
+    let mut taken = offered.clone();
+    for media in &mut taken.media {
+        let direction = offered.direction_of(media).reversed();
+        media.set_direction(direction);
     }
-    Ok(plan)
+    answering(config, &within(kind, toward, &offered), &offered, lines, taken)
+}
+
+fn within(kind: SessionKind, toward: Side, offered: &Description) -> Manner {
+    Manner { kind, toward, setup: keeping_role(toward, offered) }
 }
 
 /// Towards the origin we are passive from the first answer on, towards a target active unless it wanted to be (RFC 4145

@@ -22,7 +22,7 @@ use crate::cpm::gates::{self, Permit};
 use crate::cpm::headers::LIST_TAG;
 use crate::cpm::media_plan::{self, MediaPlan};
 use crate::cpm::refusal::Refusal;
-use crate::cpm::service::{self, FILE_TRANSFER, FILE_TRANSFER_GROUP, Named, SESSION, SESSION_GROUP};
+use crate::cpm::service::{self, FILE_TRANSFER, Named, SESSION, SESSION_GROUP};
 use crate::cpm::{contact, failure, headers, identity, interworking, preferences, recipients, release, session_expires};
 use crate::sip::header::name::Name;
 use crate::sip::message::{Request, Response};
@@ -159,7 +159,7 @@ fn like_recipient(facts: &Facts<'_>, request: &Request, asserted: String) -> Res
 
 /// 4.a and 4.c.
 fn asserted_service(facts: &Facts<'_>, request: &Request) -> Result<String, Refusal> {
-    match named(request) {
+    match service::named_for_session(request) {
         Named::Asserted(asserted) => {
             clause!("OSI-4.a.ii");
             Ok(asserted.to_string())
@@ -192,18 +192,6 @@ fn asserted_service(facts: &Facts<'_>, request: &Request) -> Result<String, Refu
             clause!("OSI-4.c.v");
             Ok(from_tag(request).unwrap_or_else(|| facts.config.policy.default_service.clone()))
         }
-    }
-}
-
-/// The values 4.a and 4.c know; for a file transfer, which is set up as a session is, those of that service besides.
-fn named(request: &Request) -> Named<'_> {
-    const OF_SESSIONS: [&str; 2] = [SESSION, SESSION_GROUP];
-    const OF_TRANSFERS: [&str; 2] = [FILE_TRANSFER, FILE_TRANSFER_GROUP];
-    match service::named_among(request, &OF_SESSIONS) {
-        Named::OtherAsserted(_) | Named::OtherPreferred(_) if !service::asks_for(request, SESSION) => {
-            service::named_among(request, &OF_TRANSFERS)
-        }
-        named => named,
     }
 }
 
@@ -324,8 +312,7 @@ fn rejected_streams(facts: &Facts<'_>, request: &Request, ok: &Response) -> Opti
 
 /// r8: an INVITE for each other suitable client of the originator.
 fn own_clients(facts: &Facts<'_>, request: &Request) -> Vec<Invite> {
-    let service = if service::asks_for(request, SESSION) { SESSION } else { FILE_TRANSFER };
-    let suitable = clients::suitable(facts, request, service).clients;
+    let suitable = clients::suitable(facts, request, service::of_session(request)).clients;
     clause!("OSI-r8.a");
     let required = !facts.config.policy.user_agents.is_empty();
     let supports = |index: &usize| !required || clients::supports_version(facts.config, &facts.clients[*index]) == Some(true);

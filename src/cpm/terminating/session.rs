@@ -20,6 +20,7 @@ use crate::cpm::delivery::{self, Policy};
 use crate::cpm::facts::{Facts, Needs, Role};
 use crate::cpm::media_plan::{self, Line, MediaPlan, SessionMedia};
 use crate::cpm::refusal::Refusal;
+use crate::cpm::service::Named;
 use crate::cpm::{
     contact, conversation, failure, gates, headers, identity, preferences, recipients, release, service, session_expires,
 };
@@ -69,7 +70,7 @@ pub fn on_invite(facts: &Facts<'_>, request: &Request) -> Result<Decision, Refus
     clause!("TSI-5.c");
 
     clause!("TSI-6.a");
-    let registered = clients::suitable(facts, request, asked_service(request));
+    let registered = clients::suitable(facts, request, service::of_session(request));
     if registered.is_empty() {
         clause!("TSI-6.b");
         return by_policy(facts, request, Refusal::new(480, "TSI-6.b"));
@@ -85,24 +86,15 @@ pub fn on_invite(facts: &Facts<'_>, request: &Request) -> Result<Decision, Refus
     in_media_path(facts, request, &registered, &asserted, &offered)
 }
 
-/// A file transfer is set up as a session is.
-fn asked_service(request: &Request) -> &'static str {
-    if service::asks_for(request, service::SESSION) { service::SESSION } else { service::FILE_TRANSFER }
-}
-
 /// Step 7.
 fn asserted_service(facts: &Facts<'_>, request: &Request) -> Result<String, Refusal> {
-    let of_session =
-        |value: &str| ["session", "session.group"].iter().any(|short| value.eq_ignore_ascii_case(&service::whole(short)));
-    if let Some(asserted) = request.header(Name::PAssertedService) {
-        if of_session(asserted) {
+    match service::named_for_session(request) {
+        Named::Asserted(asserted) => {
             clause!("TSI-7.iii.1");
-            return Ok(asserted.to_string());
+            Ok(asserted.to_string())
         }
-        return other_service(facts, asserted.to_string());
-    }
-    match request.header(Name::PPreferredService) {
-        Some(preferred) if of_session(preferred) => {
+        Named::OtherAsserted(asserted) => other_service(facts, asserted.to_string()),
+        Named::Preferred(preferred) => {
             if preferred.to_ascii_lowercase().ends_with(".group") {
                 clause!("TSI-7.ii");
             } else {
@@ -110,9 +102,9 @@ fn asserted_service(facts: &Facts<'_>, request: &Request) -> Result<String, Refu
             }
             Ok(preferred.to_string())
         }
-        Some(_) => other_service(facts, service::asserted_or(request, asked_service(request))),
+        Named::OtherPreferred(_) => other_service(facts, service::asserted_or(request, service::of_session(request))),
         // No service is named: the tag of Accept-Contact tells it, as in OSI-4.c.iv.1.
-        None => Ok(service::asserted_or(request, asked_service(request))),
+        Named::Nothing => Ok(service::asserted_or(request, service::of_session(request))),
     }
 }
 

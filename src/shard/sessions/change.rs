@@ -155,8 +155,7 @@ impl Signalling {
     fn change_here(&mut self, now: Instant, key: Key, leg: LegIndex, server: ServerKey, request: &Rc<Request>, out: &mut Outbox) {
         let session = self.sessions.table.get(key).expect("the caller found it");
         let kind = media_kind(session.service);
-        // Our own answer is what the far side would give that took everything: the offer itself.
-        let plan = match media_plan::reanswer(&self.config, kind, side_of(leg), request, request) {
+        let plan = match media_plan::own_reanswer(&self.config, kind, side_of(leg), request) {
             Ok(plan) => plan,
             Err(why) => return self.refuse(now, server, &why.refusal("5.2.1.2"), out),
         };
