@@ -288,6 +288,8 @@ pub struct Limits {
 pub struct Admin {
     pub listen: Option<SocketAddr>,
     pub cdr: Option<PathBuf>,
+    /// A file with the bearer token that requests must bring; none: whoever reaches the address may ask.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -363,7 +365,7 @@ impl Default for Config {
                 new_calls_per_second: 0,
                 overload_queue_delay: Duration::from_millis(50),
             },
-            admin: Admin { listen: None, cdr: None },
+            admin: Admin { listen: None, cdr: None, token_file: None },
         }
     }
 }

@@ -15,6 +15,14 @@ pub const MSRP_OTHER_BODY_OCTETS_MAX: usize = 10 * 1024;
 /// Octets announced for a SEND's body up to which it is passed on whole (RFC 4975 §7.1.1: up to here it need not be
 /// interruptible).
 pub const MSRP_WHOLE_BODY_OCTETS_MAX: usize = 2048;
+/// Messages kept of one call for the operator's page: how a session of two legs begins, a refresh or two, and its end.
+pub const LADDER_STEPS_MAX: usize = 24;
+/// Far ends in one ladder: the origin and the targets.
+pub const LADDER_PEERS_MAX: usize = 1 + TARGET_LEGS_MAX;
+/// Ladders of one core whose call is no session yet or none any more: half a megabyte.
+pub const LADDERS_LOOSE_MAX: usize = 1024;
+/// Call records of one core that the operator's page shows again.
+pub const RECENT_MAX: usize = 128;
 /// MSRP sessions of one media core: the dialogs of the default configuration.
 pub const MSRP_SESSIONS_MAX: usize = 200_000;
 /// MSRP connections of one media core: two a session, and as many again that are on their way out or not yet bound.

@@ -360,6 +360,9 @@ fn admin(section: Section<'_, '_>, admin: &mut Admin) {
     if let Some(path) = section.checked("cdr", "the path of a file", |text| !text.is_empty()) {
         admin.cdr = Some(path.into());
     }
+    if let Some(path) = section.checked("token_file", "the path of a file", |text| !text.is_empty()) {
+        admin.token_file = Some(path.into());
+    }
     section.finish();
 }
 

@@ -139,6 +139,7 @@ impl Config {
         table(out, "admin");
         optional(out, "listen", self.admin.listen.map(|address| address.to_string()).as_deref());
         optional(out, "cdr", self.admin.cdr.as_ref().map(|path| path.display().to_string()).as_deref());
+        optional(out, "token_file", self.admin.token_file.as_ref().map(|path| path.display().to_string()).as_deref());
     }
 }
 

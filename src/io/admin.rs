@@ -1,4 +1,9 @@
-//! The admin server: `GET /metrics /healthz /readyz /sessions /`, `POST /drain /reload`; HTTP/1.1 in the services thread.
+//! The admin server: `GET /metrics /healthz /readyz /sessions /recent /ladder /`, `POST /drain /reload`; HTTP/1.1 in the
+//! services thread.
+//!
+//! With `admin.token_file` all but the probes and the page, which has no data of its own, wants the token.
+
+pub mod token;
 
 use super::cdr::Records;
 use super::control::{Event, Mailbox, MediaOrder, Process};
@@ -7,12 +12,15 @@ use super::signalling::lanes::Order;
 use super::telemetry::{Exposition, Scrape, Usage, usage};
 use crate::base::clock::Instant;
 use crate::io::clock::Clock;
+use crate::shard::ladder::StepView;
+use crate::shard::record::Cdr;
 use crate::shard::signalling::SessionView;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +32,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 const CONNECTIONS_MAX: usize = 64;
 /// Sessions listed by `/sessions`, of each core.
 const SESSIONS_MAX: usize = 10_000;
+/// The page: one file, no other host, everything it shows is asked for afterwards.
+const PAGE: &str = include_str!("admin/page.html");
 
 /// What the server asks and tells.
 pub struct Admin {
@@ -33,6 +43,8 @@ pub struct Admin {
     pub records: Records,
     pub services: Arc<Inbox>,
     pub clock: Clock,
+    /// The file with the bearer token, where one is wanted.
+    pub token: Option<PathBuf>,
 }
 
 struct State {
@@ -73,16 +85,27 @@ pub async fn serve(listener: std::net::TcpListener, admin: Admin) {
 type Answer = Response<Full<Bytes>>;
 
 async fn answer(state: Rc<State>, request: Request<Incoming>) -> Result<Answer, std::convert::Infallible> {
+    let path = request.uri().path();
+    if !matches!(path, "/" | "/healthz" | "/readyz")
+        && let Some(refusal) = refusal(&state, &request)
+    {
+        return Ok(refusal);
+    }
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     let post = request.method() == Method::POST;
     let process = &state.admin.process;
-    Ok(match request.uri().path() {
+    Ok(match path {
         "/metrics" if get => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics(&state).await),
         "/healthz" if get => plain(StatusCode::OK, "ok\n"),
         "/readyz" if get && process.is_draining() => plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/readyz" if get => plain(StatusCode::OK, "ready\n"),
-        "/sessions" if get => text(StatusCode::OK, "application/json", sessions(&state).await),
-        "/" if get => text(StatusCode::OK, "text/html; charset=utf-8", page(&state).await),
+        "/sessions" if get => json(&sessions(&state).await),
+        "/recent" if get => json(&recent(&state).await),
+        "/ladder" if get => match ladder(&state, request.uri().query().unwrap_or("")).await {
+            Some(steps) => json(&steps),
+            None => plain(StatusCode::NOT_FOUND, "no messages are kept of such a call; ?call_id= is the Call-ID of its first leg\n"),
+        },
+        "/" if get => page(),
         "/drain" if post => {
             process.tell(Event::Drain);
             plain(StatusCode::ACCEPTED, "draining\n")
@@ -93,16 +116,64 @@ async fn answer(state: Rc<State>, request: Request<Incoming>) -> Result<Answer, 
         }
         #[cfg(debug_assertions)]
         "/clauses" if get => text(StatusCode::OK, "text/plain; charset=utf-8", clauses()),
-        "/metrics" | "/healthz" | "/readyz" | "/sessions" | "/" => not_allowed("GET, HEAD"),
+        "/metrics" | "/healthz" | "/readyz" | "/sessions" | "/recent" | "/ladder" | "/" => not_allowed("GET, HEAD"),
         "/drain" | "/reload" => not_allowed("POST"),
         _ => plain(StatusCode::NOT_FOUND, "no such page\n"),
     })
 }
 
+/// The answer to who may not ask: a request without the token, or one that another site's page makes a browser send.
+fn refusal(state: &State, request: &Request<Incoming>) -> Option<Answer> {
+    if is_foreign(request.headers()) {
+        return Some(plain(StatusCode::FORBIDDEN, "not for pages of other sites\n"));
+    }
+    let expected = match token::read(state.admin.token.as_ref()?) {
+        Ok(expected) => expected,
+        Err(error) => {
+            tracing::error!(%error, "the admin server's token cannot be read");
+            return Some(plain(StatusCode::INTERNAL_SERVER_ERROR, "the token cannot be read; the log says why\n"));
+        }
+    };
+    if token::admits(&expected, request.headers()) {
+        return None;
+    }
+    // RFC 6750 §3: the challenge has no error code where no token was brought.
+    let mut answer = plain(StatusCode::UNAUTHORIZED, "a bearer token is wanted\n");
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"cpm-pf\""));
+    Some(answer)
+}
+
+/// RFC 6454 §7: a browser says whose page asks. Only ours may; what is no browser says nothing.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN).map(HeaderValue::as_bytes) else { return false };
+    let host = headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let at = origin.windows(3).position(|three| three == b"://").map_or(0, |at| at + 3);
+    &origin[at..] != host
+}
+
+fn page() -> Answer {
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let mut answer = text(StatusCode::OK, "text/html; charset=utf-8", PAGE.to_owned());
+    let name = HeaderName::from_static("content-security-policy");
+    answer.headers_mut().insert(name, HeaderValue::from_static(POLICY));
+    answer
+}
+
+fn json(what: &impl serde::Serialize) -> Answer {
+    match serde_json::to_string(what) {
+        Ok(body) => text(StatusCode::OK, "application/json", body + "\n"),
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be written\n"),
+    }
+}
+
 fn text(status: StatusCode, kind: &'static str, body: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     answer
 }
 
@@ -112,7 +183,7 @@ fn plain(status: StatusCode, body: &'static str) -> Answer {
 
 fn not_allowed(allow: &'static str) -> Answer {
     let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-    answer.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static(allow));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     answer
 }
 
@@ -150,10 +221,37 @@ async fn metrics(state: &State) -> String {
     state.exposition.borrow_mut().write(&scrape)
 }
 
-async fn sessions(state: &State) -> String {
-    let sessions: Vec<SessionView> =
-        ask(&state.admin.signalling, |reply| Order::Sessions(SESSIONS_MAX, reply)).await.into_iter().flatten().collect();
-    serde_json::to_string(&sessions).unwrap_or_else(|_| "[]".into()) + "\n"
+async fn sessions(state: &State) -> Vec<SessionView> {
+    ask(&state.admin.signalling, |reply| Order::Sessions(SESSIONS_MAX, reply)).await.into_iter().flatten().collect()
+}
+
+/// Records of the calls that ended last, the latest first.
+async fn recent(state: &State) -> Vec<Cdr> {
+    let mut recent: Vec<Cdr> = ask(&state.admin.signalling, Order::Recent).await.into_iter().flatten().collect();
+    recent.sort_by_key(|record| std::cmp::Reverse(1000 * record.started_s + record.duration_ms));
+    recent
+}
+
+/// The messages of one call; every core is asked, since its Call-ID is the peer's and names none.
+async fn ladder(state: &State, query: &str) -> Option<Vec<StepView>> {
+    let call_id = parameter(query, "call_id")?;
+    let asked = ask(&state.admin.signalling, |reply| Order::Ladder(call_id.clone().into(), reply));
+    asked.await.into_iter().flatten().next()
+}
+
+/// The value of a parameter of a query, percent-decoded (RFC 3986 §2.1; `+` stands for itself).
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    let mut octets = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(octet) = rest.next() {
+        let hex = |octet: Option<u8>| octet.and_then(|octet| char::from(octet).to_digit(16));
+        octets.push(match octet {
+            b'%' => (hex(rest.next())? * 16 + hex(rest.next())?) as u8,
+            octet => octet,
+        });
+    }
+    String::from_utf8(octets).ok()
 }
 
 /// Ids of the clauses this process went through, a line each; in debug builds, for the tests that prove them over sockets.
@@ -168,27 +266,29 @@ fn clauses() -> String {
     })
 }
 
-async fn page(state: &State) -> String {
-    let scrape = scrape(state).await;
-    let dialogs: u64 = scrape.signalling.iter().map(|core| core.counts.dialogs).sum();
-    let sessions: u64 = scrape.signalling.iter().map(|core| core.counts.sessions).sum();
-    let octets: u64 = scrape.media.iter().flat_map(|core| core.counts.octets).sum();
-    let rows: String = scrape
-        .signalling
-        .iter()
-        .map(|core| ("signalling", core.usage))
-        .chain(scrape.media.iter().map(|core| ("media", core.usage)))
-        .map(|(role, usage)| {
-            let (busy, alive) = (usage.busy.as_secs_f64(), usage.alive.as_secs_f64());
-            format!("<tr><td>{role}<td>{}<td>{busy:.1} s of {alive:.0} s", usage.cpu)
-        })
-        .collect();
-    let health = if state.admin.process.is_draining() { "draining" } else { "ready" };
-    format!(
-        "<!doctype html><meta charset=utf-8><title>cpm-pf</title><style>body{{font:16px sans-serif;margin:2em}}td{{padding-right:2em}}</style>\
-         <h1>cpm-pf {}</h1><p>{health}; {sessions} sessions, {dialogs} dialogs, {octets} octets of messages relayed\
-         <table><tr><th>thread<th>CPU<th>busy{rows}</table>\
-         <p><a href=/metrics>metrics</a> <a href=/sessions>sessions</a> <a href=/readyz>readyz</a>\n",
-        env!("CARGO_PKG_VERSION")
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_decoded() {
+        assert_eq!(parameter("a=b&call_id=x%40y+%25", "call_id").as_deref(), Some("x@y+%"));
+        for broken in ["", "call=x", "call_id", "call_id=%4", "call_id=%zz", "call_id=%ff"] {
+            assert_eq!(parameter(broken, "call_id"), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_foreign() {
+        let of = |host: &str, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().expect("a header value"));
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, origin.parse().expect("a header value"));
+            }
+            is_foreign(&headers)
+        };
+        assert!(!of("127.0.0.1:9060", None) && !of("127.0.0.1:9060", Some("http://127.0.0.1:9060")));
+        assert!(of("127.0.0.1:9060", Some("http://evil.example")) && of("127.0.0.1:9060", Some("null")));
+    }
 }

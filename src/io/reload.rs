@@ -29,6 +29,7 @@ pub fn merge(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
         "store.spool": store.spool,
         "admin.listen": admin.listen,
         "admin.cdr": admin.cdr,
+        "admin.token_file": admin.token_file,
     }
     (merged, kept)
 }

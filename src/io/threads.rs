@@ -108,7 +108,7 @@ pub fn start(config: Arc<Config>, process: Process) -> Result<Running, StartErro
     let cores = (config.cores.signaling.len(), config.cores.media.len());
     let (sip, sockets) = sockets::bind(&config.sip.listen, cores.0).map_err(StartError::Bind)?;
     let listeners = listener::bind(&config.msrp.listen, cores.1, &config.msrp.congestion).map_err(StartError::Bind)?;
-    let admin = config.admin.listen.map(admin_listener).transpose()?;
+    let admin = admin_listener(&config.admin)?;
     let bound = Bound {
         sip,
         msrp: bound_msrp(&config, &listeners),
@@ -160,8 +160,12 @@ fn bound_msrp(config: &Config, listeners: &[Vec<Listener>]) -> Vec<Listen> {
     config.msrp.listen.iter().zip(first).map(bound).collect()
 }
 
-fn admin_listener(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).map_err(|error| StartError::Other(format!("cannot listen on http://{address}: {error}")))
+fn admin_listener(config: &crate::config::Admin) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = config.listen else { return Ok(None) };
+    if let Some(file) = &config.token_file {
+        admin::token::read(file).map_err(|error| StartError::Other(format!("admin.token_file: {error}")))?;
+    }
+    TcpListener::bind(address).map(Some).map_err(|error| StartError::Other(format!("cannot listen on http://{address}: {error}")))
 }
 
 /// Takes answers of the services to the cores that asked.
@@ -194,6 +198,7 @@ impl Running {
             records: records.clone(),
             services: inbox.clone(),
             clock: self.threads.clock,
+            token: self.config.admin.token_file.clone(),
         };
         self.services_thread = Some(self.threads.spawn("services".into(), None, move |ready| {
             let _ = ready.send(Ok(()));

@@ -8,6 +8,7 @@ pub mod arrival;
 pub mod counts;
 pub mod exchange;
 pub mod initial;
+pub mod ladder;
 pub mod locate;
 pub mod media;
 pub mod media_outbox;

@@ -29,6 +29,8 @@ pub struct Outbox {
     pub effects: Vec<Effect>,
     /// What the spans of `Effect::Send` point into.
     pub octets: Vec<u8>,
+    /// Effects that were seen by who keeps the ladders.
+    pub(super) noted: usize,
 }
 
 impl Outbox {
@@ -48,6 +50,7 @@ impl Outbox {
     pub fn clear(&mut self) {
         self.effects.clear();
         self.octets.clear();
+        self.noted = 0;
     }
 }
 

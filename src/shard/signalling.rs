@@ -13,11 +13,13 @@ use super::arrival;
 use super::counts::{Counts, Direction, Outcome};
 use super::exchange::{Fetched, LegIndex, Query, Report, Ticket};
 use super::initial::Token;
+use super::ladder::{Ladders, StepView};
 use super::locate::Locator;
 use super::outbound::{Outbound, Purpose};
-use super::outbox::{Effect, Outbox, SendTag};
+use super::outbox::{Destination, Effect, Outbox, SendTag};
 use super::prefetch::{DocumentKey, Gathered, Prefetch};
 use super::proxy::Proxied;
+use super::record::Cdr;
 use super::registrations::Registrations;
 use super::sessions::{Arrived, Sessions};
 use crate::base::clock::{Duration, Instant};
@@ -153,6 +155,7 @@ pub struct Signalling {
     pub(super) tokens: HashMap<Box<str>, Key>,
     pub(super) token_slab: Slab<Token>,
     pub(super) draining: bool,
+    pub(super) ladders: Ladders,
 }
 
 impl Signalling {
@@ -182,6 +185,7 @@ impl Signalling {
             tokens: HashMap::new(),
             token_slab: Slab::with_capacity(TOKENS_MAX),
             draining: false,
+            ladders: Ladders::new(config.admin.listen.is_some(), config.limits.dialogs.div_ceil(2), &mut prng),
             config,
             bound,
             prng,
@@ -190,6 +194,7 @@ impl Signalling {
 
     /// One framed message from a flow.
     pub fn receive(&mut self, now: Instant, flow: Flow, message: &[u8], out: &mut Outbox) {
+        self.ladders.message(now, false, flow.peer, message);
         match Incoming::parse(message) {
             Ok(incoming) => match validate::validate(&incoming).or_else(|reject| self.tolerated(&incoming, reject)) {
                 Ok(()) => match incoming {
@@ -301,7 +306,7 @@ impl Signalling {
                 self.unheard(now, &purpose, status, out);
                 continue;
             }
-            let Some(event) = self.events.pop() else { return };
+            let Some(event) = self.events.pop() else { return self.note(now, out) };
             match event {
                 Event::TimedOut { cookie, .. } => self.unanswered(now, Key::from_u64(cookie), 408, out),
                 Event::Unreachable { cookie, .. } => self.unanswered(now, Key::from_u64(cookie), 503, out),
@@ -313,6 +318,23 @@ impl Signalling {
                 Event::Unacknowledged { .. } | Event::Undelivered { .. } => {}
             }
         }
+    }
+
+    /// What is about to go out stands in the ladders too.
+    fn note(&mut self, now: Instant, out: &mut Outbox) {
+        for effect in out.effects.iter().skip(out.noted) {
+            match effect {
+                Effect::Send { to: Destination::Flow { flow, .. }, octets, .. } => {
+                    self.ladders.message(now, true, flow.peer, out.octets(octets));
+                }
+                Effect::Send { to: Destination::Target(target), octets, .. } => {
+                    self.ladders.message(now, true, target.address, out.octets(octets));
+                }
+                Effect::Record(record) => self.ladders.recorded(record),
+                Effect::Media { .. } | Effect::Fetch { .. } => {}
+            }
+        }
+        out.noted = out.effects.len();
     }
 
     /// A CANCEL found its INVITE, which is still open.
@@ -437,6 +459,16 @@ impl Signalling {
     /// Sessions alive, at most `limit` of them.
     pub fn sessions(&self, limit: usize) -> Vec<SessionView> {
         self.sessions.table.iter().take(limit).map(|(_, session)| session.view()).collect()
+    }
+
+    /// What was said in the call that began with this Call-ID.
+    pub fn ladder(&self, call_id: &str) -> Option<Vec<StepView>> {
+        self.ladders.steps(call_id)
+    }
+
+    /// Records of the calls that ended last, the latest first.
+    pub fn recent(&self) -> Vec<Cdr> {
+        self.ladders.recent()
     }
 
     /// Asks the services; the answer finds `who`.

@@ -28,9 +28,7 @@ pub enum Owner {
 
 /// Reads the owner of one framed message.
 pub fn of(octets: &[u8]) -> Owner {
-    let octets = past_empty_lines(octets);
-    let Some(end) = memchr::memchr(b'\n', octets) else { return Owner::Nobody };
-    let Ok(line) = std::str::from_utf8(octets[..end].trim_ascii_end()) else { return Owner::Nobody };
+    let Some(line) = start_line(octets) else { return Owner::Nobody };
     if line.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("SIP/")) {
         let via = header(octets, Name::Via).and_then(|value| list(value).next());
         let branch = via.and_then(|via| Via::parse(via).ok()).and_then(|via| via.branch());
@@ -62,13 +60,21 @@ fn request(octets: &[u8], uri: &str) -> Option<u8> {
     route.or_else(|| tag.flatten().and_then(ids::shard_of_tag))
 }
 
+/// The start line of a message that is not parsed.
+pub fn start_line(octets: &[u8]) -> Option<&str> {
+    let octets = past_empty_lines(octets);
+    let end = memchr::memchr(b'\n', octets)?;
+    std::str::from_utf8(octets[..end].trim_ascii_end()).ok()
+}
+
 /// The value of the first field of that name in a message that is not parsed (for what an initial request is spread by:
 /// P-Served-User, Call-ID …). A folded value keeps its line ends.
 pub fn header(octets: &[u8], name: Name) -> Option<&str> {
     headers(octets).find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-fn headers(octets: &[u8]) -> impl Iterator<Item = (Name, &str)> {
+/// The fields of a message that is not parsed, in order; lines that are no field are left out.
+pub fn headers(octets: &[u8]) -> impl Iterator<Item = (Name, &str)> {
     let octets = past_empty_lines(octets);
     let mut rest = memchr::memchr(b'\n', octets).map_or(&[][..], |end| &octets[end + 1..]);
     std::iter::from_fn(move || {

@@ -12,7 +12,9 @@ use crate::io::telemetry::SignallingSnapshot;
 use crate::io::tls::Tls;
 use crate::limits;
 use crate::shard::exchange::{Command, Fetched, Query, Report, Ticket};
+use crate::shard::ladder::StepView;
 use crate::shard::outbox::SendTag;
+use crate::shard::record::Cdr;
 use crate::shard::signalling::SessionView;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -83,6 +85,10 @@ pub enum Order {
     Snapshot(oneshot::Sender<SignallingSnapshot>),
     /// For the list of sessions: at most so many.
     Sessions(usize, oneshot::Sender<Vec<SessionView>>),
+    /// For the list of calls that ended last.
+    Recent(oneshot::Sender<Vec<Cdr>>),
+    /// For the messages of the call that began with this Call-ID.
+    Ladder(Box<str>, oneshot::Sender<Option<Vec<StepView>>>),
 }
 
 /// To and from a media core.

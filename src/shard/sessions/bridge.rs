@@ -127,6 +127,7 @@ impl Signalling {
         origin.updates = request.lists(Name::Allow, "UPDATE");
         self.transactions.set_cookie(arrived.server, Cookie::Origin.of(key));
         self.sessions.tags.insert(tag, (key, 0));
+        self.ladders.hold(origin.dialog.id());
         let session = self.sessions.table.get_mut(key).expect("the session was just made");
         session.legs.push(origin);
         self.counts.sessions += 1;
@@ -287,6 +288,7 @@ impl Signalling {
         let routes: Vec<&str> = routes.iter().map(|route| &**route).collect();
         let dialog = Dialog::calling(&call_id, &invite.from, &tag, &invite.to, &invite.request_uri, &routes);
         let mut made = Leg::new(LegKind::Target(invite.kind.clone()), LegState::Ended, dialog);
+        self.ladders.join(session.legs[0].dialog.id(), &call_id, &tag, leg_name(&invite.kind));
         session.record.target_call_ids.push(call_id.into());
         for stream in &session.streams {
             let line = invite.media.description.media.get(stream.line);
@@ -372,6 +374,7 @@ impl Signalling {
             self.sessions.close_stream(stream);
         }
         self.sessions.release(&session);
+        self.ladders.release(session.origin().dialog.id());
     }
 }
 
@@ -457,6 +460,17 @@ fn record_of(now: Instant, arrived: &Arrived, service: Service) -> Cdr {
         contribution_id: text(Name::ContributionId),
         started_s: now.unix_s(),
         ..Cdr::default()
+    }
+}
+
+/// What the far end of a leg is called in the call's ladder.
+const fn leg_name(kind: &TargetKind) -> &'static str {
+    match kind {
+        TargetKind::Recipient => "recipient",
+        TargetKind::Client { .. } => "client",
+        TargetKind::OwnClient { .. } => "own client",
+        TargetKind::Isf | TargetKind::IsfRetry => "ISF",
+        TargetKind::Forward => "forward",
     }
 }
 
