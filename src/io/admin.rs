@@ -103,7 +103,9 @@ async fn answer(state: Rc<State>, request: Request<Incoming>) -> Result<Answer, 
         "/recent" if get => json(&recent(&state).await),
         "/ladder" if get => match ladder(&state, request.uri().query().unwrap_or("")).await {
             Some(steps) => json(&steps),
-            None => plain(StatusCode::NOT_FOUND, "no messages are kept of such a call; ?call_id= is the Call-ID of its first leg\n"),
+            None => {
+                plain(StatusCode::NOT_FOUND, "no messages are kept of such a call; ?call_id= is the Call-ID of its first leg\n")
+            }
         },
         "/" if get => page(),
         "/drain" if post => {

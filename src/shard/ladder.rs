@@ -188,7 +188,8 @@ impl Ladders {
         if sent || !glance.initial || glance.method != Method::Invite {
             return None;
         }
-        let ladder = Ladder { began: now, held: false, keys: Vec::new(), peers: Vec::new(), steps: Vec::with_capacity(8), gap: 0 };
+        let ladder =
+            Ladder { began: now, held: false, keys: Vec::new(), peers: Vec::new(), steps: Vec::with_capacity(8), gap: 0 };
         let key = self.table.insert(ladder).ok()?;
         self.name(key, glance.call_id, "", 0);
         self.let_go(key);
@@ -306,8 +307,10 @@ mod tests {
     const NOW: Instant = Instant::from_unix_s(1_000);
 
     fn message(line: &str, call_id: &str, from: &str, to: &str, method: &str) -> Vec<u8> {
-        format!("{line}\r\nVia: SIP/2.0/UDP a\r\nf: <sip:a@x>{from}\r\nTo: <sip:b@x>{to}\r\ni: {call_id}\r\nCSeq: 1 {method}\r\n\r\n")
-            .into_bytes()
+        format!(
+            "{line}\r\nVia: SIP/2.0/UDP a\r\nf: <sip:a@x>{from}\r\nTo: <sip:b@x>{to}\r\ni: {call_id}\r\nCSeq: 1 {method}\r\n\r\n"
+        )
+        .into_bytes()
     }
 
     fn id(call_id: &str, local_tag: &str) -> DialogId {
@@ -414,7 +417,9 @@ mod tests {
     #[test]
     fn what_is_no_sip_message_is_passed_over() {
         let mut ladders = ladders();
-        for octets in [&b""[..], b"x", b"INVITE\r\n\r\n", b"SIP/2.0 abc\r\n\r\n", b"\r\n\r\n", b"SIP/2.0 \xff\r\nCall-ID: c\r\n\r\n"] {
+        for octets in
+            [&b""[..], b"x", b"INVITE\r\n\r\n", b"SIP/2.0 abc\r\n\r\n", b"\r\n\r\n", b"SIP/2.0 \xff\r\nCall-ID: c\r\n\r\n"]
+        {
             ladders.message(NOW, false, at(1), octets);
         }
         assert!(ladders.table.is_empty());

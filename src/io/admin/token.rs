@@ -46,7 +46,9 @@ mod tests {
             admits("0123456789abcdef", &headers)
         };
         assert!(with("Bearer 0123456789abcdef") && with("bearer  0123456789abcdef"));
-        assert!(!with("Bearer 0123456789abcde") && !with("Basic 0123456789abcdef") && !with("0123456789abcdef") && !with("Bearer"));
+        assert!(
+            !with("Bearer 0123456789abcde") && !with("Basic 0123456789abcdef") && !with("0123456789abcdef") && !with("Bearer")
+        );
         assert!(!admits("0123456789abcdef", &HeaderMap::new()));
     }
 
