@@ -9,7 +9,7 @@
 //! suitable only when it can take the service.
 
 use super::decision::NextHop;
-use super::facts::{Client, Facts};
+use super::facts::{Client, Facts, Role};
 use super::{identity, release, service};
 use crate::config::{Config, RegisteredUser};
 use crate::limits::CLIENT_LEGS_MAX;
@@ -39,9 +39,11 @@ impl Selection {
 
 /// Clients of the served user suitable for this request of the service whose ICSI is `icsi` (or a subclass of it).
 pub fn suitable(facts: &Facts<'_>, request: &Request, icsi: &str) -> Selection {
-    let sender = Sender::of(request);
+    let sender = Sender::of(facts.role, request);
+    // OSI-r8 asks for the originator's clients: whom the request is for says nothing about them.
+    let served = identity::served_user(facts.role, facts.trusted, request);
     let ask = Ask {
-        uri: request.uri(),
+        uri: if facts.role == Role::Originating { &served } else { request.uri() },
         accept: request.values(Name::AcceptContact).collect(),
         reject: request.values(Name::RejectContact).collect(),
     };
@@ -133,20 +135,29 @@ pub fn of_static(user: &RegisteredUser) -> Vec<Client> {
 struct Sender<'a> {
     instance: Option<&'a str>,
     gruus: Vec<&'a str>,
+    /// Where the device itself can be reached; known where the request comes from it and not through another function.
+    address: Option<(&'a str, Option<u16>)>,
 }
 
 impl<'a> Sender<'a> {
-    fn of(request: &'a Request) -> Self {
+    fn of(role: Role, request: &'a Request) -> Self {
         let contact = request.values(Name::Contact).next().and_then(|value| NameAddr::parse(value).ok());
         let instance = contact.and_then(|contact| contact.params.value(INSTANCE)).map(unquote);
         let asserted = request.values(Name::PAssertedIdentity).filter_map(|value| NameAddr::parse(value).ok());
         let uris = contact.into_iter().chain(asserted).map(|address| address.uri);
-        Sender { instance, gruus: uris.filter(|uri| Uri::parse(uri).is_ok_and(|uri| uri.params.has("gr"))).collect() }
+        let gruus = uris.filter(|uri| Uri::parse(uri).is_ok_and(|uri| uri.params.has("gr"))).collect();
+        let own = contact.filter(|_| role == Role::Originating).and_then(|contact| Uri::parse(contact.uri).ok());
+        Sender { instance, gruus, address: own.map(|uri| (uri.host, uri.port)) }
     }
 
     fn is(&self, client: &Client) -> bool {
-        let instance = client.instance.as_deref().is_some_and(|instance| self.instance == Some(instance));
-        instance || client.gruu.as_deref().is_some_and(|gruu| self.gruus.iter().any(|uri| same_uri(uri, gruu)))
+        if let (Some(one), Some(other)) = (self.instance, client.instance.as_deref()) {
+            return one == other;
+        }
+        // Without an instance on either side the address tells; a device that sends is at the address it registered.
+        let registered = Uri::parse(&client.contact).ok().map(|uri| (uri.host, uri.port));
+        self.address.is_some() && self.address == registered
+            || client.gruu.as_deref().is_some_and(|gruu| self.gruus.iter().any(|uri| same_uri(uri, gruu)))
     }
 }
 

@@ -196,6 +196,10 @@ fn relayed(media: &mut MediaDescription) {
         media.remove(name);
     }
     media.set("path", "");
+    // RFC 4975 §8.6 wants it in every description, and a client refuses one without; who says nothing takes anything.
+    if !media.has("accept-types") {
+        media.set("accept-types", "*");
+    }
     media.media = "message".to_string();
     media.formats = vec!["*".to_string()];
     media.ports = None;

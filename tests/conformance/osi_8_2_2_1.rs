@@ -405,6 +405,15 @@ fn the_originators_other_clients_may_get_the_session_too() {
         let needs = Procedure::OriginatingSession.needs(&alice.config, true, &letter.request());
         assert_eq!(needs.clients_of.as_deref(), Some("sip:alice@example.net"));
     });
+    // Bob's device is asked for; that says nothing about Alice's.
+    let alice = wanted(|_| ());
+    assert_eq!(copies(&alice.follows(&letter.clone().uri(PHONE_GRUU), &answered())).len(), 1);
+    // A device that does not tell its instance is known by its address.
+    let plain = session().set("Contact", "<sip:alice@192.0.2.7:5099>");
+    let alice = wanted(|alice| alice.clients[0].contact = "sip:192.0.2.7:5099".to_string());
+    let follows = alice.follows(&plain, &answered());
+    assert_eq!(copies(&follows).len(), 1);
+    assert!(header(&copies(&follows)[0], "Accept-Contact")[1].contains(TABLET));
     proves!("OSI-r8.a.i", {
         let old = wanted(|alice| {
             alice.config.policy.user_agents = vec!["CPM-client/OMA2.2".to_string()];

@@ -172,6 +172,15 @@ fn what_endpoints_write_is_read() {
 }
 
 #[test]
+fn a_line_that_names_no_types_takes_any() {
+    let bare = CHAT_SDP.replace("a=accept-types:message/cpim application/im-iscomposing+xml\r\n", "");
+    let mut config = with_audio();
+    assert_eq!(count(&written(&offered(&config, &bare).expect("an offer")), "a=accept-types:*"), 1);
+    config.policy.media_formats = vec!["message/cpim".to_string()];
+    assert_eq!(count(&written(&offered(&config, &bare).expect("an offer")), "a=accept-types:message/cpim"), 1);
+}
+
+#[test]
 fn a_message_of_our_own_is_offered_with_its_size() {
     let config = Alice::new().config;
     let out = written(&media_plan::large_message_of(&config, 4711, "Message/CPIM; charset=x"));

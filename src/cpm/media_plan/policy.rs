@@ -66,7 +66,7 @@ pub(super) fn keep_allowed_formats(config: &Config, offered: &mut Description) {
     if config.policy.media_formats.is_empty() {
         return;
     }
-    for line in offered.media.iter_mut().filter(|line| line.is_msrp() && line.has("accept-types")) {
+    for line in offered.media.iter_mut().filter(|line| line.is_msrp()) {
         line.set("accept-types", formats(config, line).join(" "));
     }
 }
