@@ -236,8 +236,8 @@ impl Reader {
         let text = &line[from..to];
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match colon {
-            7 if is(b"To-Path") => self.path_to(value),
-            9 if is(b"From-Path") => self.path_from(value),
+            7 if is(b"To-Path") => self.path_to(value, text),
+            9 if is(b"From-Path") => self.path_from(value, text),
             10 if is(b"Message-ID") => self.message_id(text),
             10 if is(b"Byte-Range") => self.byte_range(text, Span::new(line_at, self.at)),
             12 if is(b"Content-Type") => self.content_type(value),
@@ -260,15 +260,15 @@ impl Reader {
         }
     }
 
-    fn path_to(&mut self, value: Span) {
-        if value.is_empty() || !self.head.to_path.is_empty() {
+    fn path_to(&mut self, value: Span, text: &[u8]) {
+        if !is_path(text) || !self.head.to_path.is_empty() {
             return self.fault(Fault::ToPath);
         }
         self.head.to_path = value;
     }
 
-    fn path_from(&mut self, value: Span) {
-        if value.is_empty() || !self.head.from_path.is_empty() {
+    fn path_from(&mut self, value: Span, text: &[u8]) {
+        if !is_path(text) || !self.head.from_path.is_empty() {
             return self.fault(Fault::FromPath);
         }
         self.head.from_path = value;
@@ -354,6 +354,11 @@ impl Reader {
         }
         self.head
     }
+}
+
+/// URIs and the blanks between them: what we write back into answers must not break their lines.
+fn is_path(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|octet| matches!(octet, b' '..=b'~'))
 }
 
 /// A response's status, or a method that is not one of ours.

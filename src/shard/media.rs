@@ -381,7 +381,7 @@ impl Media {
             for connection in held {
                 self.release_held(now, connection, out);
             }
-            self.run_sources(key, out);
+            self.resume_session(key, out);
             let Some(session) = self.sessions.get(key) else { continue };
             if session.closing.is_some() && !session.is_busy(key, &self.net) {
                 self.remove_session(now, key, out);

@@ -164,7 +164,7 @@ impl Media {
             return self.fail_leg(now, id, LegFailure::Connect, out);
         };
         if let Some(conn) = self.net.get_mut(connection) {
-            conn.legs.push(id);
+            conn.add_leg(id);
         }
         if let Some(leg) = self.leg_mut(id) {
             leg.connection = Some(connection);

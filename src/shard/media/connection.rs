@@ -109,8 +109,14 @@ pub(super) struct Transaction {
 impl Transaction {
     /// The octets it carried, for a failure report (RFC 4975 §7.1.4).
     pub fn range(&self) -> ByteRange {
-        ByteRange { start: self.start, end: Some((self.start + self.octets).saturating_sub(1)), total: self.total }
+        carried(self.start, self.octets, self.total)
     }
+}
+
+/// The range of octets that were carried; a total they went beyond was none.
+pub(super) fn carried(start: u64, octets: u64, total: Option<u64>) -> ByteRange {
+    let end = start.saturating_add(octets).saturating_sub(1);
+    ByteRange { start, end: Some(end), total: total.filter(|&total| end <= total && start <= total.max(1)) }
 }
 
 /// One connection. An idle one takes some 600 octets.
@@ -139,7 +145,7 @@ pub(super) struct Conn {
     pub holding: bool,
     /// The peer closed its side while something was held.
     pub fin: bool,
-    pub chunk: Option<Chunk>,
+    pub chunk: Option<Box<Chunk>>,
     /// The header fields of `chunk` without Byte-Range, to begin it anew after an interruption.
     pub fields: Vec<u8>,
     pub line: Option<Box<Line>>,
@@ -181,6 +187,12 @@ impl Conn {
             last_effect: usize::MAX,
             timer: None,
         }
+    }
+
+    /// Binds a leg. Nearly every connection has one for ever, so room is made one by one.
+    pub fn add_leg(&mut self, id: LegId) {
+        self.legs.reserve_exact(1);
+        self.legs.push(id);
     }
 
     /// Octets that wait to go to the kernel.

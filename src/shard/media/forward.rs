@@ -179,7 +179,7 @@ impl Net {
         let ours = self.line_of(connection, chunk.from, target.to, &chunk.message_id).is_some();
         if !ours && last.body.is_empty() {
             // An interruption ended it with `+`, or with `$` where all its octets had gone: nothing is left to say.
-            let all = chunk.total == Some(chunk.next().saturating_sub(1));
+            let all = chunk.octets > 0 && chunk.total == Some(chunk.next().saturating_sub(1));
             if all || last.flag == Continuation::More {
                 return;
             }

@@ -404,7 +404,9 @@ pub fn read_all(octets: &[u8]) -> Vec<Read> {
             Step::Incomplete => None,
             Step::Lost(lost) => panic!("{lost:?} in {:?}", String::from_utf8_lossy(octets)),
             Step::Head { at, head, body, end } => {
-                assert_eq!(head.fault, None, "{:?}", String::from_utf8_lossy(ground));
+                // An answer to a malformed request repeats its transaction id.
+                let answer = head.is_response() && head.fault == Some(crate::msrp::head::Fault::TransactionId);
+                assert!(answer || head.fault.is_none(), "{:?} in {:?}", head.fault, String::from_utf8_lossy(ground));
                 let text = String::from_utf8_lossy(&ground[at..at + head.len]).into_owned();
                 open = Some((text.lines().next().unwrap_or("").to_owned(), text, ground[body].to_vec()));
                 end
@@ -478,4 +480,23 @@ pub fn response(leg: u8, tid: &str, status: &str) -> String {
 /// A peer's REPORT.
 pub fn report(leg: u8, tid: &str, fields: &str) -> String {
     format!("MSRP {tid} REPORT\r\nTo-Path: {}\r\nFrom-Path: {}\r\n{fields}-------{tid}$\r\n", own(leg), far(leg))
+}
+
+/// Messages put together from their chunks by Byte-Range, in order of their first chunk: id, octets, and how they ended.
+pub fn assemble(reads: &[Read]) -> Vec<(String, Vec<u8>, Continuation)> {
+    let mut messages: Vec<(String, Vec<u8>, Continuation)> = Vec::new();
+    for read in reads.iter().filter(|read| read.start.ends_with(" SEND") && !read.field("Content-Type").is_empty()) {
+        let id = read.field("Message-ID").to_owned();
+        let start = read.field("Byte-Range").split('-').next().and_then(|start| start.parse().ok()).unwrap_or(1usize);
+        let open = messages.iter().rposition(|(known, _, end)| *known == id && *end == Continuation::More);
+        let at = open.unwrap_or_else(|| {
+            messages.push((id, Vec::new(), Continuation::More));
+            messages.len() - 1
+        });
+        let message = &mut messages[at];
+        assert_eq!(message.1.len() + 1, start, "chunks follow each other: {}", read.head);
+        message.1.extend_from_slice(&read.body);
+        message.2 = read.flag;
+    }
+    messages
 }

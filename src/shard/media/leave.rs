@@ -9,9 +9,9 @@ use super::session::{Far, Leg};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::limits::{MSRP_REPORT_WAIT, MSRP_STORE_WAIT};
-use crate::msrp::chunk::FailureReport;
+use crate::msrp::chunk::{Continuation, FailureReport};
 use crate::msrp::parse::Step;
-use crate::msrp::status;
+use crate::msrp::{status, write};
 use crate::shard::exchange::{LegFailure, Report};
 use crate::shard::media_outbox::{Connection, MediaEffect, MediaOutbox};
 
@@ -76,7 +76,7 @@ impl Media {
     /// What a leg was sending in the middle of a chunk ends with `#` at its targets (RFC 4975 §7.1).
     fn abort_sending(&mut self, now: Instant, connection: Connection, id: LegId, out: &mut MediaOutbox) {
         let Some(conn) = self.net.get_mut(connection) else { return };
-        if conn.chunk.is_none_or(|chunk| chunk.from != id) {
+        if conn.chunk.as_ref().is_none_or(|chunk| chunk.from != id) {
             return;
         }
         let Some(chunk) = conn.chunk.take() else { return };
@@ -102,8 +102,8 @@ impl Media {
                 About::Content | About::Opening => {}
             }
         }
-        if conn.line.as_ref().is_some_and(|line| line.to == id) {
-            conn.line = None;
+        if let Some(line) = conn.line.take_if(|line| line.to == id) {
+            self.net.own(now, connection, out, |own| write::end_line(own, &line.tid, Continuation::Abort));
         }
         for missed in &missed {
             self.undelivered(now, missed, status::TIMEOUT, out);
@@ -150,7 +150,7 @@ impl Media {
 
     /// What was kept of a SEND that was to be passed on whole goes out as far as it came, before it is aborted.
     fn flush_cut(&mut self, now: Instant, connection: Connection, out: &mut MediaOutbox) {
-        let Some(conn) = self.net.get_mut(connection) else { return };
+        let Some(conn) = self.net.get_mut(connection).filter(|conn| !conn.legs.is_empty()) else { return };
         if let Some(Step::Head { at, head, body, end }) = conn.reader.cut() {
             let mut carry = conn.reader.take_carry();
             let arrival = Arrival { ground: Ground::Copied, octets: &mut carry, at, head: &head, body, end };
@@ -191,11 +191,11 @@ impl Media {
             if cause == LegFailure::Connect {
                 self.net.count(Cause::NotConnected);
             }
-            self.flush_cut(now, connection, out);
             // No use in sending on, or closing, what is closed.
             if let Some(conn) = self.net.get_mut(connection) {
                 conn.phase = Phase::Leaving;
             }
+            self.flush_cut(now, connection, out);
             self.drop_connection(now, connection, cause, out);
         }
         self.unbound_left(connection);

@@ -111,6 +111,7 @@ impl Media {
                 match head.start {
                     Start::Response(code) => {
                         self.response(now, connection, code, &arrival, out);
+                        self.has_room_again(connection, out);
                         Flow::Next
                     }
                     _ => self.request(now, connection, arrival, out),
@@ -324,7 +325,7 @@ impl Media {
         clause!("OLM-r6.b", "TSI-8.a.ii.3.b");
         self.unbound_left(connection);
         let Some(conn) = self.net.get_mut(connection) else { return };
-        conn.legs.push(id);
+        conn.add_leg(id);
         let Some(session) = self.sessions.get_mut(id.session) else { return };
         let leg = &mut session.legs[usize::from(id.place)];
         (leg.connection, leg.bound, leg.wait_until) = (Some(connection), true, None);
@@ -356,7 +357,7 @@ impl Media {
         }
         let Some(conn) = self.net.get_mut(connection) else { return Flow::Stop };
         if arrival.end.is_none() {
-            conn.chunk = Some(dropped(head));
+            conn.chunk = Some(Box::new(dropped(head)));
         }
         if conn.legs.is_empty() && cause == Cause::UnknownSession {
             self.unbound_left(connection);
@@ -391,7 +392,7 @@ impl Media {
         if arrival.end.is_none()
             && let Some(conn) = self.net.get_mut(sender.0)
         {
-            conn.chunk = Some(Chunk { from: sender.1, ..dropped(head) });
+            conn.chunk = Some(Box::new(Chunk { from: sender.1, ..dropped(head) }));
         }
     }
 

@@ -9,12 +9,13 @@
 //! ```
 
 use super::Media;
-use super::connection::{About, LegId, Transaction};
+use super::connection::{About, LegId, Transaction, carried};
 use super::counts::Cause;
 use super::forward::Arrival;
 use super::session::Far;
 use crate::base::clock::Instant;
 use crate::msrp::chunk::{ByteRange, Continuation, FailureReport};
+use crate::msrp::head::Start;
 use crate::msrp::ident::Ident;
 use crate::msrp::leg::SessionKind;
 use crate::msrp::report::{self, Reported};
@@ -61,8 +62,7 @@ impl Media {
                 return;
             }
             let line = **line;
-            let range =
-                ByteRange { start: line.start, end: Some((line.start + line.octets).saturating_sub(1)), total: line.total };
+            let range = carried(line.start, line.octets, line.total);
             let missed =
                 Missed { from: line.from, to: line.to, message_id: line.message_id, range, failure_report: line.failure_report };
             // RFC 4975 §7.3.2: a message refused while it is being delivered is aborted.
@@ -101,6 +101,10 @@ impl Media {
         let octets = &arrival.octets[arrival.at..];
         let (to, from) = (leg.return_path(), leg.uri.as_bytes());
         // Status and comment as they came: "MSRP tid " and the rest of the start line.
+        let Start::Response(code) = arrival.head.start else { return };
+        if arrival.head.fault.is_some() {
+            return self.answer_method(now, (connection, transaction.from), tid, code, out);
+        }
         let line_end = usize::from(arrival.head.method.end);
         let said = &octets[b"MSRP ".len() + arrival.head.tid.as_bytes().len() + 1..line_end];
         self.net.control(now, connection, out, |own| {

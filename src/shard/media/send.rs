@@ -96,7 +96,7 @@ impl Media {
                 let Some(conn) = self.net.get_mut(connection) else { return Flow::Stop };
                 conn.fields.clear();
                 write_fields(&mut conn.fields, octets, head);
-                conn.chunk = Some(chunk);
+                conn.chunk = Some(Box::new(chunk));
             }
         }
         Flow::Next
@@ -226,7 +226,7 @@ impl Media {
     pub(super) fn chunk_goes_on(&mut self, now: Instant, connection: Connection, part: &Part<'_>, out: &mut MediaOutbox) {
         let (ground, octets, body, end) = (part.ground, part.octets, part.body.clone(), part.end);
         let Some(conn) = self.net.get_mut(connection) else { return };
-        let Some(mut chunk) = conn.chunk else { return };
+        let Some(mut chunk) = conn.chunk.as_deref().copied() else { return };
         let fields = std::mem::take(&mut conn.fields);
         self.check_size(now, &mut chunk, &fields, body.len() as u64, out);
         let last = end.filter(|_| chunk.takers != 0);
@@ -257,7 +257,10 @@ impl Media {
         }
         if let Some(conn) = self.net.get_mut(connection) {
             conn.fields = fields;
-            conn.chunk = end.is_none().then_some(chunk);
+            match conn.chunk.as_mut().filter(|_| end.is_none()) {
+                Some(going_on) => **going_on = chunk,
+                None => conn.chunk = None,
+            }
             if end.is_some() && conn.fields.capacity() > 1024 {
                 conn.fields = Vec::new();
             }

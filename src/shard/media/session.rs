@@ -295,7 +295,7 @@ impl Session {
 
 fn conn_is_busy(conn: &Conn, session: Key) -> bool {
     let here = |leg: &LegId| leg.session == session;
-    conn.chunk.is_some_and(|chunk| here(&chunk.from) && chunk.takers != 0)
+    conn.chunk.as_ref().is_some_and(|chunk| here(&chunk.from) && chunk.takers != 0)
         || conn.takes() && conn.line.as_ref().is_some_and(|line| here(&line.from))
         || conn.hears() && conn.awaited > 0 && conn.transactions.iter().any(|transaction| here(&transaction.to))
 }

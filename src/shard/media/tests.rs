@@ -4,4 +4,14 @@ use super::harness::*;
 use super::*;
 use crate::msrp::leg::{Direction, SessionKind};
 
+mod answers;
+mod cutting;
+mod fan_out;
+mod files;
+mod lifecycle;
+mod mutations;
+mod pressure;
 mod relaying;
+mod reporting;
+
+use relaying::session;
