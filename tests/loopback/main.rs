@@ -5,6 +5,8 @@
 // A test may look at the clock, and start threads of its own: it waits for a program that runs by it.
 #![allow(clippy::disallowed_methods)]
 
+mod admin;
+mod browser;
 mod gates;
 mod ladder;
 mod large_message;

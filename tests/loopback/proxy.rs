@@ -175,11 +175,11 @@ impl Proxy {
 
     /// Status and body of `GET path` at the admin address.
     pub fn get(&self, path: &str) -> (u16, String) {
-        http(self.admin, "GET", path)
+        http(self.admin, "GET", path, "")
     }
 
     pub fn post(&self, path: &str) -> (u16, String) {
-        http(self.admin, "POST", path)
+        http(self.admin, "POST", path, "")
     }
 
     /// Sum of all series of a metric whose labels contain every given text.
@@ -222,10 +222,11 @@ fn find(ready: &str, scheme: &str) -> Option<SocketAddr> {
     list.split(',').find_map(|item| item.strip_prefix(scheme)?.parse().ok())
 }
 
-fn http(to: SocketAddr, method: &str, path: &str) -> (u16, String) {
+/// Status and body of an HTTP request with further header lines.
+pub fn http(to: SocketAddr, method: &str, path: &str, more: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(to).expect("the admin address answers");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {to}\r\n{more}Connection: close\r\nContent-Length: 0\r\n\r\n")
         .expect("the request is sent");
     let mut text = Vec::new();
     stream.read_to_end(&mut text).expect("the answer is read");
