@@ -26,6 +26,8 @@ pub enum State {
     /// Closed by us as soon as what is queued has gone, or a moment later.
     Finishing {
         since: Instant,
+        /// Answers to requests that came before may still follow for a moment.
+        answering: bool,
     },
 }
 

@@ -139,7 +139,7 @@ impl Tcp {
             None => octets,
             Some(Ok(())) => &self.plain,
             // The alert that rustls wrote still goes out.
-            Some(Err(_)) => return self.finish(now, key, End::Tls),
+            Some(Err(_)) => return self.finish(now, key, End::Tls, false),
         };
         connection.framer.feed(octets);
         let flow = flow(self.core, key, connection);
@@ -176,14 +176,15 @@ impl Tcp {
             mark_dirty(&mut self.dirty, key, connection);
         }
         if fatal {
-            self.finish(now, key, End::Malformed);
+            self.finish(now, key, End::Malformed, whole);
         }
     }
 
-    /// Reads no more from a connection; what is queued, and what this turn still queues for it, goes out, then it ends.
-    fn finish(&mut self, now: Instant, key: Key, end: End) {
+    /// Reads no more from a connection; what is queued, and what this turn still queues for it, goes out, then it ends. With
+    /// `answering` a request came just before what is wrong: its answer has a moment to come.
+    fn finish(&mut self, now: Instant, key: Key, end: End, answering: bool) {
         let Some(connection) = self.table.get_mut(key) else { return };
-        connection.state = State::Finishing { since: now };
+        connection.state = State::Finishing { since: now, answering };
         mark_dirty(&mut self.dirty, key, connection);
         *self.ended.entry(end).or_insert(0) += 1;
         if self.by_peer.get(&(connection.transport, connection.peer)) == Some(&key) {
@@ -303,7 +304,7 @@ impl Tcp {
             return;
         }
         match connection.flush() {
-            Flushed::All if matches!(connection.state, State::Finishing { .. }) => {
+            Flushed::All if matches!(connection.state, State::Finishing { answering: false, .. }) => {
                 // Our side is shut; the peer reads what we said, and closes. The sweep waits for a moment at most.
                 let _ = connection.socket.shutdown(std::net::Shutdown::Write);
             }
@@ -347,7 +348,7 @@ impl Tcp {
                 let end = match connection.state {
                     State::Connecting { since } => over(since, limits::SIP_CONNECT_MAX).then_some(End::ConnectTimeout),
                     State::HalfClosed { since } => over(since, limits::SIP_HALF_CLOSED_MAX).then_some(End::Peer),
-                    State::Finishing { since } => over(since, limits::SIP_HALF_CLOSED_MAX).then_some(End::Malformed),
+                    State::Finishing { since, .. } => over(since, limits::SIP_HALF_CLOSED_MAX).then_some(End::Malformed),
                     State::Open if connection.half_since.is_some_and(|since| over(since, limits::SIP_HALF_MESSAGE_MAX)) => {
                         Some(End::HalfMessage)
                     }
