@@ -94,9 +94,27 @@ const UNDERSTOOD: [&str; 3] = ["timer", "recipient-list-invite", "pref"];
 /// # Errors
 /// 420 with Unsupported.
 pub fn understood(request: &Request) -> Result<(), Refusal> {
-    let unknown = crate::sip::header::option_tag::unknown(request, Name::Require, &UNDERSTOOD);
+    known(request, Name::Require, &UNDERSTOOD, "RFC 3261 8.2.2.3")?;
+    // What it requires of proxies does not pass us: nobody else would refuse it.
+    passable(request)
+}
+
+/// Option tags that may be required of a proxy: `privacy` (RFC 3323 §5) asks for a service that whoever serves the anonymous
+/// user gives, on either side of us.
+const PASSABLE: [&str; 1] = ["privacy"];
+
+/// Whether we understand what the request requires of a proxy.
+///
+/// # Errors
+/// 420 with Unsupported.
+pub fn passable(request: &Request) -> Result<(), Refusal> {
+    known(request, Name::ProxyRequire, &PASSABLE, "RFC 3261 16.3")
+}
+
+fn known(request: &Request, name: Name, tags: &[&str], clause: &'static str) -> Result<(), Refusal> {
+    let unknown = crate::sip::header::option_tag::unknown(request, name, tags);
     if unknown.is_empty() {
         return Ok(());
     }
-    Err(Refusal::new(420, "RFC 3261 8.2.2.3").header("Unsupported", unknown.join(", ")))
+    Err(Refusal::new(420, clause).header("Unsupported", unknown.join(", ")))
 }

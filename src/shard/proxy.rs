@@ -108,6 +108,10 @@ impl Signalling {
         edits: &Edits<'_>,
         out: &mut Outbox,
     ) {
+        // §16.3 step 5
+        if let Err(refusal) = crate::cpm::gates::passable(request) {
+            return self.refuse(now, server, &refusal, out);
+        }
         let digest = digest(request);
         let looped = self.loops.contains(&digest) && came_through_us(request);
         if looped {
