@@ -15,7 +15,9 @@ mod originating;
 mod proxy;
 mod relay;
 mod sipp;
+mod stream;
 mod terminating;
+mod torture;
 mod ue;
 
 #[test]

@@ -181,3 +181,13 @@ fn every_dialog_of_a_forked_invite_is_ended() {
 fn a_focus_is_reached_by_the_route_it_recorded() {
     both("session-caller", "focus-called", "");
 }
+
+#[test]
+fn sessions_go_through_in_proxy_mode() {
+    for called in ["session-called", "focus-called"] {
+        both("session-caller", called, "[policy]\nstay_in_media_path = false\n");
+    }
+    both("hangup-caller", "hangup-called", "[policy]\nstay_in_media_path = false\n");
+    both("cancel-caller", "cancel-called", "[policy]\nstay_in_media_path = false\n");
+    both("change-caller", "change-called", "[policy]\nstay_in_media_path = false\n");
+}

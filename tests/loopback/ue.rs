@@ -159,7 +159,7 @@ impl Ue {
         }
     }
 
-    fn poll(&mut self) -> Option<(Message, SocketAddr)> {
+    pub fn poll(&mut self) -> Option<(Message, SocketAddr)> {
         let mut buffer = vec![0; 65_536];
         match &mut self.wire {
             Wire::Udp(socket) => {
@@ -354,7 +354,7 @@ pub fn response(request: &Message, line: &str, tag: &str, extra: &str, body: &st
 }
 
 /// Takes the first whole message off a stream's octets.
-fn split(held: &mut Vec<u8>) -> Option<Message> {
+pub fn split(held: &mut Vec<u8>) -> Option<Message> {
     let end = held.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = Message(String::from_utf8_lossy(&held[..end]).into_owned());
     let length: usize = head.header("Content-Length").and_then(|text| text.parse().ok()).unwrap_or(0);
