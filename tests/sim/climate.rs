@@ -1,0 +1,67 @@
+//! The climate of a world, drawn whole from its seed, so that runs differ in kind and not only in detail.
+
+use cpm_pf::base::clock::Duration;
+use cpm_pf::base::prng::Prng;
+
+/// How links, peers and services behave in one world. Chances are in thousandths.
+#[derive(Clone, Debug)]
+pub struct Climate {
+    /// Datagrams lost, doubled.
+    pub lost: u64,
+    pub doubled: u64,
+    /// Shortest delay of a link, and what chance adds to it: with the second above the first, messages overtake each other.
+    pub delay: Duration,
+    pub jitter: Duration,
+    /// Longest piece of a stream that arrives at once, octets.
+    pub piece: u64,
+    /// A stream breaks at a piece.
+    pub broken: u64,
+    /// Delay of the lanes between cores and of the services.
+    pub lane: Duration,
+    /// What the called party does: rings and answers, refuses, never answers, dies after ringing.
+    pub refuses: u64,
+    pub silent: u64,
+    /// The caller cancels while it rings.
+    pub cancels: u64,
+    /// The called party hangs up first; nobody hangs up (the world's end does).
+    pub called_hangs_up: u64,
+    /// Sessions at once.
+    pub sessions: u64,
+    /// Messages each way in a session, and octets of the longest.
+    pub messages: u64,
+    pub octets: u64,
+    /// The answerer takes the passive role.
+    pub passive: u64,
+    /// Calls come to a registered client (terminating) rather than from one.
+    pub terminating: u64,
+}
+
+impl Climate {
+    /// A quarter of all worlds is calm, so that the plain case is seen at every size.
+    pub fn draw(prng: &mut Prng) -> Self {
+        let calm = prng.below(4) == 0;
+        let piece = [1, 7, 100, 1460, 65_536][prng.below(5) as usize];
+        let mut rarely = |most: u64| if calm || prng.below(2) == 0 { 0 } else { prng.below(most) };
+        let (lost, doubled, broken) = (rarely(250), rarely(200), rarely(15));
+        let (refuses, silent, cancels) = (rarely(300), rarely(150), rarely(300));
+        Self {
+            lost,
+            doubled,
+            broken,
+            refuses,
+            silent,
+            cancels,
+            delay: Duration::from_micros(50 + prng.below(20_000)),
+            jitter: Duration::from_micros(prng.below(if calm { 10 } else { 300_000 })),
+            piece,
+            lane: Duration::from_micros(prng.below(5_000)),
+            called_hangs_up: prng.below(1000),
+            sessions: 1 + prng.below(6),
+            messages: prng.below(6),
+            // A stream that is torn into single octets carries short messages, or the world would be all happenings.
+            octets: [1, 40, 300, 3_000, 40_000][prng.below(5) as usize].min(piece * 100),
+            passive: prng.below(1001),
+            terminating: [0, 500, 1000][prng.below(3) as usize],
+        }
+    }
+}
