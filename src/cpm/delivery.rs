@@ -58,7 +58,7 @@ pub fn refused(failures: &[(usize, u16)]) -> Option<u16> {
 }
 
 /// A final response by which a client or its user says no, other than "not now".
-const fn explicit(status: u16) -> bool {
+pub const fn explicit(status: u16) -> bool {
     matches!(status, 403 | 404 | 488 | 600..=699)
 }
 

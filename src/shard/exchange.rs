@@ -154,6 +154,8 @@ pub struct Stored {
     pub octets: u64,
     pub message_id: Box<str>,
     pub content_type: Box<str>,
+    /// The beginning of the body, at most [`crate::limits::STORED_HEAD_OCTETS_MAX`]: what CPIM says is read from it.
+    pub head: Box<[u8]>,
     /// The sender asked for a success REPORT.
     pub success_report: bool,
     /// Leg the message came from.

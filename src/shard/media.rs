@@ -285,6 +285,7 @@ impl Media {
             octets,
             message_id: message_id.to_text(),
             content_type,
+            head: Box::default(),
             success_report,
             from: session.legs[usize::from(from)].index,
         };

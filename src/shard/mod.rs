@@ -6,12 +6,14 @@
 pub mod addresses;
 pub mod arrival;
 pub mod counts;
+pub mod deferral;
 pub mod exchange;
 pub mod initial;
 pub mod ladder;
 pub mod locate;
 pub mod media;
 pub mod media_outbox;
+pub mod messages;
 pub mod outbound;
 pub mod outbox;
 pub mod prefetch;

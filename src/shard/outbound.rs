@@ -36,6 +36,8 @@ pub enum Purpose {
     Page { batch: Key, target: usize },
     /// A branch of a proxied request.
     Branch { proxy: Key, branch: usize },
+    /// A deferred MESSAGE for this user.
+    Deferred { user: Box<str> },
     /// SUBSCRIBE of a reg-event subscription.
     Subscribe { subscription: Key },
     /// The ACK of a 2xx: which INVITE, and the To tag of its 2xx.

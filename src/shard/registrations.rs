@@ -21,15 +21,24 @@ impl Registrations {
         registrations
     }
 
-    /// Static registrations are those of the new configuration; learnt ones stay.
-    pub fn reload(&mut self, config: &Config) {
+    /// Static registrations are those of the new configuration; learnt ones stay. The users who have other clients now.
+    pub fn reload(&mut self, config: &Config) -> Vec<Box<str>> {
         if config.registrations.source == RegistrationSource::RegEvent {
-            return;
+            return Vec::new();
         }
-        let of = |user: &crate::config::RegisteredUser| {
-            (normalise(&user.address).into_boxed_str(), Rc::from(clients::of_static(user)))
-        };
-        self.users = config.registrations.users.iter().map(of).collect();
+        let mut users: BTreeMap<Box<str>, Rc<[Client]>> = BTreeMap::new();
+        for user in &config.registrations.users {
+            users.insert(normalise(&user.address).into(), clients::of_static(user).into());
+        }
+        let changed = users.iter().filter(|(user, clients)| self.users.get(*user) != Some(*clients));
+        let changed = changed.map(|(user, _)| user.clone()).collect();
+        self.users = users;
+        changed
+    }
+
+    /// Users with clients, in the order of their addresses.
+    pub fn users(&self) -> Vec<Box<str>> {
+        self.users.iter().filter(|(_, clients)| !clients.is_empty()).map(|(user, _)| user.clone()).collect()
     }
 
     /// Active clients of a user, by normalised address.

@@ -13,11 +13,16 @@ pub mod bridge;
 pub mod cancel;
 pub mod change;
 pub mod end;
+pub mod follow;
+pub mod keep;
 pub mod peers;
+pub mod record;
 pub mod refresh;
 pub mod targets;
 pub mod within;
 
+use self::keep::Keeping;
+use super::deferral::Delivering;
 use super::exchange::{LegIndex, MediaKey};
 use super::prefetch::Gathered;
 use super::record::Cdr;
@@ -78,6 +83,10 @@ pub struct Session {
     pub legs: Vec<Leg>,
     pub streams: Vec<Stream>,
     pub call: Option<Box<Call>>,
+    /// What is kept of the messages that come: in the session of an endpoint or a recorder of ours.
+    pub keeping: Option<Box<Keeping>>,
+    /// The deferred message that this session delivers.
+    pub delivering: Option<Box<Delivering>>,
     /// The call record as it grows.
     pub record: Box<Cdr>,
     pub started: Instant,
@@ -124,6 +133,8 @@ pub struct Stream {
     /// Index of the m-line in the origin's offer.
     pub line: usize,
     pub closed: bool,
+    /// The first target rejected the line (OSI-r1).
+    pub rejected: bool,
 }
 
 /// One side of a session.
@@ -139,6 +150,8 @@ pub struct Leg {
     pub record_route: Option<Box<str>>,
     /// Our MSRP URI on each stream.
     pub uris: Vec<Box<str>>,
+    /// Streams of this leg, each with its m-line, where they are not all in the order of the origin's offer.
+    pub lines: Option<Box<[(usize, usize)]>>,
     /// Our `o=` line: session id and version.
     pub sdp_session: u64,
     pub sdp_version: u32,
@@ -176,8 +189,10 @@ impl Default for Refresh {
 pub enum LegKind {
     Origin,
     Target(TargetKind),
-    /// A media endpoint of ours: history or deferral.
-    Sink,
+    /// We are the endpoint (8.3.1.5 without a target): what comes is deferred or stored.
+    Endpoint,
+    /// A copy of what goes by, for the history (8.5).
+    Recorder,
     /// We are the sender of a deferred message.
     Source,
 }
@@ -235,7 +250,7 @@ impl Sessions {
         self.media_keys += 1;
         let key = MediaKey((u64::from(shard) << 56) | (self.media_keys & 0x00ff_ffff_ffff_ffff));
         self.media.insert(key, (session, index));
-        Stream { key, core: core as u8, line, closed: false }
+        Stream { key, core: core as u8, line, closed: false, rejected: false }
     }
 }
 
@@ -248,7 +263,7 @@ impl Session {
     pub fn living_targets(&self) -> usize {
         let counts = |leg: &&Leg| {
             let target = matches!(&leg.kind, LegKind::Target(kind) if !matches!(kind, TargetKind::OwnClient { .. }));
-            let endpoint = matches!(leg.kind, LegKind::Sink) && leg.state == LegState::Media;
+            let endpoint = leg.kind == LegKind::Endpoint && leg.state == LegState::Media;
             (target && (leg.state.is_answered() || matches!(leg.state, LegState::Calling(_)))) || endpoint
         };
         self.legs.iter().skip(1).filter(counts).count()
@@ -265,6 +280,7 @@ impl Leg {
             token: None,
             record_route: None,
             uris: Vec::new(),
+            lines: None,
             sdp_session: 0,
             sdp_version: 1,
             local_sdp: Box::default(),

@@ -11,16 +11,19 @@
 use super::addresses::Addresses;
 use super::arrival;
 use super::counts::{Counts, Direction, Outcome};
+use super::deferral::Deferrals;
 use super::exchange::{Fetched, LegIndex, Query, Report, Ticket};
 use super::initial::Token;
 use super::ladder::{Ladders, StepView};
 use super::locate::Locator;
+use super::messages::{Batch, KeptMessage};
 use super::outbound::{Outbound, Purpose};
 use super::outbox::{Destination, Effect, Outbox, SendTag};
 use super::prefetch::{DocumentKey, Gathered, Prefetch};
 use super::proxy::Proxied;
 use super::record::Cdr;
 use super::registrations::Registrations;
+use super::sessions::keep::Keep;
 use super::sessions::{Arrived, Sessions};
 use crate::base::clock::{Duration, Instant};
 use crate::base::prng::Prng;
@@ -31,7 +34,7 @@ use crate::config::{Config, Listen};
 use crate::cpm::decision::Decision;
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
-use crate::limits::{OUTBOUND_MAX, PROXIED_MAX, TOKENS_MAX, TRANSACTIONS_MAX};
+use crate::limits::{OUTBOUND_MAX, PROXIED_MAX, SUBSCRIPTIONS_MAX, TOKENS_MAX, TRANSACTIONS_MAX};
 use crate::sip::header::name::Name;
 use crate::sip::message::{Incoming, Request, Response};
 use crate::sip::method::Method;
@@ -77,7 +80,28 @@ pub struct SessionView {
 /// A question that the services have not answered yet: who goes on with the answer.
 pub(super) enum Waiting {
     Document(DocumentKey),
-    Place { outbound: Key, query: Box<Query> },
+    Place {
+        outbound: Key,
+        query: Box<Query>,
+    },
+    /// A message that a sink holds is being kept.
+    Keep(Box<Keep>),
+    /// The same, among the deferred messages of this user.
+    Deferring {
+        keep: Box<Keep>,
+        user: Box<str>,
+    },
+    /// A MESSAGE is being kept.
+    KeepMessage(Box<KeptMessage>),
+    /// Deferred messages of this user.
+    Queue {
+        user: Box<str>,
+    },
+    Claim {
+        user: Box<str>,
+    },
+    /// Whatever the answer is, nothing follows from it.
+    Nothing,
 }
 
 /// What a timer of ours is for; those of transactions are theirs.
@@ -87,6 +111,10 @@ pub(super) enum Due {
     Gather(Key),
     /// A leg's session is to be refreshed, or was not.
     Session(Key, LegIndex, session_timer::Timer),
+    /// The core begins: what waited for static users while we were away goes out.
+    Start,
+    /// Deferred messages are tried again.
+    Deliver(Key),
     /// The media core did not say that a session is closed.
     Guard(Key),
     /// A Contact of ours need not be resolved any longer.
@@ -154,6 +182,11 @@ pub struct Signalling {
     /// Contact users of ours that stand for a peer's Contact.
     pub(super) tokens: HashMap<Box<str>, Key>,
     pub(super) token_slab: Slab<Token>,
+    /// MESSAGEs whose targets have not all answered.
+    pub(super) batches: Slab<Batch>,
+    pub(super) deferrals: Deferrals,
+    /// Users whose deferred messages wait for a back-off.
+    pub(super) deferral_users: Slab<Box<str>>,
     pub(super) draining: bool,
     pub(super) ladders: Ladders,
 }
@@ -161,6 +194,8 @@ pub struct Signalling {
 impl Signalling {
     /// `shard` is this core's number among the signalling cores; it begins every branch, tag and Contact we make.
     pub fn new(shard: u8, config: Arc<Config>, bound: Bound, mut prng: Prng) -> Self {
+        let mut timers = Timers::new();
+        timers.arm(Instant::default(), Due::Start);
         let mut seed = [0; 32];
         for eight in seed.chunks_exact_mut(8) {
             eight.copy_from_slice(&prng.u64().to_le_bytes());
@@ -171,7 +206,7 @@ impl Signalling {
             counts: Counts::default(),
             transactions: Transactions::new(shard, config.sip.t1, TRANSACTIONS_MAX, Prng::from_entropy(seed)),
             events: Vec::new(),
-            timers: Timers::new(),
+            timers,
             locator: Locator::default(),
             outbound: Slab::with_capacity(OUTBOUND_MAX),
             lost: VecDeque::new(),
@@ -184,6 +219,9 @@ impl Signalling {
             loops: HashSet::new(),
             tokens: HashMap::new(),
             token_slab: Slab::with_capacity(TOKENS_MAX),
+            batches: Slab::with_capacity(PROXIED_MAX),
+            deferrals: Deferrals::default(),
+            deferral_users: Slab::with_capacity(SUBSCRIPTIONS_MAX),
             draining: false,
             ladders: Ladders::new(config.admin.listen.is_some(), config.limits.dialogs.div_ceil(2), &mut prng),
             config,
@@ -280,9 +318,9 @@ impl Signalling {
         match decision {
             Decision::Bridge(bridge) => self.bridge(now, arrived, procedure, gathered, *bridge, out),
             Decision::Proxy(proxy) => self.proxy(now, arrived, &proxy, out),
-            Decision::Receive(_) | Decision::Message(_) | Decision::KeepMessage { .. } => {
-                self.refuse_status(now, arrived.server, 501, out);
-            }
+            Decision::Receive(receive) => self.receive_message(now, arrived, procedure, gathered, &receive, out),
+            Decision::Message(messages) => self.page(now, arrived, procedure, gathered, &messages, false, out),
+            Decision::KeepMessage { purpose, answer } => self.keep_message(now, arrived, purpose, *answer, false, out),
         }
     }
 
@@ -363,7 +401,23 @@ impl Signalling {
         match self.questions.remove(&ticket) {
             Some(Waiting::Document(key)) => self.document(now, key, answer, out),
             Some(Waiting::Place { outbound, query }) => self.placed(now, outbound, &query, &answer, out),
-            None => {}
+            Some(Waiting::Keep(keep)) => self.kept(now, *keep, &answer, out),
+            Some(Waiting::Deferring { keep, user }) => {
+                let retry = keep.retry;
+                self.kept(now, *keep, &answer, out);
+                if retry {
+                    self.deliver_later(now, &user);
+                }
+            }
+            Some(Waiting::KeepMessage(kept)) => self.message_kept(now, *kept, &answer, out),
+            Some(Waiting::Queue { user }) => self.queue_heard(now, &user, answer, out),
+            Some(Waiting::Claim { user }) => self.claim_heard(now, &user, answer, out),
+            Some(Waiting::Nothing) => {}
+            None => {
+                if let Fetched::Expired(deferred) = answer {
+                    self.tell_failed(now, &deferred, out);
+                }
+            }
         }
         self.settle(now, out);
     }
@@ -383,6 +437,8 @@ impl Signalling {
                 Due::Gather(pending) => self.gather_limit(now, pending, out),
                 Due::Session(session, leg, timer) => self.session_timer(now, session, leg, timer, out),
                 Due::Guard(session) => self.guard(now, session, out),
+                Due::Start => self.deliver_all(out),
+                Due::Deliver(user) => self.deliver_due(user, out),
                 Due::Token(token) => self.forget_token(token),
                 Due::Proxied(proxied) => self.forget_proxied(proxied),
             }
@@ -400,12 +456,16 @@ impl Signalling {
 
     /// A new configuration: policy, trust, routes and limits count from the next request on; static registrations at once.
     pub fn reload(&mut self, now: Instant, config: Arc<Config>, out: &mut Outbox) {
-        let _ = (now, out);
         self.addresses = Addresses::new(&config, &self.bound);
         self.transactions.set_t1(config.sip.t1);
         self.prefetch.reload(config.xdm.cache);
-        self.registrations.reload(&config);
+        let registered = self.registrations.reload(&config);
         self.config = config;
+        // 8.3.1.6: who registered has what waits delivered.
+        for user in registered {
+            self.deliver(&user, out);
+        }
+        self.settle(now, out);
     }
 
     /// No new dialogs from here on (503 with Retry-After); running ones go on.
@@ -430,6 +490,7 @@ impl Signalling {
             && self.outbound.is_empty()
             && self.sessions.table.is_empty()
             && self.proxies.is_empty()
+            && self.batches.is_empty()
             && self.prefetch.pending.is_empty()
             && self.timers.is_empty()
     }

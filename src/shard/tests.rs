@@ -1,5 +1,6 @@
 //! One signalling core against scripted peers: messages as text in, messages as text out, on virtual time.
 
+mod kept;
 mod large_message;
 mod next_hops;
 mod originating;

@@ -76,12 +76,13 @@ impl Signalling {
         if let Some(answer) = early {
             clause!("TSI-8.a.ii.3.a", "TSI-8.a.ii.3.b");
             self.answer_origin(now, key, &answer, out);
+            self.follow_up(now, key, None, out);
         }
         self.invite_targets(now, key, out);
     }
 
     /// A session with its origin leg, or a refusal where there is no room for it.
-    fn make_session(
+    pub(super) fn make_session(
         &mut self,
         now: Instant,
         arrived: &Arrived,
@@ -110,6 +111,8 @@ impl Signalling {
             legs: Vec::with_capacity(2),
             streams: Vec::with_capacity(1),
             call: None,
+            keeping: None,
+            delivering: None,
             record,
             started: now,
             originator: None,
@@ -137,7 +140,7 @@ impl Signalling {
 
     /// Opens one media session for each relayed line, with the origin's leg, and tells who is at its far end.
     /// False: there is no such address of ours, or the offer names no far end.
-    fn open_media(
+    pub(super) fn open_media(
         &mut self,
         now: Instant,
         key: Key,
@@ -199,7 +202,7 @@ impl Signalling {
     }
 
     /// Writes and sends the INVITE of one target; the leg is the session's next.
-    pub(super) fn invite_target(&mut self, now: Instant, key: Key, invite: &Invite, out: &mut Outbox) {
+    pub(in crate::shard) fn invite_target(&mut self, now: Instant, key: Key, invite: &Invite, out: &mut Outbox) {
         let session = self.sessions.table.get(key).expect("the caller holds the session");
         let left: &[Box<str>] = session.call.as_ref().map_or(&[], |call| &call.arrived.routes);
         let routes = self.routes_of(&invite.next_hop, left);
@@ -218,8 +221,7 @@ impl Signalling {
         out: &mut Outbox,
     ) {
         let session = self.sessions.table.get(key).expect("the caller holds the session");
-        let call = session.call.as_ref().expect("targets are invited while the call is made");
-        let request = std::rc::Rc::clone(&call.arrived.request);
+        let max_forwards = session.call.as_ref().map_or(MAX_FORWARDS, |call| hops_left(&call.arrived.request));
         let dialog = &session.legs[usize::from(leg)].dialog;
         let hop = match &invite.next_hop {
             NextHop::Core { fallback: Some(contact) } if dialog.route_set().next().is_none() => contact.clone(),
@@ -233,7 +235,6 @@ impl Signalling {
             let user = ids::user(self.shard, &mut self.prng);
             Box::from(format!("<{};lr>", self.addresses.uri(&user, transport)))
         });
-        let max_forwards = hops_left(&request);
         let (sdp, own_origin) = self.local_sdp(key, leg, &invite.media);
         let (content_type, body) = content(&sdp, &invite.parts, &mut self.prng);
         let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
@@ -290,8 +291,18 @@ impl Signalling {
         let mut made = Leg::new(LegKind::Target(invite.kind.clone()), LegState::Ended, dialog);
         self.ladders.join(session.legs[0].dialog.id(), &call_id, &tag, leg_name(&invite.kind));
         session.record.target_call_ids.push(call_id.into());
-        for stream in &session.streams {
-            let line = invite.media.description.media.get(stream.line);
+        if invite.kind == TargetKind::IsfRetry {
+            made.lines = Some(retried_lines(&session.streams, &invite.media));
+        }
+        for (index, stream) in session.streams.iter().enumerate() {
+            let at = match &made.lines {
+                None => stream.line,
+                Some(lines) => match lines.iter().find(|(own, _)| *own == index) {
+                    Some((_, line)) => *line,
+                    None => continue,
+                },
+            };
+            let line = invite.media.description.media.get(at);
             let tls = line.is_some_and(|media| media.is_msrp_over_tls());
             let address = self.addresses.msrp(tls).or_else(|| self.addresses.msrp(!tls));
             let Some(address) = address else { continue };
@@ -357,8 +368,7 @@ impl Signalling {
         let Some(session) = self.sessions.table.remove(key) else { return };
         self.counts.sessions = self.counts.sessions.saturating_sub(1);
         for leg in &session.legs {
-            self.sessions.tags.remove(&leg.dialog.id().local_tag);
-            if !leg.state.is_over() {
+            if self.sessions.tags.remove(&leg.dialog.id().local_tag).is_some() {
                 self.counts.dialogs = self.counts.dialogs.saturating_sub(1);
             }
             let mut timer = leg.timer;
@@ -404,12 +414,18 @@ impl Sessions {
 }
 
 /// To the media core of a stream.
-pub(super) fn push(out: &mut Outbox, stream: &Stream, command: Command) {
+pub(in crate::shard) fn push(out: &mut Outbox, stream: &Stream, command: Command) {
     out.effects.push(Effect::Media { core: stream.core, command });
 }
 
+/// OSI-r1: the relayed lines of a retry stand for the streams that were rejected, in order.
+fn retried_lines(streams: &[Stream], plan: &MediaPlan) -> Box<[(usize, usize)]> {
+    let rejected = streams.iter().enumerate().filter(|(_, stream)| stream.rejected).map(|(index, _)| index);
+    rejected.zip(plan.relayed()).collect()
+}
+
 /// m-lines that we relay.
-fn relayed_lines(plan: Option<&MediaPlan>) -> Vec<usize> {
+pub(super) fn relayed_lines(plan: Option<&MediaPlan>) -> Vec<usize> {
     plan.map_or(Vec::new(), |plan| plan.relayed().collect())
 }
 

@@ -34,6 +34,10 @@ impl Signalling {
         if session.state == State::Ending {
             return self.finish(now, key, out);
         }
+        if session.delivering.is_some() {
+            // The session ends before its client had the message; `not_delivered` calls again.
+            return self.not_delivered(now, key, out);
+        }
         session.state = State::Ending;
         session.reason = reason.map(Box::from);
         let took = now.since(session.started);
@@ -174,7 +178,20 @@ impl Signalling {
                     self.end(now, key, "idle", None, None, out);
                 }
             }
-            Report::Bound { .. } | Report::Delivered { .. } | Report::Undelivered { .. } | Report::Stored(_) => {}
+            Report::Stored(stored) => self.stored(now, *stored, out),
+            Report::Delivered { session, leg, .. } if leg > 0 => {
+                if let Some((key, _)) = self.sessions.media.get(&session).copied() {
+                    self.delivered(now, key, out);
+                }
+            }
+            Report::Undelivered { session, status, .. } => {
+                let Some((key, _)) = self.sessions.media.get(&session).copied() else { return };
+                if let Some(delivering) = self.sessions.table.get_mut(key).and_then(|session| session.delivering.as_mut()) {
+                    delivering.status = Some(status);
+                    self.not_delivered(now, key, out);
+                }
+            }
+            Report::Bound { .. } | Report::Delivered { .. } => {}
         }
     }
 

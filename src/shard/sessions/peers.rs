@@ -43,16 +43,30 @@ impl Session {
         // Towards the origin we answered passive; to a target we offered actpass.
         let ours = if leg == 0 { Ours::Passive } else { Ours::ActPass };
         let mut bound = false;
-        for stream in self.streams.iter().filter(|stream| !stream.closed) {
-            let command = match session_matching::peer(&description, stream.line, ours) {
+        let mut rejected = Vec::new();
+        for (index, stream) in self.streams.iter().enumerate().filter(|(_, stream)| !stream.closed) {
+            let line = match &self.legs[usize::from(leg)].lines {
+                None => stream.line,
+                Some(lines) => match lines.iter().find(|(own, _)| *own == index) {
+                    Some((_, line)) => *line,
+                    None => continue,
+                },
+            };
+            let command = match session_matching::peer(&description, line, ours) {
                 Some(peer) => {
                     bound = true;
                     Command::Bind { session: stream.key, leg, peer: Box::new(peer) }
                 }
                 None if leg == 0 => continue,
-                None => Command::Release { session: stream.key, leg },
+                None => {
+                    rejected.push(index);
+                    Command::Release { session: stream.key, leg }
+                }
             };
             push(out, stream, command);
+        }
+        for index in rejected {
+            self.streams[index].rejected = true;
         }
         bound
     }

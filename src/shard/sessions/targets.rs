@@ -39,7 +39,9 @@ impl Signalling {
                 self.within_heard(now, *session, *leg, what, client, method, response, out);
             }
             Purpose::Branch { proxy, branch } => self.branch_heard(now, *proxy, *branch, response, out),
-            _ => {}
+            Purpose::Page { batch, target } => self.page_heard(now, *batch, *target, response.status(), Some(response), out),
+            Purpose::Deferred { user } => self.deferred_page_heard(now, user, response.status(), out),
+            Purpose::Subscribe { .. } | Purpose::Ack { .. } | Purpose::Nobody => {}
         }
     }
 
@@ -49,7 +51,9 @@ impl Signalling {
             Purpose::Target { session, leg } => self.target_failed(now, *session, *leg, status, None, out),
             Purpose::Within { session, leg, what } => self.within_lost(now, *session, *leg, what, status, out),
             Purpose::Branch { proxy, branch } => self.branch_failed(now, *proxy, *branch, status, None, out),
-            _ => {}
+            Purpose::Page { batch, target } => self.page_heard(now, *batch, *target, status, None, out),
+            Purpose::Deferred { user } => self.deferred_page_heard(now, user, status, out),
+            Purpose::Subscribe { .. } | Purpose::Ack { .. } | Purpose::Nobody => {}
         }
     }
 
@@ -131,6 +135,11 @@ impl Signalling {
         if matches!(kind, TargetKind::OwnClient { .. } | TargetKind::IsfRetry) {
             return Ok(());
         }
+        if session.delivering.is_some() {
+            // 8.3.1.6: there is no origin to be answered; the message begins to flow.
+            self.bind_target(key, leg, response, out);
+            return Ok(());
+        }
         let call = session.call.as_ref().ok_or(NO_CALL)?;
         let target = usize::from(leg) - call.first_leg;
         let facts = call.gathered.facts(&self.config, now);
@@ -145,6 +154,7 @@ impl Signalling {
         if first {
             self.bind_target(key, leg, response, out);
             self.answer_origin(now, key, &answer, out);
+            self.follow_up(now, key, Some((target, response)), out);
         } else if others && session.later == LaterSuccess::Bye {
             clause!("TLM-8.b");
             return Err(Refusal::new(487, "RFC 3261 §13.2.2.4"));
@@ -274,6 +284,9 @@ impl Signalling {
         let ending = session.state == State::Ending;
         let recipients =
             matches!(&session.legs[usize::from(leg)].kind, LegKind::Target(kind) if super::bridge::is_recipients(kind));
+        if let Some(delivering) = session.delivering.as_mut() {
+            delivering.status = Some(status);
+        }
         if let Some(call) = session.call.as_mut() {
             call.pending = call.pending.saturating_sub(1);
             if recipients {
@@ -307,6 +320,9 @@ impl Signalling {
     /// Every target failed: delivery policies (8.3.1.3, 8.3.6), else the failure goes to the origin.
     fn exhausted(&mut self, now: Instant, key: Key, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
+        if session.delivering.is_some() {
+            return self.not_delivered(now, key, out);
+        }
         let Some(call) = session.call.as_mut() else { return self.end(now, key, "target", None, None, out) };
         let facts = call.gathered.facts(&self.config, now);
         let decision = session.procedure.on_exhausted(&facts, &call.arrived.request, &call.bridge, &call.failures);
@@ -319,6 +335,7 @@ impl Signalling {
                 call.exhausted = true;
                 self.invite_targets(now, key, out);
             }
+            Ok(Decision::Receive(receive)) => self.receive_after_all(now, key, &receive, out),
             Ok(_) => self.fail_origin(now, key, &Refusal::new(480, "OLM-r0"), out),
             Err(refusal) => self.fail_origin(now, key, &refusal, out),
         }

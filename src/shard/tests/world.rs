@@ -120,7 +120,7 @@ impl World {
     }
 
     pub fn bound(config: Config, bound: Bound) -> Self {
-        Self {
+        let mut world = Self {
             core: Signalling::new(0, Arc::new(config), bound, Prng::seeded(7)),
             now: Instant::from_unix_s(1_700_000_000),
             out: Outbox::default(),
@@ -130,6 +130,17 @@ impl World {
             records: Vec::new(),
             media_closes: true,
             documents_absent: true,
+        };
+        world.begins();
+        world
+    }
+
+    /// The core asks what waits for the users it knows: nothing does.
+    fn begins(&mut self) {
+        self.core.due(self.now, &mut self.out);
+        self.collect();
+        while let Some((ticket, _)) = self.questions.pop_front() {
+            self.fetched(ticket, Fetched::Waiting(Vec::new()));
         }
     }
 
@@ -142,7 +153,7 @@ impl World {
         self.collect();
     }
 
-    fn collect(&mut self) {
+    pub fn collect(&mut self) {
         loop {
             let effects = std::mem::take(&mut self.out.effects);
             if effects.is_empty() {

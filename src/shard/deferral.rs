@@ -1,0 +1,311 @@
+//! CR 8.3.1.6: deferred messages go out again when a client of their recipient registers, oldest first, one at a time.
+//!
+//! ```text
+//! registration, reload, back-off ─> Waiting ─> Claim ─> INVITE, we are the source ─ Delivered ─> Remove, next one
+//!                                                   \─> MESSAGE ─ 2xx ──────────────/
+//!                                                    \- refused for good ─> Remove, the sender is told where it asked
+//!                                                     \ not now ─> the next client; none: Return, later again
+//! ```
+//! Exactly one node has the claim of a message: what is accepted is delivered or still stored, never both.
+
+use super::exchange::{Command, Fetched, Leg as MediaLeg, LegKind as MediaKind, Open, Query, Source};
+use super::outbound::Purpose;
+use super::outbox::Outbox;
+use super::record::Cdr;
+use super::sessions::bridge::push;
+use super::sessions::{Leg, LegKind, LegState, Session, State};
+use super::signalling::{Due, Signalling, Waiting};
+use super::writing::MAX_FORWARDS;
+use crate::base::clock::{Duration, Instant};
+use crate::base::slab::Key;
+use crate::base::timers::Handle;
+use crate::cpm::decision::{AckTime, LaterSuccess, Service};
+use crate::cpm::facts::{Client, Role};
+use crate::cpm::procedures::Procedure;
+use crate::cpm::{deferral, delivery, disposition};
+use crate::msrp::leg::{Direction, Matching, SessionKind};
+use crate::sip::dialog::Dialog;
+use crate::store::deferred::{Deferred, DeferredService};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Waits after the first, second and every further failure.
+const BACK_OFF: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(1800)];
+
+/// Deferred messages of the users of one core that are on their way out.
+#[derive(Default)]
+pub struct Deferrals {
+    queues: BTreeMap<Box<str>, Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Something is asked, claimed or being delivered.
+    busy: bool,
+    /// A client registered meanwhile: look again when done.
+    again: bool,
+    waiting: VecDeque<Deferred>,
+    /// The message claimed, and the clients it was not tried with.
+    claimed: Option<Box<Deferred>>,
+    clients: VecDeque<Client>,
+    failures: usize,
+    later: Option<Handle>,
+}
+
+/// The deferred message that a session delivers.
+pub struct Delivering {
+    user: Box<str>,
+    /// The final status of the client's INVITE, where it failed.
+    pub status: Option<u16>,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    Delivered,
+    /// The client does not want it, now or ever.
+    Refused,
+    NotNow,
+}
+
+impl Deferrals {
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+}
+
+impl Signalling {
+    /// A client of this user may be reached: what waits for the user goes out.
+    pub(super) fn deliver(&mut self, user: &str, out: &mut Outbox) {
+        if self.registrations.clients(user).is_empty() || self.draining {
+            return;
+        }
+        let queue = self.deferrals.queues.entry(user.into()).or_default();
+        if queue.busy {
+            queue.again = true;
+            return;
+        }
+        queue.busy = true;
+        if let Some(later) = queue.later.take() {
+            self.timers.cancel(later);
+        }
+        self.ask(Waiting::Queue { user: user.into() }, Query::Waiting { user: user.into() }, out);
+    }
+
+    /// Everybody whose registration is known.
+    pub(super) fn deliver_all(&mut self, out: &mut Outbox) {
+        for user in self.registrations.users() {
+            self.deliver(&user, out);
+        }
+    }
+
+    /// A message was deferred because its clients could not be reached: they are tried again after a while.
+    pub(super) fn deliver_later(&mut self, now: Instant, user: &str) {
+        if self.registrations.clients(user).is_empty() {
+            return;
+        }
+        let queue = self.deferrals.queues.entry(user.into()).or_default();
+        if !queue.busy && queue.later.is_none() {
+            let key = self.deferral_users.insert(user.into());
+            if let Ok(key) = key {
+                queue.later = Some(self.timers.arm(now + BACK_OFF[0], Due::Deliver(key)));
+            }
+        }
+    }
+
+    /// A back-off is over.
+    pub(super) fn deliver_due(&mut self, key: Key, out: &mut Outbox) {
+        let Some(user) = self.deferral_users.remove(key) else { return };
+        if let Some(queue) = self.deferrals.queues.get_mut(&user) {
+            queue.later = None;
+        }
+        if self.registrations.clients(&user).is_empty() {
+            self.deferrals.queues.remove(&user);
+            return;
+        }
+        self.deliver(&user, out);
+    }
+
+    /// What waits for a user, oldest first.
+    pub(super) fn queue_heard(&mut self, now: Instant, user: &str, answer: Fetched, out: &mut Outbox) {
+        let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
+        queue.waiting = match answer {
+            Fetched::Waiting(waiting) => waiting.into(),
+            _ => VecDeque::new(),
+        };
+        self.deliver_next(now, user, out);
+    }
+
+    fn deliver_next(&mut self, now: Instant, user: &str, out: &mut Outbox) {
+        let clients = self.registrations.clients(user);
+        let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
+        while let Some(next) = queue.waiting.pop_front() {
+            let suitable = next.expires_s > now.unix_s() && !deferral::suitable(&self.config, &clients, &next).is_empty();
+            if suitable && !self.draining {
+                let id = next.id.clone();
+                self.ask(Waiting::Claim { user: user.into() }, Query::Claim { id }, out);
+                return;
+            }
+        }
+        let again = queue.again;
+        self.deferrals.queues.remove(user);
+        if again {
+            self.deliver(user, out);
+        }
+    }
+
+    /// The claim of a message is ours, or another node's.
+    pub(super) fn claim_heard(&mut self, now: Instant, user: &str, answer: Fetched, out: &mut Outbox) {
+        let clients = self.registrations.clients(user);
+        let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
+        let Fetched::Claimed(Some(deferred)) = answer else { return self.deliver_next(now, user, out) };
+        let suitable = deferral::suitable(&self.config, &clients, &deferred);
+        queue.clients = suitable.into_iter().map(|index| clients[index].clone()).collect();
+        queue.claimed = Some(deferred);
+        self.try_client(now, user, out);
+    }
+
+    /// Offers the claimed message to the next client.
+    fn try_client(&mut self, now: Instant, user: &str, out: &mut Outbox) {
+        let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
+        let Some(deferred) = queue.claimed.clone() else { return };
+        let Some(client) = queue.clients.pop_front() else { return self.delivery_over(now, user, Outcome::NotNow, out) };
+        match deferred.service {
+            DeferredService::LargeMessage => self.deliver_session(now, user, &client, &deferred, out),
+            DeferredService::Pager => {
+                let body = deferred.inline.clone().unwrap_or_default().into_vec();
+                let message = deferral::message(&self.config, &client, &deferred, body);
+                self.send_message(now, &message, &[], MAX_FORWARDS, Purpose::Deferred { user: user.into() }, out);
+            }
+        }
+    }
+
+    /// A session in which we are the source.
+    fn deliver_session(&mut self, now: Instant, user: &str, client: &Client, deferred: &Deferred, out: &mut Outbox) {
+        let invite = deferral::invite(&self.config, client, deferred);
+        let record = Cdr {
+            case: "terminating",
+            service: "large-message",
+            originator: deferred.from.clone(),
+            recipient: user.to_string(),
+            started_s: now.unix_s(),
+            ..Cdr::default()
+        };
+        let source = Leg::new(LegKind::Source, LegState::Media, Dialog::calling("", "", "", "", "", &[]));
+        let session = Session {
+            role: Role::Terminating,
+            procedure: Procedure::TerminatingLargeMessage,
+            service: Service::LargeMessage,
+            state: State::Standing,
+            later: LaterSuccess::Join,
+            ack: AckTime::AtOnce,
+            legs: vec![source],
+            streams: Vec::with_capacity(1),
+            call: None,
+            keeping: None,
+            delivering: Some(Box::new(Delivering { user: user.into(), status: None })),
+            record: Box::new(record),
+            started: now,
+            originator: None,
+            replaceable: None,
+            reason: None,
+            guard: None,
+        };
+        let Ok(key) = self.sessions.table.insert(session) else { return self.delivery_over(now, user, Outcome::NotNow, out) };
+        self.counts.sessions += 1;
+        let line = invite.media.relayed().next().unwrap_or(0);
+        let stream = self.sessions.open_stream(self.shard, key, 0, line);
+        let file = Source {
+            file: deferred.file.clone(),
+            octets: deferred.octets,
+            content_type: deferred.content_type.as_str().into(),
+            message_id: deferred.message_id.as_str().into(),
+        };
+        let origin = MediaLeg {
+            leg: 0,
+            kind: MediaKind::Source(Box::new(file)),
+            direction: Direction::FromPeer,
+            matching: Matching::Strict,
+        };
+        let open =
+            Open { session: stream.key, kind: SessionKind::LargeMessage, max_message: self.config.msrp.max_message, origin };
+        push(out, &stream, Command::Open(Box::new(open)));
+        self.sessions.table.get_mut(key).expect("the session was just made").streams.push(stream);
+        self.invite_target(now, key, &invite, out);
+    }
+
+    /// The client has the whole message.
+    pub(super) fn delivered(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        let Some(delivering) = session.delivering.take() else { return };
+        session.record.status = 200;
+        self.end(now, key, "delivered", None, None, out);
+        self.delivery_over(now, &delivering.user, Outcome::Delivered, out);
+    }
+
+    /// The client refused the INVITE or the message, or its session ended before it had the message.
+    pub(super) fn not_delivered(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        let Some(delivering) = session.delivering.take() else { return };
+        session.record.status = delivering.status.unwrap_or(0);
+        self.end(now, key, "not-delivered", None, None, out);
+        self.client_failed(now, &delivering.user, delivering.status.unwrap_or(408), out);
+    }
+
+    /// A client answered a deferred MESSAGE.
+    pub(super) fn deferred_page_heard(&mut self, now: Instant, user: &str, status: u16, out: &mut Outbox) {
+        match status {
+            100..200 => {}
+            200..300 => self.delivery_over(now, user, Outcome::Delivered, out),
+            status => self.client_failed(now, user, status, out),
+        }
+    }
+
+    fn client_failed(&mut self, now: Instant, user: &str, status: u16, out: &mut Outbox) {
+        let more = self.deferrals.queues.get(user).is_some_and(|queue| !queue.clients.is_empty());
+        if more {
+            self.try_client(now, user, out);
+        } else if delivery::explicit(status) {
+            self.delivery_over(now, user, Outcome::Refused, out);
+        } else {
+            self.delivery_over(now, user, Outcome::NotNow, out);
+        }
+    }
+
+    fn delivery_over(&mut self, now: Instant, user: &str, outcome: Outcome, out: &mut Outbox) {
+        let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
+        let Some(deferred) = queue.claimed.take() else { return };
+        queue.clients.clear();
+        let id = deferred.id.clone();
+        match outcome {
+            Outcome::Delivered => {
+                queue.failures = 0;
+                self.ask(Waiting::Nothing, Query::Remove { id }, out);
+                self.deliver_next(now, user, out);
+            }
+            Outcome::Refused => {
+                self.ask(Waiting::Nothing, Query::Remove { id }, out);
+                self.tell_failed(now, &deferred, out);
+                self.deliver_next(now, user, out);
+            }
+            Outcome::NotNow => {
+                let wait = BACK_OFF[queue.failures.min(BACK_OFF.len() - 1)];
+                queue.failures += 1;
+                queue.busy = false;
+                queue.waiting.clear();
+                if let Ok(key) = self.deferral_users.insert(user.into()) {
+                    queue.later = Some(self.timers.arm(now + wait, Due::Deliver(key)));
+                }
+                let retry_after_s = wait.as_secs() as u32;
+                self.ask(Waiting::Nothing, Query::Return { id, retry_after_s }, out);
+            }
+        }
+    }
+
+    /// RFC 5438: the sender hears that its message was never delivered, where it asked for that.
+    pub(super) fn tell_failed(&mut self, now: Instant, deferred: &Deferred, out: &mut Outbox) {
+        let id = self.own_id();
+        if let Some(message) = disposition::failed(&self.config, deferred, &id, now.unix_s()) {
+            self.send_notice(now, &message, out);
+        }
+    }
+}
