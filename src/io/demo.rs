@@ -197,7 +197,7 @@ fn session(alice: &mut Client, bob: Client, proxy: SocketAddr, ladder: &Arc<Ladd
         bob.answer(&invite, from, Some(&sdp("bob-session", "sendrecv", "")))?;
         let msrp = Msrp::connect("bob-session", invite.attribute("path"))?;
         theirs.sent(Side::Bob, "MSRP SEND (opens)");
-        let hashes = chat(msrp, Side::Bob, &theirs, messages)?;
+        let (hashes, _open) = chat(msrp, Side::Bob, &theirs, messages)?;
         let (bye, from) = bob.expect("BYE")?;
         bob.answer(&bye, from, None)?;
         Ok((bob, hashes))
@@ -206,7 +206,8 @@ fn session(alice: &mut Client, bob: Client, proxy: SocketAddr, ladder: &Arc<Ladd
     let msrp = Msrp::connect("alice-session", ok.attribute("path"))?;
     ladder.sent(Side::Alice, "MSRP SEND (opens)");
     let started = ladder.seconds();
-    let (from_alice, to_alice) = chat(msrp, Side::Alice, ladder, messages)?;
+    // A connection that closes before the BYE would end the session by itself.
+    let ((from_alice, to_alice), _open) = chat(msrp, Side::Alice, ladder, messages)?;
     let seconds = ladder.seconds() - started;
     alice.bye(proxy, &ok)?;
     let (bob, (from_bob, to_bob)) = join(bob)?;
@@ -216,8 +217,8 @@ fn session(alice: &mut Client, bob: Client, proxy: SocketAddr, ladder: &Arc<Ladd
     Ok(bob)
 }
 
-/// Sends messages and takes as many, at the same time. Gives back the hashes of what went and what came.
-fn chat(msrp: Msrp, side: Side, ladder: &Ladder, messages: usize) -> Result<(String, String), Failure> {
+/// Sends messages and takes as many, at the same time. Gives back the hashes of what went and what came, and the connection.
+fn chat(msrp: Msrp, side: Side, ladder: &Ladder, messages: usize) -> Result<((String, String), Msrp), Failure> {
     let Msrp { mut reader, mut writer } = msrp;
     let receiving = std::thread::spawn(move || reader.messages(messages).map(|came| (came, reader)));
     let mut hash = Sha256::new();
@@ -228,9 +229,9 @@ fn chat(msrp: Msrp, side: Side, ladder: &Ladder, messages: usize) -> Result<(Str
         writer.send(&format!("{side:?}-{number}"), text.len(), |piece| piece.copy_from_slice(text.as_bytes()))?;
     }
     ladder.sent(side, &format!("MSRP SEND $ ({messages} messages)"));
-    let ((came, ..), _reader) = receiving.join().map_err(|_| Failure("a receiving thread failed".into()))??;
+    let ((came, ..), reader) = receiving.join().map_err(|_| Failure("a receiving thread failed".into()))??;
     ladder.came(side, &format!("MSRP SEND $ ({messages} messages)"));
-    Ok((hex(hash), came))
+    Ok(((hex(hash), came), Msrp { reader, writer }))
 }
 
 fn same(ladder: &Ladder, what: &str, sent: &str, received: &str) -> Result<(), Failure> {

@@ -7,17 +7,21 @@
 
 mod admin;
 mod browser;
+mod calls;
 mod gates;
 mod ladder;
 mod large_message;
 mod msrp;
 mod originating;
+mod program;
 mod proxy;
 mod relay;
+mod secure;
 mod sipp;
 mod stream;
 mod terminating;
 mod torture;
+mod transport;
 mod ue;
 
 #[test]

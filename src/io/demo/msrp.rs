@@ -197,6 +197,7 @@ impl Reader {
         match read {
             Ok(0) => Err(Failure("the proxy closed an MSRP connection".into())),
             Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
             Err(error) => Err(Failure(format!("waiting for MSRP: {error}"))),
         }
     }

@@ -79,8 +79,13 @@ impl Client {
 
     fn receive(&self) -> Result<(Message, SocketAddr), Failure> {
         let mut buffer = vec![0; 65_536];
-        let (octets, from) =
-            self.socket.recv_from(&mut buffer).map_err(|error| Failure(format!("{:?} waited for SIP: {error}", self.side)))?;
+        let (octets, from) = loop {
+            match self.socket.recv_from(&mut buffer) {
+                Ok(came) => break came,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Failure(format!("{:?} waited for SIP: {error}", self.side))),
+            }
+        };
         let message = Message(String::from_utf8_lossy(&buffer[..octets]).into_owned());
         self.ladder.came(self.side, &message.name());
         Ok((message, from))

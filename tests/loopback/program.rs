@@ -1,0 +1,148 @@
+//! The operator's contract: arguments, exit codes, the ready line, signals, reload, the admin server.
+
+use crate::proxy::{self, Proxy};
+use std::process::{Command, Output};
+
+fn program(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cpm-pf")).args(arguments).output().expect("the program starts")
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).into_owned()
+}
+
+#[test]
+fn wrong_arguments_end_with_2_and_help_and_version_with_0() {
+    assert_eq!(program(&["run"]).status.code(), Some(2));
+    assert_eq!(program(&["fly"]).status.code(), Some(2));
+    assert_eq!(program(&["run", "--config", "/does/not/exist"]).status.code(), Some(2));
+    let version = program(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(text(&version.stdout), format!("cpm-pf {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn check_tells_every_mistake_with_its_place() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("wrong.toml");
+    std::fs::write(&file, "[sip]\nlisten = [\"udp://127.0.0.1:5060\"]\nt1 = 5\nwhat = 1\n").expect("the folder can be written");
+    let name = file.display().to_string();
+    let output = program(&["check", "--config", &name]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    assert!(told.contains(&format!("{name}:3:")) && told.contains(&format!("{name}:4:1:")), "{told}");
+}
+
+#[test]
+fn check_prints_a_configuration_that_reads_back_the_same() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("one.toml");
+    std::fs::write(&file, proxy::config("")).expect("the folder can be written");
+    let first = program(&["check", "--config", &file.display().to_string()]);
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    std::fs::write(&file, &first.stdout).expect("the folder can be written");
+    let second = program(&["check", "--config", &file.display().to_string()]);
+    assert_eq!(text(&first.stdout), text(&second.stdout));
+}
+
+#[test]
+fn an_address_that_is_taken_ends_the_start_with_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let address = taken.local_addr().expect("bound");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("one.toml");
+    std::fs::write(&file, proxy::config(&format!("[sip]\nlisten = [\"tcp://{address}\"]"))).expect("the folder can be written");
+    let output = Command::new(env!("CARGO_BIN_EXE_cpm-pf"))
+        .args(["run", "--config"])
+        .arg(&file)
+        .current_dir(folder.path())
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&address.to_string()), "{}", text(&output.stderr));
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn the_ready_line_names_every_address_and_a_signal_ends_an_idle_proxy_with_0() {
+    let mut proxy = Proxy::start("");
+    let line = format!("ready sip=udp:{},tcp:{} msrp=tcp:{} admin={}\n", proxy.udp, proxy.tcp.unwrap(), proxy.msrp, proxy.admin);
+    assert_eq!(proxy.ready, line);
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn two_signals_end_it_as_well() {
+    let mut proxy = Proxy::start("");
+    proxy.signal("INT");
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn the_admin_server_says_what_it_is_asked() {
+    let proxy = Proxy::start("");
+    assert_eq!(proxy.get("/healthz").0, 200);
+    assert_eq!(proxy.get("/readyz").0, 200);
+    assert_eq!(proxy.get("/sessions"), (200, "[]\n".into()));
+    assert!(proxy.get("/").1.contains("cpm-pf"));
+    assert_eq!((proxy.get("/nothing").0, proxy.get("/drain").0, proxy.post("/metrics").0), (404, 405, 405));
+    let (status, page) = proxy.get("/metrics");
+    assert_eq!(status, 200);
+    for name in [
+        "cpm_pf_build_info",
+        "cpm_pf_sip_requests_total",
+        "cpm_pf_sip_responses_total",
+        "cpm_pf_dialogs",
+        "cpm_pf_invites_total",
+        "cpm_pf_rejections_total",
+        "cpm_pf_msrp_sessions",
+        "cpm_pf_msrp_connections",
+        "cpm_pf_msrp_chunks_total",
+        "cpm_pf_msrp_bytes_total",
+        "cpm_pf_msrp_relay_seconds",
+        "cpm_pf_signaling_seconds",
+        "cpm_pf_queue_depth",
+        "cpm_pf_deferred_messages",
+        "cpm_pf_core_busy_ratio",
+    ] {
+        assert!(page.contains(&format!("\n# TYPE {name} ")) || page.starts_with(&format!("# HELP {name} ")), "{name}\n{page}");
+    }
+    assert!(page.contains("cpm_pf_core_busy_ratio{core=\"0\",role=\"signaling\"}"), "{page}");
+    assert!(page.contains("cpm_pf_core_busy_ratio{core=\"1\",role=\"media\"}"), "{page}");
+}
+
+#[test]
+fn a_drain_by_the_admin_server_makes_it_unready_and_leaves_it_alive() {
+    let mut proxy = Proxy::start("");
+    assert_eq!(proxy.post("/drain").0, 202);
+    proxy.until("it is not ready while it drains", |proxy| proxy.get("/readyz").0 == 503);
+    assert_eq!(proxy.get("/healthz").0, 200);
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn a_reload_takes_what_can_change_and_names_what_cannot() {
+    let proxy = Proxy::start("");
+    proxy.configure("[node]\nhost = \"other.example.net\"\n[policy]\nanonymity = \"reject\"\n");
+    proxy.signal("HUP");
+    proxy.until("the log tells of the reload", |proxy| proxy.log().contains("configuration reloaded"));
+    let log = proxy.log();
+    assert!(log.lines().any(|line| line.contains("cannot change") && line.contains("node.host")), "{log}");
+}
+
+#[test]
+fn a_bad_file_is_not_reloaded_and_all_its_mistakes_are_told() {
+    let mut proxy = Proxy::start("");
+    std::fs::write(proxy.path("cpm-pf.toml"), "[sip]\nlisten = 1\nt1 = 2\n").expect("the folder can be written");
+    assert_eq!(proxy.post("/reload").0, 202);
+    proxy.until("the log tells of both mistakes", |proxy| {
+        let log = proxy.log();
+        ["cpm-pf.toml:2:", "cpm-pf.toml:3:"].iter().all(|place| log.contains(place))
+    });
+    assert_eq!(proxy.get("/readyz").0, 200);
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+}

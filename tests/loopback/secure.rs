@@ -1,0 +1,128 @@
+//! SIP over TLS: certificates, mutual authentication, reload.
+
+use crate::proxy::{PATIENCE, Proxy};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+pub fn authority() -> Authority {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
+}
+
+/// Writes `cert.pem`, `key.pem` and `ca.pem` into a folder: a certificate for loopback that the authority signed.
+pub fn certificate(folder: &Path, authority: &Authority) {
+    let key = KeyPair::generate().expect("a key");
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let certificate = CertificateParams::new(names).and_then(|params| params.signed_by(&key, authority)).expect("a certificate");
+    let put = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("the folder can be written");
+    put("cert.pem", certificate.pem());
+    put("key.pem", key.serialize_pem());
+    put("ca.pem", authority.pem());
+}
+
+pub fn client(folder: &Path, own: bool) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("ca.pem")).expect("a certificate")).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("both versions");
+    let builder = builder.with_root_certificates(roots);
+    Arc::new(if own {
+        let chain = vec![CertificateDer::from_pem_file(folder.join("cert.pem")).expect("a certificate")];
+        builder
+            .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(folder.join("key.pem")).expect("a key"))
+            .expect("they fit")
+    } else {
+        builder.with_no_client_auth()
+    })
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+fn connect(proxy: &Proxy, config: Arc<ClientConfig>) -> Stream {
+    let stream = TcpStream::connect(proxy.tls.expect("TLS is bound")).expect("the proxy listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
+    let name = ServerName::try_from("127.0.0.1").expect("an address");
+    StreamOwned::new(ClientConnection::new(config, name).expect("a connection"), stream)
+}
+
+/// Asks, and gives back the first line of the answer.
+fn ask(stream: &mut Stream, call: &str) -> std::io::Result<String> {
+    write!(
+        stream,
+        "OPTIONS sip:pf.example.net SIP/2.0\r\nVia: SIP/2.0/TLS 127.0.0.1:9;branch=z9hG4bK{call}\r\nMax-Forwards: 70\r\nFrom: <sip:a@example.net>;tag=1\r\nTo: <sip:pf.example.net>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+    )?;
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    while !text.windows(4).any(|window| window == b"\r\n\r\n") {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            read => text.extend_from_slice(&buffer[..read]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or("").to_owned())
+}
+
+fn start(verify: bool, authority: &Authority) -> Proxy {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    certificate(folder.path(), authority);
+    Proxy::start_in(folder, &configuration(verify))
+}
+
+fn configuration(verify: bool) -> String {
+    format!(
+        "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tls://127.0.0.1:0\"]\n[sip.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\nca = \"ca.pem\"\nverify_client = {verify}\n"
+    )
+}
+
+#[test]
+fn sip_is_served_over_tls() {
+    let proxy = start(false, &authority());
+    let mut stream = connect(&proxy, client(proxy.folder.path(), false));
+    assert_eq!(ask(&mut stream, "one").unwrap(), "SIP/2.0 200 OK");
+    assert_eq!(ask(&mut stream, "two").unwrap(), "SIP/2.0 200 OK");
+}
+
+#[test]
+fn a_client_that_must_show_a_certificate_and_has_none_is_not_served() {
+    let proxy = start(true, &authority());
+    assert!(ask(&mut connect(&proxy, client(proxy.folder.path(), false)), "none").map_or(true, |line| line.is_empty()));
+    assert_eq!(ask(&mut connect(&proxy, client(proxy.folder.path(), true)), "own").unwrap(), "SIP/2.0 200 OK");
+}
+
+#[test]
+fn a_reload_brings_a_new_certificate_and_keeps_old_connections() {
+    let authority = authority();
+    let proxy = start(false, &authority);
+    let config = client(proxy.folder.path(), false);
+    let mut old = connect(&proxy, config.clone());
+    assert_eq!(ask(&mut old, "before").unwrap(), "SIP/2.0 200 OK");
+    let before = old.conn.peer_certificates().expect("a certificate")[0].clone().into_owned();
+    certificate(proxy.folder.path(), &authority);
+    proxy.signal("HUP");
+    proxy.until("a new connection gets the new certificate", |proxy| {
+        let mut new = connect(proxy, config.clone());
+        assert_eq!(ask(&mut new, "after").unwrap(), "SIP/2.0 200 OK");
+        new.conn.peer_certificates().expect("a certificate")[0] != before
+    });
+    assert_eq!(ask(&mut old, "still").unwrap(), "SIP/2.0 200 OK");
+}
+
+#[test]
+fn octets_that_are_no_tls_close_the_connection() {
+    let proxy = start(false, &authority());
+    let mut stream = TcpStream::connect(proxy.tls.unwrap()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"OPTIONS sip:x SIP/2.0\r\n\r\n").unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(!rest.starts_with(b"SIP"));
+}
