@@ -97,7 +97,12 @@ impl Signalling {
         match arrived.request.method() {
             Method::Options => self.answer_plain(now, server, 200, out),
             Method::Register => self.registered(now, arrived, out),
-            _ => self.refuse_status(now, server, 404, out),
+            Method::Invite | Method::Message | Method::Ack | Method::Cancel => self.refuse_status(now, server, 404, out),
+            _ => {
+                // RFC 3261 §8.2.1: a method that is not for us, and those that are.
+                let refusal = Refusal::new(405, "RFC 3261 §8.2.1").header("Allow", super::sessions::bridge::ALLOW.to_owned());
+                self.refuse(now, server, &refusal, out);
+            }
         }
     }
 

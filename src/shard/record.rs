@@ -1,5 +1,9 @@
 //! The call record (CDR): one line a finished session, and one a refusal.
 
+use crate::base::clock::Instant;
+use crate::sip::header::name::Name;
+use crate::sip::header::name_addr::NameAddr;
+use crate::sip::message::Request;
 use serde::Serialize;
 
 /// One finished session or refused request. Times are seconds since the Unix epoch, durations milliseconds.
@@ -26,4 +30,32 @@ pub struct Cdr {
     pub chunks_backward: u64,
     pub octets_forward: u64,
     pub octets_backward: u64,
+}
+
+impl Cdr {
+    /// The record of an initial request that was refused before a session came of it.
+    pub fn refused(
+        now: Instant,
+        labels: (&'static str, &'static str),
+        request: &Request,
+        status: u16,
+        cause: &'static str,
+    ) -> Self {
+        let text = |name: Name| request.header(name).map(str::to_string);
+        let address = |value: &str| NameAddr::parse(value).map_or(String::new(), |address| address.uri.to_string());
+        let originator = request.values(Name::PAssertedIdentity).next().or_else(|| request.header(Name::From));
+        Self {
+            case: labels.0,
+            service: labels.1,
+            call_id: request.call_id().unwrap_or("").to_string(),
+            originator: originator.map_or(String::new(), address),
+            recipient: request.uri().to_string(),
+            conversation_id: text(Name::ConversationId),
+            contribution_id: text(Name::ContributionId),
+            started_s: now.unix_s(),
+            status,
+            cause,
+            ..Self::default()
+        }
+    }
 }

@@ -10,7 +10,7 @@
 
 use super::addresses::Addresses;
 use super::arrival;
-use super::counts::{Counts, Direction, Outcome};
+use super::counts::{Counts, Direction, Outcome, case_label, service_label};
 use super::deferral::Deferrals;
 use super::exchange::{Fetched, LegIndex, Query, Report, Ticket};
 use super::initial::Token;
@@ -301,6 +301,9 @@ impl Signalling {
             Ok(decision) => self.act(now, arrived, procedure, gathered, decision, out),
             Err(refusal) => {
                 self.counts.invite(arrived.role, service_of(procedure), Outcome::Refused);
+                let labels = (case_label(arrived.role), service_label(service_of(procedure)));
+                let record = Cdr::refused(now, labels, &arrived.request, refusal.status, refusal.clause);
+                out.effects.push(Effect::Record(Box::new(record)));
                 self.refuse(now, arrived.server, &refusal, out);
             }
         }

@@ -162,9 +162,9 @@ fn a_refusal_is_in_the_answer_the_metric_the_log_and_the_call_record() {
     let refused = alice.expect_status(403);
     assert!(refused.want("Warning").contains("127 Service not authorised"), "{refused:?}");
     alice.ack(proxy.udp, &invite.message(), &refused);
-    assert_eq!(proxy.metric("cpm_pf_rejections_total", &["clause=\"OLM-1\"", "code=\"403\""]), 1.0);
+    assert_eq!(proxy.metric("cpm_pf_rejections_total", &["clause=\"OLM-1.b\"", "code=\"403\""]), 1.0);
     assert_eq!(proxy.metric("cpm_pf_invites_total", &["outcome=\"refused\""]), 1.0);
-    assert!(proxy.log().contains("OLM-1"));
+    proxy.until("the log tells the cause", |proxy| proxy.log().contains("OLM-1.b"));
     let path = proxy.path("var/cdr.jsonl");
     proxy.until("the call record is written", |_| std::fs::read_to_string(&path).is_ok_and(|text| text.contains("OLM-1")));
 }
@@ -232,7 +232,7 @@ fn a_client_that_is_gone_is_noticed_before_any_timer() {
     let gone = Ue::udp("bob");
     let proxy = with_bob(&gone, "[policy]\ndelivery = \"reject\"\n");
     drop(gone);
-    alice.send(proxy.udp, &terminating(&alice, SESSION).text());
+    alice.send(proxy.udp, &terminating(&alice, LARGE).text());
     let (answer, _) = alice.next("a final answer", |message| message.status() >= 300);
     assert!(answer.status() >= 400, "{answer:?}");
 }

@@ -55,10 +55,11 @@ fn connect(proxy: &Proxy, config: Arc<ClientConfig>) -> Stream {
 }
 
 /// Asks, and gives back the first line of the answer.
-fn ask(stream: &mut Stream, call: &str) -> std::io::Result<String> {
+fn ask(proxy: &Proxy, stream: &mut Stream, call: &str) -> std::io::Result<String> {
+    let own = proxy.udp;
     write!(
         stream,
-        "OPTIONS sip:pf.example.net SIP/2.0\r\nVia: SIP/2.0/TLS 127.0.0.1:9;branch=z9hG4bK{call}\r\nMax-Forwards: 70\r\nFrom: <sip:a@example.net>;tag=1\r\nTo: <sip:pf.example.net>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        "OPTIONS sip:{own} SIP/2.0\r\nVia: SIP/2.0/TLS 127.0.0.1:9;branch=z9hG4bK{call}\r\nMax-Forwards: 70\r\nFrom: <sip:a@example.net>;tag=1\r\nTo: <sip:{own}>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
     )?;
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
@@ -87,15 +88,15 @@ fn configuration(verify: bool) -> String {
 fn sip_is_served_over_tls() {
     let proxy = start(false, &authority());
     let mut stream = connect(&proxy, client(proxy.folder.path(), false));
-    assert_eq!(ask(&mut stream, "one").unwrap(), "SIP/2.0 200 OK");
-    assert_eq!(ask(&mut stream, "two").unwrap(), "SIP/2.0 200 OK");
+    assert_eq!(ask(&proxy, &mut stream, "one").unwrap(), "SIP/2.0 200 OK");
+    assert_eq!(ask(&proxy, &mut stream, "two").unwrap(), "SIP/2.0 200 OK");
 }
 
 #[test]
 fn a_client_that_must_show_a_certificate_and_has_none_is_not_served() {
     let proxy = start(true, &authority());
-    assert!(ask(&mut connect(&proxy, client(proxy.folder.path(), false)), "none").map_or(true, |line| line.is_empty()));
-    assert_eq!(ask(&mut connect(&proxy, client(proxy.folder.path(), true)), "own").unwrap(), "SIP/2.0 200 OK");
+    assert!(ask(&proxy, &mut connect(&proxy, client(proxy.folder.path(), false)), "none").map_or(true, |line| line.is_empty()));
+    assert_eq!(ask(&proxy, &mut connect(&proxy, client(proxy.folder.path(), true)), "own").unwrap(), "SIP/2.0 200 OK");
 }
 
 #[test]
@@ -104,16 +105,16 @@ fn a_reload_brings_a_new_certificate_and_keeps_old_connections() {
     let proxy = start(false, &authority);
     let config = client(proxy.folder.path(), false);
     let mut old = connect(&proxy, config.clone());
-    assert_eq!(ask(&mut old, "before").unwrap(), "SIP/2.0 200 OK");
+    assert_eq!(ask(&proxy, &mut old, "before").unwrap(), "SIP/2.0 200 OK");
     let before = old.conn.peer_certificates().expect("a certificate")[0].clone().into_owned();
     certificate(proxy.folder.path(), &authority);
     proxy.signal("HUP");
     proxy.until("a new connection gets the new certificate", |proxy| {
         let mut new = connect(proxy, config.clone());
-        assert_eq!(ask(&mut new, "after").unwrap(), "SIP/2.0 200 OK");
+        assert_eq!(ask(proxy, &mut new, "after").unwrap(), "SIP/2.0 200 OK");
         new.conn.peer_certificates().expect("a certificate")[0] != before
     });
-    assert_eq!(ask(&mut old, "still").unwrap(), "SIP/2.0 200 OK");
+    assert_eq!(ask(&proxy, &mut old, "still").unwrap(), "SIP/2.0 200 OK");
 }
 
 #[test]

@@ -18,10 +18,11 @@ fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn options(transport: &str, call: &str, more: &str) -> String {
+fn options(proxy: &Proxy, transport: &str, call: &str, more: &str) -> String {
+    let own = proxy.udp;
     format!(
-        "OPTIONS sip:pf.example.net SIP/2.0\r\nVia: SIP/2.0/{transport} 127.0.0.1:9;branch=z9hG4bK{call};rport\r\nMax-Forwards: 70\r\n\
-         From: <sip:alice@example.net>;tag=1\r\nTo: <sip:pf.example.net>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\n{more}\r\n"
+        "OPTIONS sip:{own} SIP/2.0\r\nVia: SIP/2.0/{transport} 127.0.0.1:9;branch=z9hG4bK{call};rport\r\nMax-Forwards: 70\r\n\
+         From: <sip:alice@example.net>;tag=1\r\nTo: <sip:{own}>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\n{more}\r\n"
     )
 }
 
@@ -48,7 +49,7 @@ fn another_protocol_is_shown_the_door() {
 fn a_body_above_the_limit_is_refused_by_its_announcement() {
     let proxy = Proxy::start("[sip]\nmax_message = \"8KiB\"\n");
     let mut stream = connect(proxy.tcp.unwrap());
-    stream.write_all(options("TCP", "large", "Content-Length: 100000\r\n").as_bytes()).unwrap();
+    stream.write_all(options(&proxy, "TCP", "large", "Content-Length: 100000\r\n").as_bytes()).unwrap();
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"SIP/2.0 413 ");
@@ -58,7 +59,7 @@ fn a_body_above_the_limit_is_refused_by_its_announcement() {
 fn a_head_above_the_limit_ends_the_connection() {
     let proxy = Proxy::start("");
     let mut stream = connect(proxy.tcp.unwrap());
-    let _ = stream.write_all(options("TCP", "wide", &format!("X: {}\r\n", "x".repeat(100_000))).as_bytes());
+    let _ = stream.write_all(options(&proxy, "TCP", "wide", &format!("X: {}\r\n", "x".repeat(100_000))).as_bytes());
     let text = rest(&mut stream);
     assert!(text.is_empty() || text.starts_with("SIP/2.0 513 "), "{text}");
 }
@@ -67,7 +68,7 @@ fn a_head_above_the_limit_ends_the_connection() {
 fn a_datagram_above_the_limit_is_answered_513() {
     let proxy = Proxy::start("[sip]\nmax_message = \"4KiB\"\n");
     let mut alice = Ue::udp("alice");
-    alice.send(proxy.udp, &options("UDP", "wide", &format!("X: {}\r\n", "x".repeat(20_000))));
+    alice.send(proxy.udp, &options(&proxy, "UDP", "wide", &format!("X: {}\r\n", "x".repeat(20_000))));
     alice.expect_status(513);
 }
 
@@ -76,10 +77,10 @@ fn a_message_may_come_octet_by_octet_and_two_may_come_at_once() {
     let proxy = Proxy::start("");
     let mut stream = connect(proxy.tcp.unwrap());
     stream.set_nodelay(true).unwrap();
-    for octet in options("TCP", "slow", "Content-Length: 0\r\n").bytes() {
+    for octet in options(&proxy, "TCP", "slow", "Content-Length: 0\r\n").bytes() {
         stream.write_all(&[octet]).unwrap();
     }
-    let both = options("TCP", "two", "Content-Length: 0\r\n") + &options("TCP", "three", "Content-Length: 0\r\n");
+    let both = options(&proxy, "TCP", "two", "Content-Length: 0\r\n") + &options(&proxy, "TCP", "three", "Content-Length: 0\r\n");
     stream.write_all(both.as_bytes()).unwrap();
     let mut text = String::new();
     let mut buffer = [0; 4096];
@@ -98,7 +99,7 @@ fn garbage_in_datagrams_does_no_harm() {
     for garbage in [&b"\0"[..], b"\r\n\r\n", b"\xff\xfe\xfd", b"INVITE", b"SIP/2.0 200 OK\r\n\r\n", &[b'A'; 60_000]] {
         alice.send_octets(proxy.udp, garbage);
     }
-    alice.send(proxy.udp, &options("UDP", "after", "Content-Length: 0\r\n"));
+    alice.send(proxy.udp, &options(&proxy, "UDP", "after", "Content-Length: 0\r\n"));
     assert_eq!(alice.expect_status(200).want("Call-ID"), "after");
 }
 
@@ -106,7 +107,7 @@ fn garbage_in_datagrams_does_no_harm() {
 fn an_answer_goes_to_where_the_request_came_from() {
     let proxy = Proxy::start("");
     let mut alice = Ue::udp("alice");
-    alice.send(proxy.udp, &options("UDP", "rport", "Content-Length: 0\r\n"));
+    alice.send(proxy.udp, &options(&proxy, "UDP", "rport", "Content-Length: 0\r\n"));
     let ok = alice.expect_status(200);
     let via = ok.want("Via");
     assert!(via.contains(&format!("rport={}", alice.address.port())) && via.contains("received=127.0.0.1"), "{via}");
@@ -123,7 +124,7 @@ fn ipv6_is_served_beside_ipv4() {
     let six = proxy.ready.split("udp:[::1]:").nth(1).and_then(|rest| rest.split([',', ' ']).next()).expect("a port");
     let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.send_to(options("UDP", "six", "Content-Length: 0\r\n").as_bytes(), format!("[::1]:{six}")).unwrap();
+    socket.send_to(options(&proxy, "UDP", "six", "Content-Length: 0\r\n").as_bytes(), format!("[::1]:{six}")).unwrap();
     let mut buffer = [0; 4096];
     let read = socket.recv(&mut buffer).expect("an answer over IPv6");
     assert!(buffer[..read].starts_with(b"SIP/2.0 200"));
@@ -135,10 +136,10 @@ fn several_cores_answer_as_one() {
     for number in 0..16 {
         // Each from a port of its own: the kernel deals them out to both cores.
         let mut alice = Ue::udp("alice");
-        alice.send(proxy.udp, &options("UDP", &format!("core{number}"), "Content-Length: 0\r\n"));
+        alice.send(proxy.udp, &options(&proxy, "UDP", &format!("core{number}"), "Content-Length: 0\r\n"));
         alice.expect_status(200);
         let mut stream = connect(proxy.tcp.unwrap());
-        stream.write_all(options("TCP", &format!("tcp{number}"), "Content-Length: 0\r\n").as_bytes()).unwrap();
+        stream.write_all(options(&proxy, "TCP", &format!("tcp{number}"), "Content-Length: 0\r\n").as_bytes()).unwrap();
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"SIP/2.0 200 ");

@@ -23,6 +23,7 @@ use crate::io::telemetry::{SignallingSnapshot, usage};
 use crate::io::tls::Tls;
 use crate::shard::exchange::{Command, Document, Fetched, Query, Report, StoreFailure};
 use crate::shard::outbox::{Effect, Outbox};
+use crate::shard::record::Cdr;
 use crate::shard::signalling::Signalling;
 use crate::sip::frame::Broken;
 use std::collections::BTreeMap;
@@ -390,7 +391,10 @@ impl Engine {
                             unasked.push((ticket, unanswered(&query)));
                         }
                     }
-                    Effect::Record(record) => self.links.records.leave(record),
+                    Effect::Record(record) => {
+                        log(&record);
+                        self.links.records.leave(record);
+                    }
                 }
             }
             out.clear();
@@ -544,6 +548,16 @@ impl Engine {
             connections: self.tcp.open() as u64,
             engine,
         }
+    }
+}
+
+/// A refusal is worth a line of the log with its cause; a session that ran is in the call records.
+fn log(record: &Cdr) {
+    let Cdr { case, service, call_id, originator, recipient, status, cause, .. } = record;
+    if *status >= 300 {
+        tracing::info!(case, service, call_id, originator, recipient, status, cause, "refused");
+    } else {
+        tracing::debug!(case, service, call_id, status, cause, "session ended");
     }
 }
 
