@@ -422,6 +422,62 @@ mod tests {
         reads
     }
 
+    /// A line a person can compare with the vector.
+    fn described(read: &Read) -> String {
+        let (head, body, flag) = match read {
+            Read::Lost(lost) => return format!("lost={lost:?}"),
+            Read::Message { head, body, flag } => (head, body, *flag),
+            Read::Cut { head, body } => (head, body, Continuation::More),
+        };
+        let read = head::parse(head).unwrap().unwrap();
+        let tid = read.tid;
+        if let Some(fault) = read.fault {
+            return format!("{:?} {tid:?} fault={fault:?}", read.start);
+        }
+        let flag = char::from(flag.flag());
+        let range = match read.byte_range {
+            Some(_) => String::from_utf8_lossy(read.byte_range_line.of(head)).split(':').nth(1).unwrap().trim().to_owned(),
+            None => "none".to_owned(),
+        };
+        let yes = if read.success_report { "yes" } else { "no" };
+        let kind = String::from_utf8_lossy(read.content_type.of(head)).into_owned();
+        match (read.start, read.has_body) {
+            (Start::Response(_), _) => format!("{:?} {tid:?}", read.start),
+            (Start::Report, _) => {
+                format!("Report {tid:?} id={:?} range={range} status={}", read.message_id, read.status.unwrap_or(0))
+            }
+            (start, false) => format!("{start:?} {tid:?} id={:?} range={range} bodiless {flag}", read.message_id),
+            (start, true) => format!(
+                "{start:?} {tid:?} id={:?} range={range} success={yes} failure={:?} type={kind} body={} {flag}",
+                read.message_id,
+                read.failure_report,
+                body.len()
+            ),
+        }
+    }
+
+    #[test]
+    fn the_vectors_read_as_written_beside_them_at_any_cut() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/msrp");
+        let mut seen = 0;
+        for entry in
+            std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().extension().is_some_and(|ext| ext == "msrp"))
+        {
+            seen += 1;
+            let stream = std::fs::read(entry.path()).unwrap();
+            let expected = std::fs::read_to_string(entry.path().with_extension("txt")).unwrap();
+            let reading = |cuts: &mut dyn Iterator<Item = usize>| -> String {
+                read(&stream, cuts).iter().map(|read| described(read) + "\n").collect()
+            };
+            assert_eq!(reading(&mut std::iter::empty()), expected, "{:?}", entry.file_name());
+            assert_eq!(reading(&mut (0..stream.len())), expected, "{:?} octet by octet", entry.file_name());
+            for cut in 0..stream.len() {
+                assert_eq!(reading(&mut std::iter::once(cut)), expected, "{:?} cut at {cut}", entry.file_name());
+            }
+        }
+        assert!(seen >= 10, "{seen}");
+    }
+
     fn message(tid: &str, fields: &str, body: &[u8], flag: char) -> Vec<u8> {
         let mut octets = format!(
             "MSRP {tid} SEND\r\nTo-Path: msrp://p:1/x;tcp\r\nFrom-Path: msrp://a:2/y;tcp\r\nMessage-ID: m-{tid}\r\n{fields}\r\n"

@@ -61,7 +61,7 @@ pub struct Media {
     by_key: HashMap<MediaKey, Key>,
     by_id: HashMap<Box<str>, LegId>,
     /// Which sink or source a file belongs to.
-    files: HashMap<File, LegId>,
+    files: sink::Index,
     next_file: u64,
     /// Unbound connections by address.
     strangers: HashMap<IpAddr, u32>,
@@ -191,7 +191,7 @@ impl Media {
                 let nanos = now.since(received_at).as_nanos() as u64;
                 self.net.counts.relay.saturating_record(nanos.max(1));
             }
-            if transaction.failure_report == FailureReport::No {
+            if transaction.failure_report != FailureReport::Yes {
                 self.acknowledged(connection, &transaction, out);
             }
         }

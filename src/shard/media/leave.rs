@@ -50,11 +50,15 @@ impl Media {
     /// A leg neither sends nor takes content any more: what it was sending is aborted, what it was to get is reported to
     /// its senders (RFC 4975 §5.4: a lost connection fails what was under way).
     fn silence(&mut self, now: Instant, id: LegId, out: &mut MediaOutbox) {
-        let Some(leg) = self.leg_mut(id).filter(|leg| !leg.out) else { return };
+        let Some(session) = self.sessions.get_mut(id.session) else { return };
+        let leg = &mut session.legs[usize::from(id.place)];
+        if leg.out {
+            return;
+        }
         (leg.out, leg.wait_until, leg.bound) = (true, None, false);
         let connection = leg.connection;
         match &mut leg.far {
-            Far::Sink(sink) => sink.clear(out),
+            Far::Sink(sink) => sink.clear(&mut self.files, out),
             Far::Source(_) => self.abort_source(now, id, out),
             Far::Peer => {}
         }

@@ -207,22 +207,29 @@ impl Media {
         full
     }
 
-    /// Receives again, if everybody concerned has room.
+    /// Receives again, if everybody concerned has room; those who have not will say when they have.
     pub(super) fn resume(&mut self, connection: Connection, out: &mut MediaOutbox) {
         let Some(conn) = self.net.get(connection).filter(|conn| conn.paused && !conn.holding && conn.hears()) else { return };
-        let room = self.net.has_room(connection)
-            && conn.legs.iter().all(|id| {
-                self.sessions.get(id.session).is_none_or(|session| {
-                    session.outlets(id.place).all(|outlet| self.net.has_room(outlet))
-                        && !session.sinks_full(self.net.high_water / 2)
-                })
-            });
-        if !room {
-            return;
+        let mut full = Vec::new();
+        let mut disk = false;
+        for id in &conn.legs {
+            let Some(session) = self.sessions.get(id.session) else { continue };
+            full.extend(session.outlets(id.place).filter(|outlet| !self.net.has_room(*outlet)));
+            disk |= session.sinks_full(self.net.high_water / 2);
         }
-        let conn = self.net.get_mut(connection).expect("found above");
-        conn.paused = false;
-        out.effects.push(MediaEffect::Resume(connection));
+        full.extend(Some(connection).filter(|connection| !self.net.has_room(*connection)));
+        for &waited in &full {
+            if let Some(conn) = self.net.get_mut(waited) {
+                conn.pressing = true;
+            }
+        }
+        if full.is_empty()
+            && !disk
+            && let Some(conn) = self.net.get_mut(connection)
+        {
+            conn.paused = false;
+            out.effects.push(MediaEffect::Resume(connection));
+        }
     }
 
     pub(super) fn request(&mut self, now: Instant, connection: Connection, arrival: Arrival<'_>, out: &mut MediaOutbox) -> Flow {

@@ -6,7 +6,7 @@ use super::counts::Cause;
 use super::forward::{Arrival, Ground, Last, write_fields};
 use super::receive::{Flow, Part};
 use super::session::{Far, Message, Route};
-use super::sink::Sink;
+use super::sink::{Index, Sink};
 use crate::base::clock::Instant;
 use crate::msrp::chunk::{Continuation, FailureReport};
 use crate::msrp::head::Head;
@@ -319,7 +319,7 @@ impl Media {
         let Some(session) = self.sessions.get_mut(chunk.from.session) else { return };
         for (_, leg) in session.legs.iter_mut().enumerate().filter(|(place, _)| failed & (1 << place) != 0) {
             if let Far::Sink(sink) = &mut leg.far {
-                sink.give_up(chunk.from.place, &chunk.message_id, out);
+                sink.give_up(chunk.from.place, &chunk.message_id, &mut self.files, out);
             }
         }
         let decided = match at {
@@ -366,10 +366,9 @@ impl Media {
             }
         }
         let mut waits = false;
-        for (place, leg) in session.legs.iter_mut().enumerate().filter(|(place, _)| chunk.takers & (1 << place) != 0) {
+        for (_, leg) in session.legs.iter_mut().enumerate().filter(|(place, _)| chunk.takers & (1 << place) != 0) {
             if let Far::Sink(sink) = &mut leg.far {
-                waits |= end_in_sink(sink, &chunk, flag, connection, out);
-                let _ = place;
+                waits |= end_in_sink(sink, (connection, &chunk), flag, &mut self.files, out);
             }
         }
         if chunk.refused.is_none() || chunk.takers != 0 {
@@ -397,7 +396,7 @@ impl Media {
         }
         for leg in session.legs.iter_mut() {
             if let Far::Sink(sink) = &mut leg.far {
-                sink.give_up(chunk.from.place, &chunk.message_id, out);
+                sink.give_up(chunk.from.place, &chunk.message_id, &mut self.files, out);
             }
         }
         for target in session.targets(chunk.from.session, chunk.takers) {
@@ -407,8 +406,14 @@ impl Media {
 }
 
 /// Ends a chunk in a sink. True: its answer waits until the message is kept.
-fn end_in_sink(sink: &mut Sink, chunk: &Chunk, flag: Continuation, connection: Connection, out: &mut MediaOutbox) -> bool {
-    if !sink.end(chunk, flag, out) || !sink.hold {
+fn end_in_sink(
+    sink: &mut Sink,
+    (connection, chunk): (Connection, &Chunk),
+    flag: Continuation,
+    index: &mut Index,
+    out: &mut MediaOutbox,
+) -> bool {
+    if !sink.end(chunk, flag, index, out) || !sink.hold {
         return false;
     }
     let whole = |kept: &&mut super::sink::Kept| {

@@ -6,12 +6,16 @@
 //!    └─ `#`, sender lost: deleted
 //! ```
 
-use super::connection::Chunk;
+use super::connection::{Chunk, LegId};
 use crate::limits::{SINK_FILES_MAX, SINK_GAPS_MAX};
 use crate::msrp::chunk::{Continuation, FailureReport};
 use crate::msrp::ident::Ident;
 use crate::shard::media_outbox::{Connection, File, MediaEffect, MediaOutbox, Piece};
+use std::collections::HashMap;
 use std::path::PathBuf;
+
+/// Which leg a file belongs to; a file leaves it with its message.
+pub(super) type Index = HashMap<File, LegId>;
 
 /// How far a file has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,12 +148,13 @@ impl Sink {
     }
 
     /// The end of a chunk; `chunk` counts all its octets. True: the message is whole now and is being made durable.
-    pub fn end(&mut self, chunk: &Chunk, flag: Continuation, out: &mut MediaOutbox) -> bool {
+    pub fn end(&mut self, chunk: &Chunk, flag: Continuation, index: &mut Index, out: &mut MediaOutbox) -> bool {
         let Some(found) = self.writing(chunk.from.place, &chunk.message_id) else { return false };
         let kept = &mut self.files[found];
         match flag {
             Continuation::Abort => {
                 out.effects.push(MediaEffect::Discard { file: kept.file, delete: true });
+                index.remove(&kept.file);
                 self.files.swap_remove(found);
                 return false;
             }
@@ -166,16 +171,18 @@ impl Sink {
     }
 
     /// A message that can be kept no more.
-    pub fn give_up(&mut self, from: u8, message_id: &Ident, out: &mut MediaOutbox) {
+    pub fn give_up(&mut self, from: u8, message_id: &Ident, index: &mut Index, out: &mut MediaOutbox) {
         if let Some(found) = self.writing(from, message_id) {
             let kept = self.files.swap_remove(found);
+            index.remove(&kept.file);
             out.effects.push(MediaEffect::Discard { file: kept.file, delete: true });
         }
     }
 
     /// Gives all files up.
-    pub fn clear(&mut self, out: &mut MediaOutbox) {
+    pub fn clear(&mut self, index: &mut Index, out: &mut MediaOutbox) {
         for kept in self.files.drain(..) {
+            index.remove(&kept.file);
             out.effects.push(MediaEffect::Discard { file: kept.file, delete: kept.stage != Stage::Told });
         }
     }
@@ -185,7 +192,6 @@ impl Sink {
 mod tests {
     use super::*;
     use crate::base::slab::Key;
-    use crate::shard::media::connection::LegId;
 
     fn chunk(start: u64, octets: u64) -> Chunk {
         Chunk {
@@ -208,7 +214,7 @@ mod tests {
         let mut feed = |start: u64, octets: u64, flag| {
             assert!(sink.begin(&chunk(start, 0), false, b"a/b", File(1), "x", &mut out));
             assert!(sink.write(&chunk(start, 0), start, Piece::Own(0..octets as u32), &mut out));
-            sink.end(&chunk(start, octets), flag, &mut out)
+            sink.end(&chunk(start, octets), flag, &mut Index::new(), &mut out)
         };
         assert!(!feed(11, 10, Continuation::More));
         assert!(!feed(31, 10, Continuation::Complete));

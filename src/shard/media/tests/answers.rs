@@ -63,19 +63,21 @@ fn a_second_connection_for_a_bound_leg_is_told_506() {
 #[test]
 fn strict_matching_compares_the_whole_uri_and_legacy_matching_the_session_id() {
     use crate::msrp::leg::Matching;
-    for (matching, code) in [(Matching::Strict, "481 Session Does Not Exist"), (Matching::SessionId, "200 OK")] {
-        let mut harness = Harness::new(&Config::default());
-        let mut origin = msrp_leg(0, Direction::Both);
-        origin.matching = matching;
-        let open = crate::shard::exchange::Open { session: KEY, kind: SessionKind::Session, max_message: 1000, origin };
-        harness.command(Command::Open(Box::new(open)));
-        let connection = harness.accept();
-        harness.send(connection, bind(0).replace("pf.example.net:2855", "10.9.8.7:1"));
-        let reads = harness.read(connection);
-        assert_eq!(reads[0].start, format!("MSRP bind00 {code}"));
-        let from = if matching == Matching::SessionId { own(0) } else { own(0).replace("pf.example.net:2855", "10.9.8.7:1") };
-        assert_eq!(reads[0].field("From-Path"), from);
-    }
+    crate::proves!("EMS-1.e.v.1", "EMS-1.e.v.2", {
+        for (matching, code) in [(Matching::Strict, "481 Session Does Not Exist"), (Matching::SessionId, "200 OK")] {
+            let mut harness = Harness::new(&Config::default());
+            let mut origin = msrp_leg(0, Direction::Both);
+            origin.matching = matching;
+            let open = crate::shard::exchange::Open { session: KEY, kind: SessionKind::Session, max_message: 1000, origin };
+            harness.command(Command::Open(Box::new(open)));
+            let connection = harness.accept();
+            harness.send(connection, bind(0).replace("pf.example.net:2855", "10.9.8.7:1"));
+            let reads = harness.read(connection);
+            assert_eq!(reads[0].start, format!("MSRP bind00 {code}"));
+            let from = if matching == Matching::SessionId { own(0) } else { own(0).replace("pf.example.net:2855", "10.9.8.7:1") };
+            assert_eq!(reads[0].field("From-Path"), from);
+        }
+    });
 }
 
 #[test]

@@ -110,3 +110,31 @@ proptest! {
         prop_assert_eq!(assemble(&answers).len(), said);
     }
 }
+
+#[test]
+fn arrivals_of_one_octet_to_eight_mebibytes_relay_the_same_body() {
+    let pattern = b"\r\n-------tid1\r\n-------tid1%\r\r\n-------tid\0";
+    for (arrival, octets) in [
+        (1, 20_000),
+        (2, 20_000),
+        (7, 20_000),
+        (43, 50_000),
+        (4096, 200_000),
+        (65_536, 3 << 20),
+        (1 << 20, 8 << 20),
+        (8 << 20, 16 << 20),
+    ] {
+        let (mut harness, wires) = session(1, SessionKind::Session);
+        let body: Vec<u8> = pattern.iter().copied().cycle().take(octets).collect();
+        let stream = send(0, "tid1", &format!("Message-ID: mid1\r\nByte-Range: 1-*/{octets}\r\n"), &body, '$');
+        for part in stream.chunks(arrival) {
+            harness.send(wires[0], part);
+        }
+        assert!(
+            assemble(&harness.read(wires[1])) == [("mid1".to_owned(), body, Continuation::Complete)],
+            "arrivals of {arrival}"
+        );
+        assert_eq!(harness.read(wires[0]).len(), 1);
+        assert_eq!(harness.loans(), 0);
+    }
+}

@@ -260,3 +260,15 @@ fn a_source_whose_file_is_short_or_gone_aborts() {
         assert_eq!(reads.is_empty(), path == "/store/none");
     }
 }
+
+#[test]
+fn no_file_is_remembered_after_its_message() {
+    let (mut harness, origin) = with_sink(false);
+    harness.send(origin, send(0, "tid1", "Message-ID: mid1\r\n", b"x", '$'));
+    harness.send(origin, send(0, "tid2", "Message-ID: mid2\r\nByte-Range: 1-*/9\r\n", b"abc", '#'));
+    assert!(harness.media.files.is_empty());
+    harness.send(origin, send(0, "tid3", "Message-ID: mid3\r\nByte-Range: 1-*/9\r\n", b"abc", '+'));
+    assert_eq!(harness.media.files.len(), 1);
+    harness.command(Command::Release { session: KEY, leg: 1 });
+    assert!(harness.media.files.is_empty());
+}

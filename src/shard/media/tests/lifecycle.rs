@@ -64,6 +64,21 @@ fn a_connection_that_does_not_come_about_fails_its_leg() {
 }
 
 #[test]
+fn the_uri_of_an_answer_takes_connections_from_its_opening_on() {
+    crate::proves!("OLM-r6.b", "TSI-8.a.ii.3.b", {
+        let mut harness = Harness::new(&Config::default());
+        let early = harness.accept();
+        harness.send(early, bind(0));
+        assert_eq!(harness.read(early)[0].start, "MSRP bind00 481 Session Does Not Exist", "before the session is opened");
+        harness.command(open(SessionKind::Session, Direction::Both));
+        let origin = harness.accept();
+        harness.send(origin, bind(0));
+        assert_eq!(harness.read(origin)[0].start, "MSRP bind00 200 OK");
+        assert_eq!(harness.take_reports(), [Report::Bound { session: KEY, leg: 0 }]);
+    });
+}
+
+#[test]
 fn a_target_that_speaks_before_its_answer_is_known_is_heard() {
     let (mut harness, origin) = opened();
     harness.command(Command::Leg { session: KEY, leg: Box::new(msrp_leg(1, Direction::Both)) });

@@ -127,3 +127,18 @@ fn what_is_held_for_a_target_to_come_is_bounded() {
     assert_eq!(harness.media.counts().of(Cause::HeldTooMuch), 1);
     assert_eq!(harness.take_reports(), [Report::LegFailed { session: KEY, leg: 0, cause: LegFailure::Malformed }]);
 }
+
+#[test]
+fn much_that_was_held_leaves_the_origin_paused_until_there_is_room() {
+    let (mut harness, wires) = session(1, SessionKind::Session);
+    harness.command(Command::Leg { session: KEY, leg: Box::new(msrp_leg(2, Direction::Both)) });
+    harness.command(Command::Bind { session: KEY, leg: 2, peer: Box::new(passive_peer(2)) });
+    harness.wires.get_mut(&wires[1]).unwrap().stalled = true;
+    harness.send(wires[0], send(0, "tid1", "Message-ID: mid1\r\n", &vec![b'x'; 500_000], '$'));
+    assert!(harness.wires[&wires[0]].paused);
+    harness.command(Command::Release { session: KEY, leg: 2 });
+    assert_eq!(harness.read(wires[0]).len(), 1, "it has gone on");
+    assert!(harness.wires[&wires[0]].paused, "the target has too much queued");
+    harness.drain(wires[1], usize::MAX);
+    assert!(!harness.wires[&wires[0]].paused);
+}
