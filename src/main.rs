@@ -8,6 +8,8 @@ use cpm_pf::io::control::{Event, Process};
 use cpm_pf::io::logging::{self, Format};
 use cpm_pf::io::signals::{self, Signal};
 use cpm_pf::io::threads::{self, Running};
+use cpm_pf::io::tune::host::Host;
+use cpm_pf::io::tune::{self, Weight};
 use cpm_pf::io::{demo, reload};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -44,6 +46,8 @@ enum Command {
     Run(File),
     /// Checks a configuration file and prints what it comes to.
     Check(File),
+    /// Reads this machine and prints what to change of it, and why.
+    Tune(Tuned),
     /// Starts the proxy and two clients on loopback, sends a large message and a session through it, and checks what arrives.
     Demo(demo::Options),
 }
@@ -53,6 +57,13 @@ struct File {
     /// The configuration, a TOML file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+}
+
+#[derive(Args)]
+struct Tuned {
+    /// The configuration that the machine is to carry; without it: every default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -65,6 +76,7 @@ fn main() -> ExitCode {
     };
     ExitCode::from(match line.command {
         Command::Check(file) => check(&file.config),
+        Command::Tune(tuned) => tune(tuned.config.as_deref()),
         Command::Run(file) => logged(line.log_format, || run(&file.config)),
         Command::Demo(options) => logged(line.log_format, || demo::run(&options)),
     })
@@ -82,6 +94,29 @@ fn check(file: &Path) -> u8 {
         Ok(config) => {
             // A reader that has seen enough may close the pipe.
             let _ = write!(std::io::stdout(), "{}", config.render());
+            warn(&config);
+            DONE
+        }
+        Err(mistakes) => {
+            for mistake in mistakes {
+                eprintln!("{mistake}");
+            }
+            WRONG
+        }
+    }
+}
+
+/// What of this machine must or should be changed for a configuration that is right in itself.
+fn warn(config: &Config) {
+    for advice in tune::advise(&Host::read(), config).iter().filter(|advice| advice.weight != Weight::Note) {
+        eprintln!("warning: {advice}");
+    }
+}
+
+fn tune(file: Option<&Path>) -> u8 {
+    match file.map_or_else(|| Ok(Config::default()), config::read::load) {
+        Ok(config) => {
+            let _ = write!(std::io::stdout(), "{}", tune::report(&Host::read(), &config));
             DONE
         }
         Err(mistakes) => {

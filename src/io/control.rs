@@ -51,6 +51,8 @@ pub enum MediaOrder {
     Stop,
     /// For the metrics.
     Snapshot(oneshot::Sender<MediaSnapshot>),
+    /// For the watchdog: answered by a core that still takes its turns.
+    Ping(oneshot::Sender<()>),
 }
 
 /// What the main thread waits for.

@@ -17,4 +17,6 @@ pub mod signals;
 pub mod telemetry;
 pub mod threads;
 pub mod tls;
+pub mod tune;
+pub mod watchdog;
 pub mod wiring;

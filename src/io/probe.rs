@@ -61,8 +61,7 @@ const GROUP: u16 = 0;
 /// # Errors
 /// The first required feature that is missing.
 pub fn probe() -> Result<Features, Missing> {
-    let found = try_all()?;
-    let features = found.without(&std::env::var(WITHOUT).unwrap_or_default());
+    let features = find()?;
     tracing::info!(
         incremental_buffers = features.incremental,
         min_wait = features.min_wait,
@@ -70,6 +69,14 @@ pub fn probe() -> Result<Features, Missing> {
         "io_uring features in use"
     );
     Ok(features)
+}
+
+/// The same without a word in the log.
+///
+/// # Errors
+/// The first required feature that is missing.
+pub fn find() -> Result<Features, Missing> {
+    Ok(try_all()?.without(&std::env::var(WITHOUT).unwrap_or_default()))
 }
 
 fn try_all() -> Result<Features, Missing> {

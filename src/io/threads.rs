@@ -22,6 +22,7 @@ use super::signalling::engine::{Engine, Setup};
 use super::signalling::lanes::{Links, Order};
 use super::signalling::sockets::{self, BindError};
 use super::tls::{Tls, Unusable};
+use super::watchdog;
 use super::wiring::{AnswerLane, Wiring};
 use crate::base::clock::Duration;
 use crate::base::prng::Prng;
@@ -200,9 +201,13 @@ impl Running {
             clock: self.threads.clock,
             token: self.config.admin.token_file.clone(),
         };
+        let cores = watchdog::Cores { signalling: self.signalling.clone(), media: self.media.clone() };
         self.services_thread = Some(self.threads.spawn("services".into(), None, move |ready| {
             let _ = ready.send(Ok(()));
             let beside = async move {
+                if let Some(patience) = watchdog::patience() {
+                    tokio::task::spawn_local(watchdog::watch(cores, patience));
+                }
                 if let Some(listener) = listener {
                     tokio::task::spawn_local(admin::serve(listener, admin));
                 }

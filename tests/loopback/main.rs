@@ -17,6 +17,7 @@ mod program;
 mod proxy;
 mod relay;
 mod secure;
+mod service;
 mod sipp;
 mod stream;
 mod terminating;

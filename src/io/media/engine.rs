@@ -273,6 +273,7 @@ impl Engine {
                     // Who asked may have gone meanwhile.
                     let _ = asked.send(self.snapshot());
                 }
+                MediaOrder::Ping(asked) => drop(asked.send(())),
                 MediaOrder::Reload(config, tls) => (self.config, self.tls) = (config, tls),
                 MediaOrder::Stop => self.stopping = true,
             }

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// A listening socket of one core.
 #[derive(Debug)]

@@ -212,6 +212,7 @@ impl Engine {
                 // Who asked may have gone meanwhile.
                 Order::Snapshot(reply) => drop(reply.send(self.snapshot(now))),
                 Order::Sessions(limit, reply) => drop(reply.send(self.shard.sessions(limit))),
+                Order::Ping(reply) => drop(reply.send(())),
                 Order::Recent(reply) => drop(reply.send(self.shard.recent())),
                 Order::Ladder(call_id, reply) => drop(reply.send(self.shard.ladder(&call_id))),
             }

@@ -85,6 +85,8 @@ pub enum Order {
     Snapshot(oneshot::Sender<SignallingSnapshot>),
     /// For the list of sessions: at most so many.
     Sessions(usize, oneshot::Sender<Vec<SessionView>>),
+    /// For the watchdog: answered by a core that still takes its turns.
+    Ping(oneshot::Sender<()>),
     /// For the list of calls that ended last.
     Recent(oneshot::Sender<Vec<Cdr>>),
     /// For the messages of the call that began with this Call-ID.

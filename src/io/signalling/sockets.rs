@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Octets the kernel may hold for a UDP socket: a second of 4,000 datagrams of 2 KiB with the kernel's own overhead. Less where
 /// `net.core.rmem_max` says so and we may not go above it.
-const UDP_BUFFER_OCTETS: usize = 16 << 20;
+pub const UDP_BUFFER_OCTETS: usize = 16 << 20;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
