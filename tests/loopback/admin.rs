@@ -133,6 +133,7 @@ fn the_page_shows_a_session_and_its_ladder_in_a_browser() {
     browser.picture(&target.join("page.png"));
     browser.resize(390, 844);
     browser.until("document.documentElement.scrollWidth <= 390");
+    browser.until("document.querySelector('#ladder svg').clientWidth < 560");
     browser.picture(&target.join("page-phone.png"));
 }
 
