@@ -166,9 +166,15 @@ fn large_message(
         reader.answers(chunks + 1)
     });
     ladder.sent(Side::Alice, &format!("MSRP SEND + 1-*/{size}"));
+    let (mut at, mut quarter) = (0, 1);
     let chunks = writer.send("large-message-1", size, |piece| {
         filler.fill(piece);
         hash.update(&*piece);
+        at += piece.len();
+        while quarter < 4 && at >= size / 4 * quarter {
+            ladder.sent(Side::Alice, &format!("MSRP SEND + ({} %)", 25 * quarter));
+            quarter += 1;
+        }
     })?;
     ladder.sent(Side::Alice, &format!("MSRP SEND $ ({chunks} chunks)"));
     answers.join().map_err(|_| Failure("alice's thread failed".into()))??;

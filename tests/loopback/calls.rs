@@ -254,3 +254,35 @@ fn unknown_methods_and_versions_are_answered_as_the_standard_says() {
     alice.send(proxy.udp, &version);
     alice.expect_status(505);
 }
+
+#[test]
+fn calls_cross_cores() {
+    // Served users hash to either signalling core, datagrams and connections land on either, sessions live on either media core.
+    let bobs: Vec<Ue> = (0..6).map(|at| if at % 2 == 0 { Ue::udp("bob") } else { Ue::tcp("bob") }).collect();
+    let users: String = bobs
+        .iter()
+        .enumerate()
+        .map(|(at, bob)| {
+            let user = registered(&format!("sip:bob{at}@example.net"), &[(bob.address, "primary = true")]);
+            let contact = format!("@{};transport={}", bob.address, bob.transport().to_lowercase());
+            user.replace(&format!("@{}", bob.address), &contact)
+        })
+        .collect();
+    let mut proxy = Proxy::start(&format!("[cores]\nsignaling = [0, 1]\nmedia = [0, 1]\n{users}"));
+    for (at, bob) in bobs.into_iter().enumerate() {
+        let alice = if at % 3 == 0 { Ue::tcp("alice") } else { Ue::udp("alice") };
+        let invite = Invite::new(&alice, &format!("sip:bob{at}@example.net"), SESSION).terminating();
+        let mut call = call(proxy, alice, bob, &invite.sdp("a=setup:actpass", "a=setup:active"), "sendrecv");
+        call.alice_msrp.send("message-1", b"across");
+        assert_eq!(call.bob_msrp.message(), b"across");
+        call.bob_msrp.send("message-2", b"and back");
+        assert_eq!(call.alice_msrp.expect("200").kind(), "200");
+        assert_eq!(call.alice_msrp.message(), b"and back");
+        call.bye();
+        proxy = call.proxy;
+    }
+    proxy.until("nothing is left", |proxy| {
+        ["cpm_pf_dialogs", "cpm_pf_msrp_sessions", "cpm_pf_msrp_connections"].iter().all(|name| proxy.metric(name, &[]) == 0.0)
+    });
+    assert_eq!(proxy.metric("cpm_pf_invites_total", &["outcome=\"answered\""]), 6.0);
+}

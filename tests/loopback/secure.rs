@@ -1,12 +1,13 @@
 //! SIP over TLS: certificates, mutual authentication, reload.
 
 use crate::proxy::{PATIENCE, Proxy};
+use crate::ue::{self, Message};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -126,4 +127,64 @@ fn octets_that_are_no_tls_close_the_connection() {
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
     assert!(!rest.starts_with(b"SIP"));
+}
+
+/// A core that is reached over TLS: takes one connection, and answers the first INVITE on it.
+fn core(folder: &Path, listener: TcpListener) -> std::thread::JoinHandle<std::io::Result<String>> {
+    let chain = vec![CertificateDer::from_pem_file(folder.join("cert.pem")).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("both versions");
+    let config = Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).expect("they fit"));
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = StreamOwned::new(ServerConnection::new(config).expect("a connection"), stream);
+        let mut text = String::new();
+        let mut buffer = [0; 8192];
+        while !text.contains("\r\n\r\n") {
+            match stream.read(&mut buffer)? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                read => text += &String::from_utf8_lossy(&buffer[..read]),
+            }
+        }
+        let busy = ue::response(&Message(text.clone()), "486 Busy Here", "core", "", "");
+        stream.write_all(busy.as_bytes())?;
+        // Until the ACK.
+        let _ = stream.read(&mut buffer);
+        Ok(text)
+    })
+}
+
+fn invite_over_tls(theirs: &Authority, ours: &Authority) -> (Message, std::io::Result<String>) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    certificate(folder.path(), theirs);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let address = listener.local_addr().expect("bound");
+    let core = core(folder.path(), listener);
+
+    let own = tempfile::tempdir().expect("a temporary folder");
+    certificate(own.path(), ours);
+    let more = configuration(false).replace("[sip.tls]", &format!("core = \"sip:{address};transport=tls;lr\"\n[sip.tls]"));
+    let proxy = Proxy::start_in(own, &more);
+    let mut alice = ue::Ue::udp("alice");
+    alice.send(proxy.udp, &ue::Invite::new(&alice, "sip:carol@elsewhere.example", ue::LARGE).text());
+    let (answer, _) = alice.next("a final answer", |message| message.status() >= 200);
+    (answer, core.join().expect("the core does not panic"))
+}
+
+#[test]
+fn a_core_with_a_good_certificate_is_reached_over_tls() {
+    let authority = authority();
+    let (answer, invite) = invite_over_tls(&authority, &authority);
+    assert_eq!(answer.status(), 486);
+    let invite = Message(invite.expect("the core got an INVITE"));
+    assert!(invite.want("Via").starts_with("SIP/2.0/TLS "), "{invite:?}");
+}
+
+#[test]
+fn a_core_with_a_strangers_certificate_gets_nothing() {
+    let (answer, invite) = invite_over_tls(&authority(), &authority());
+    assert!(answer.status() >= 400 && answer.status() != 486, "{answer:?}");
+    assert!(invite.is_err());
 }
