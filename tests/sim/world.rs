@@ -626,7 +626,7 @@ impl World {
             }
         }
         if !self.signalling.is_idle() {
-            found.push("the signalling core is not at rest".into());
+            found.push(format!("the signalling core is not at rest: {}", self.signalling.left()));
         }
         if !self.media.is_idle() {
             found.push("the media core is not at rest".into());

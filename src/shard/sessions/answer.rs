@@ -115,8 +115,9 @@ impl Signalling {
             self.acknowledge_waiting(now, key, out);
         }
         if ending {
-            // RFC 3261 §15: our BYE had to wait for the ACK.
+            // RFC 3261 §15: our BYE had to wait for the ACK; media may have closed long before.
             self.bye(now, key, 0, out);
+            return self.finish(now, key, out);
         }
         self.drop_call(now, key, out);
     }

@@ -99,6 +99,22 @@ fn without_the_origins_ack_both_sides_are_ended() {
 }
 
 #[test]
+fn an_ack_that_comes_when_media_is_long_closed_ends_the_session() {
+    let mut world = World::new(config());
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    let invite = world.expect(CORE, "INVITE");
+    world.answers(&invite, "200 OK", ANSWER, &bobs());
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    // Bob is gone before Alice's ACK arrives, and media closes meanwhile (RFC 3261 §15: our BYE waits for the ACK).
+    world.receives(BOB, &from_target("BYE", 1, &invite, "", ""));
+    world.passes(Duration::from_secs(20));
+    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+    world.rests();
+    assert_eq!(world.records.len(), 1);
+}
+
+#[test]
 fn a_focus_keeps_its_contact_and_we_stay_in_the_path() {
     let mut world = World::new(config());
     world.receives(ALICE, &session());
