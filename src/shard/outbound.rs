@@ -10,6 +10,7 @@
 use super::exchange::{Fetched, LegIndex, Query, Ticket};
 use super::locate::Place;
 use super::outbox::{Outbox, SendTag};
+use super::sessions::Leg;
 use super::signalling::Signalling;
 use super::writing::Draft;
 use crate::base::clock::{Duration, Instant};
@@ -75,6 +76,8 @@ pub struct Outbound {
     /// Addresses not tried yet, the next one last.
     further: Vec<Target>,
     current: Option<Target>,
+    /// Where to send it when its next hop's URI leads nowhere.
+    source: Option<Flow>,
     /// Cancelled while its address was being asked for.
     cancelled: bool,
 }
@@ -85,6 +88,19 @@ pub enum Hop<'a> {
     Uri(&'a str),
     /// Back on a connection; where it is gone, to the URI's address.
     Flow(Flow, &'a str),
+    /// By its URI; where that leads nowhere, to where the peer's own messages come from.
+    UriOrSource(&'a str, Flow),
+}
+
+impl<'a> Hop<'a> {
+    /// The way to a leg's next hop.
+    pub fn of_leg(leg: &Leg, uri: &'a str) -> Self {
+        match (leg.flow, leg.source) {
+            (Some(flow), _) => Hop::Flow(flow, uri),
+            (None, Some(source)) => Hop::UriOrSource(uri, source),
+            (None, None) => Hop::Uri(uri),
+        }
+    }
 }
 
 impl Signalling {
@@ -100,7 +116,11 @@ impl Signalling {
         out: &mut Outbox,
     ) -> Option<Key> {
         let uri = match hop {
-            Hop::Uri(uri) | Hop::Flow(_, uri) => uri,
+            Hop::Uri(uri) | Hop::Flow(_, uri) | Hop::UriOrSource(uri, _) => uri,
+        };
+        let source = match hop {
+            Hop::UriOrSource(_, source) => Some(source),
+            Hop::Uri(_) | Hop::Flow(..) => None,
         };
         let place = self.locator.place(now, uri);
         let outbound = Outbound {
@@ -111,6 +131,7 @@ impl Signalling {
             draft: Some(draft),
             further: Vec::new(),
             current: None,
+            source,
             cancelled: false,
         };
         let key = match self.outbound.insert(outbound) {
@@ -130,7 +151,7 @@ impl Signalling {
         }
         match place {
             Place::At(targets) => self.try_targets(now, key, targets, uri, out),
-            Place::Nowhere => self.lose(key, 503),
+            Place::Nowhere => self.send_to_source(now, key, out),
             Place::Ask(query) => self.ask_place(key, query, out),
         }
         Some(key)
@@ -154,7 +175,16 @@ impl Signalling {
         }
         match place {
             Place::At(targets) => self.try_targets(now, key, targets, "", out),
-            _ => self.lose(key, 503),
+            _ => self.send_to_source(now, key, out),
+        }
+    }
+
+    /// The URI of the next hop leads nowhere: a peer whose Contact cannot be resolved is spoken to where it speaks from, as
+    /// responses are (RFC 3261 §18.2.2). 503 where that is not known.
+    fn send_to_source(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        match self.outbound.get(key).and_then(|outbound| outbound.source) {
+            Some(flow) => self.send_to(now, key, Destination::Flow { flow, fallback: None }, out),
+            None => self.lose(key, 503),
         }
     }
 

@@ -160,6 +160,8 @@ pub struct Leg {
     pub remote_sdp: u64,
     /// Requests to a peer without routes go back on its own connection.
     pub flow: Option<Flow>,
+    /// Where the peer's INVITE or 2xx came from: the way to it when its URI cannot be resolved.
+    pub source: Option<Flow>,
     pub timer: Refresh,
     /// The peer takes UPDATE (Allow).
     pub updates: bool,
@@ -243,6 +245,13 @@ impl Sessions {
         self.tags.get(tag).copied()
     }
 
+    /// Where the peer of a leg speaks from.
+    pub fn speaks_from(&mut self, session: Key, leg: LegIndex, flow: Flow) {
+        if let Some(leg) = self.table.get_mut(session).and_then(|session| session.legs.get_mut(usize::from(leg))) {
+            leg.source = Some(flow);
+        }
+    }
+
     /// A fresh media session at the core that has fewest.
     pub fn open_stream(&mut self, shard: u8, session: Key, index: usize, line: usize) -> Stream {
         let core = (0..self.media_load.len()).min_by_key(|core| self.media_load[*core]).unwrap_or(0);
@@ -286,6 +295,7 @@ impl Leg {
             local_sdp: Box::default(),
             remote_sdp: 0,
             flow: None,
+            source: None,
             timer: Refresh::default(),
             updates: false,
             pending: Pending::default(),

@@ -237,7 +237,7 @@ impl Signalling {
             Ok(incoming) => match validate::validate(&incoming).or_else(|reject| self.tolerated(&incoming, reject)) {
                 Ok(()) => match incoming {
                     Incoming::Request(request) => self.request(now, flow, request, out),
-                    Incoming::Response(response) => self.response(now, &response, out),
+                    Incoming::Response(response) => self.response(now, flow, &response, out),
                 },
                 Err(reject) => self.reject(&flow, message, reject, out),
             },
@@ -327,12 +327,17 @@ impl Signalling {
         }
     }
 
-    fn response(&mut self, now: Instant, response: &Response, out: &mut Outbox) {
+    fn response(&mut self, now: Instant, flow: Flow, response: &Response, out: &mut Outbox) {
         let method = response.cseq().map_or(Method::Other, |cseq| cseq.method);
         self.counts.response(method, response.status(), Direction::In);
         let Some(Heard { client, cookie, method }) = self.transactions.receive_response(now, response, out) else { return };
         match self.answered(now, Key::from_u64(cookie), response, out) {
-            Some(purpose) => self.heard(now, &purpose, client, method, response, out),
+            Some(purpose) => {
+                if let Purpose::Target { session, leg } = purpose {
+                    self.sessions.speaks_from(session, leg, flow);
+                }
+                self.heard(now, &purpose, client, method, response, out);
+            }
             None if method == Method::Invite && (200..300).contains(&response.status()) => {
                 self.end_fork(now, client, response, out);
             }

@@ -127,6 +127,7 @@ impl Signalling {
         };
         let mut origin = Leg::new(LegKind::Origin, LegState::Waiting(arrived.server), dialog);
         origin.flow = (arrived.flow.transport.reliable() && origin.dialog.route_set().next().is_none()).then_some(arrived.flow);
+        origin.source = Some(arrived.flow);
         origin.updates = request.lists(Name::Allow, "UPDATE");
         self.transactions.set_cookie(arrived.server, Cookie::Origin.of(key));
         self.sessions.tags.insert(tag, (key, 0));

@@ -98,10 +98,7 @@ impl Signalling {
             writer.body(b"");
         });
         let hop = at.dialog.next_hop().to_string();
-        let way = match at.flow {
-            Some(flow) => Hop::Flow(flow, &hop),
-            None => Hop::Uri(&hop),
-        };
+        let way = Hop::of_leg(at, &hop);
         self.leg_over(key, leg, out);
         let purpose = Purpose::Within { session: key, leg, what: Within::Bye };
         self.dispatch(now, purpose, Method::Bye, seam::Role::UserAgent, draft, way, out);

@@ -123,10 +123,7 @@ impl Signalling {
             at.invite_seq = seq;
         }
         let hop = at.dialog.next_hop().to_string();
-        let way = match at.flow {
-            Some(flow) => Hop::Flow(flow, &hop),
-            None => Hop::Uri(&hop),
-        };
+        let way = Hop::of_leg(at, &hop);
         let purpose = Purpose::Within { session: key, leg, what: Within::Refresh };
         self.dispatch(now, purpose, method, seam::Role::UserAgent, draft, way, out);
     }

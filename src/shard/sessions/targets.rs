@@ -209,8 +209,9 @@ impl Signalling {
         at.state = LegState::Confirmed;
         let tag = at.dialog.id().remote_tag.clone();
         let hop = at.dialog.next_hop().to_string();
+        let way = Hop::of_leg(at, &hop);
         let purpose = Purpose::Ack { client, tag };
-        self.dispatch(now, purpose, Method::Ack, seam::Role::UserAgent, draft, Hop::Uri(&hop), out);
+        self.dispatch(now, purpose, Method::Ack, seam::Role::UserAgent, draft, way, out);
     }
 
     /// RFC 3261 §13.2.2.4: a 2xx of another fork is acknowledged, and its dialog ended.

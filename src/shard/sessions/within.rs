@@ -170,10 +170,7 @@ impl Signalling {
         let Some(session) = self.sessions.table.get(key) else { return };
         let at = &session.legs[usize::from(leg)];
         let hop = at.dialog.next_hop().to_string();
-        let way = match at.flow {
-            Some(flow) => Hop::Flow(flow, &hop),
-            None => Hop::Uri(&hop),
-        };
+        let way = Hop::of_leg(at, &hop);
         let purpose = Purpose::Within { session: key, leg, what };
         self.dispatch(now, purpose, method, seam::Role::UserAgent, draft, way, out);
     }
@@ -243,10 +240,7 @@ impl Signalling {
         let draft = Draft::of_dialog(&at.dialog, Method::Ack, number, max_forwards, |writer| writer.body(b""));
         let tag = at.dialog.id().remote_tag.clone();
         let hop = at.dialog.next_hop().to_string();
-        let way = match at.flow {
-            Some(flow) => Hop::Flow(flow, &hop),
-            None => Hop::Uri(&hop),
-        };
+        let way = Hop::of_leg(at, &hop);
         self.dispatch(now, Purpose::Ack { client, tag }, Method::Ack, seam::Role::UserAgent, draft, way, out);
         true
     }

@@ -105,3 +105,33 @@ fn a_leg_whose_connection_fails_ends_the_session() {
     assert_eq!(world.records[0].cause, "media");
     world.rests();
 }
+
+#[test]
+fn a_peer_whose_contact_does_not_resolve_is_spoken_to_where_it_speaks_from() {
+    let mut world = World::new(config());
+    let contact = |text: String| text.replace(&format!("<sip:alice@{ALICE}>"), "<sip:alice@nowhere.example>");
+    world.receives(ALICE, &contact(session()));
+    world.expect(ALICE, "SIP/2.0 100");
+    let invite = world.expect(CORE, "INVITE");
+    let fields = "Contact: <sip:bob@elsewhere.example>\r\nContent-Type: application/sdp\r\n";
+    world.answers(&invite, "200 OK", fields, &offer("bobs", "a=setup:passive\r\n"));
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    world.receives(ALICE, &contact(in_dialog("ACK", 1, &ok, "", "")));
+    let nothing = |world: &mut World| {
+        let (ticket, query) = world.questions.pop_front().expect("the name is asked");
+        assert!(matches!(query, Query::Resolve { .. }));
+        world.fetched(ticket, Fetched::Resolved(Vec::new()));
+    };
+    nothing(&mut world);
+    // Bob's messages come through the core.
+    world.expect(CORE, "ACK sip:bob@elsewhere.example");
+    let session = world.media_key();
+    world.reports(Report::LegFailed { session, leg: 0, cause: LegFailure::Closed });
+    nothing(&mut world);
+    nothing(&mut world);
+    let bye = world.expect(ALICE, "BYE sip:alice@nowhere.example");
+    world.answers(&bye, "200 OK", "", "");
+    let bye = world.expect(CORE, "BYE sip:bob@elsewhere.example");
+    world.answers(&bye, "200 OK", "", "");
+    world.rests();
+}
