@@ -163,6 +163,8 @@ pub struct Leg {
     /// Where the peer's INVITE or 2xx came from: the way to it when its URI cannot be resolved.
     pub source: Option<Flow>,
     pub timer: Refresh,
+    /// Its connection failed before its INVITE was answered: a 2xx that still comes is acknowledged and ended.
+    pub lost: bool,
     /// The peer takes UPDATE (Allow).
     pub updates: bool,
     /// INVITE and UPDATE transactions open in this dialog (RFC 3261 §14).
@@ -296,6 +298,7 @@ impl Leg {
             remote_sdp: 0,
             flow: None,
             source: None,
+            lost: false,
             timer: Refresh::default(),
             updates: false,
             pending: Pending::default(),

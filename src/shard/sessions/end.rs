@@ -202,6 +202,9 @@ impl Signalling {
         if session.legs.get(usize::from(leg)).is_none_or(|leg| leg.state.is_over()) {
             return;
         }
+        if let Some(session) = self.sessions.table.get_mut(key) {
+            session.legs[usize::from(leg)].lost = true;
+        }
         self.end_leg(now, key, leg, out);
         let Some(session) = self.sessions.table.get(key) else { return };
         if session.state == State::Standing && session.living_targets() == 0 {

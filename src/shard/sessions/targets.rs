@@ -117,6 +117,12 @@ impl Signalling {
             self.bye(now, key, leg, out);
             return self.finish(now, key, out);
         }
+        if at.lost {
+            // The connection failed and the INVITE was cancelled: the 2xx crossed that, as above.
+            self.acknowledge(now, key, leg, client, out);
+            self.bye(now, key, leg, out);
+            return self.count_failure(now, key, leg, 480, None, out);
+        }
         match self.judge(now, key, leg, response, out) {
             Ok(()) => self.target_joined(now, key, leg, client, response, out),
             Err(refusal) => {

@@ -135,3 +135,24 @@ fn a_peer_whose_contact_does_not_resolve_is_spoken_to_where_it_speaks_from() {
     world.answers(&bye, "200 OK", "", "");
     world.rests();
 }
+
+#[test]
+fn a_target_whose_connection_failed_before_its_answer_does_not_join() {
+    let mut world = World::new(config());
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    let invite = world.expect(CORE, "INVITE");
+    world.answers(&invite, "180 Ringing", "", "");
+    world.expect(ALICE, "SIP/2.0 180");
+    let session = world.media_key();
+    world.reports(Report::LegFailed { session, leg: 1, cause: LegFailure::Closed });
+    let cancel = world.expect(CORE, "CANCEL");
+    world.answers(&cancel, "200 OK", "", "");
+    let fields = format!("Contact: <sip:bob@{BOB}>\r\nContent-Type: application/sdp\r\n");
+    world.answers(&invite, "200 OK", &fields, &offer("bobs", "a=setup:passive\r\n"));
+    world.expect(BOB, "ACK");
+    let bye = world.expect(BOB, "BYE");
+    world.expect(ALICE, "SIP/2.0 480");
+    world.answers(&bye, "200 OK", "", "");
+    world.rests();
+}
