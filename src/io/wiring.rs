@@ -73,6 +73,7 @@ impl Wiring {
             wake: wake.clone(),
             waiting: VecDeque::new(),
             ring: false,
+            unhurried: None,
         };
         ends.map(link).collect()
     }

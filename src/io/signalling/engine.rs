@@ -465,7 +465,7 @@ impl Engine {
     }
 
     fn media(&mut self, now: Instant, core: u8, command: Command) {
-        let Err(command) = self.links.command(core, command) else { return };
+        let Err(command) = self.links.command(now, core, command) else { return };
         // A full lane: the session that was to begin does not. What runs already has its place in the lane's overflow.
         if let Command::Open(open) = command {
             let cause = crate::shard::exchange::LegFailure::Connect;
@@ -486,7 +486,7 @@ impl Engine {
         }
         self.datagrams.publish();
         self.streams.publish();
-        self.links.ring();
+        self.links.ring(self.clock.now());
         Ok(())
     }
 
@@ -496,6 +496,7 @@ impl Engine {
         let now = self.clock.now();
         let pending = !self.failed.is_empty() || !self.tcp.failed.is_empty() || !self.out.effects.is_empty();
         let mut until = self.shard.next_due().unwrap_or(now + Duration::from_secs(60));
+        until = until.min(self.links.next_ring().unwrap_or(until));
         if self.tcp.open() > 0 || !self.deaf.is_empty() {
             until = until.min(self.swept + SWEEP);
         }
