@@ -71,6 +71,8 @@ pub const PENDING_DECISIONS_MAX: usize = 16 * 1024;
 pub const OUTBOUND_MAX: usize = 256 * 1024;
 /// Octets of a stored message's beginning that go with its report: a CPIM head with a score of fields.
 pub const STORED_HEAD_OCTETS_MAX: usize = 4096;
+/// Sessions of one core, whatever `limits.dialogs` says.
+pub const SESSIONS_MAX: usize = 1024 * 1024;
 /// Requests one core proxies at a time; those beyond get 503.
 pub const PROXIED_MAX: usize = 64 * 1024;
 /// Branches of one proxied request: as many as a user's clients.

@@ -69,8 +69,11 @@ impl Signalling {
             // RFC 3261 §8.2.2.2
             return self.refuse(now, server, &Refusal::new(482, "RFC 3261 §8.2.2.2"), out);
         }
-        if let Some(cause) = self.overloaded(now, &arrived) {
+        if arrived.request.method() == Method::Invite
+            && let Some(cause) = self.overloaded(now)
+        {
             self.counts.invite(role, service_of(procedure), Outcome::Shed);
+            self.record_refusal(now, &arrived, procedure, 503, cause, out);
             return self.shed(now, server, cause, out);
         }
         self.gather(now, arrived, procedure, out);
@@ -128,11 +131,5 @@ impl Signalling {
         if let Some(token) = self.token_slab.remove(key) {
             self.tokens.remove(&token.user);
         }
-    }
-
-    /// Whether a new request must be turned away for the sake of those that are being served.
-    fn overloaded(&mut self, now: Instant, arrived: &Arrived) -> Option<&'static str> {
-        let _ = now;
-        (self.draining && arrived.request.method() == Method::Invite).then_some("drain")
     }
 }

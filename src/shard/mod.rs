@@ -16,6 +16,7 @@ pub mod media_outbox;
 pub mod messages;
 pub mod outbound;
 pub mod outbox;
+pub mod overload;
 pub mod prefetch;
 pub mod proxy;
 pub mod record;

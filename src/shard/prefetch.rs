@@ -310,7 +310,11 @@ impl Signalling {
         };
         let connected = |client: &Client| {
             session.legs.iter().filter(|leg| leg.state.is_answered()).any(|leg| match &leg.kind {
-                LegKind::Target(TargetKind::Client { contact, .. }) => *contact == client.contact,
+                LegKind::Target(TargetKind::Client { contact, .. } | TargetKind::OwnClient { contact, .. }) => {
+                    *contact == client.contact
+                }
+                // The user began the session from this client.
+                LegKind::Origin => session.role == Role::Originating && leg.dialog.remote_target() == client.contact,
                 _ => false,
             })
         };

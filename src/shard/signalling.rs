@@ -19,6 +19,7 @@ use super::locate::Locator;
 use super::messages::{Batch, KeptMessage};
 use super::outbound::{Outbound, Purpose};
 use super::outbox::{Destination, Effect, Outbox, SendTag};
+use super::overload::Overload;
 use super::prefetch::{DocumentKey, Gathered, Prefetch};
 use super::proxy::Proxied;
 use super::record::Cdr;
@@ -34,7 +35,7 @@ use crate::config::{Config, Listen};
 use crate::cpm::decision::Decision;
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
-use crate::limits::{OUTBOUND_MAX, PROXIED_MAX, SUBSCRIPTIONS_MAX, TOKENS_MAX, TRANSACTIONS_MAX};
+use crate::limits::{OUTBOUND_MAX, PROXIED_MAX, SESSIONS_MAX, SUBSCRIPTIONS_MAX, TOKENS_MAX, TRANSACTIONS_MAX};
 use crate::sip::header::name::Name;
 use crate::sip::message::{Incoming, Request, Response};
 use crate::sip::method::Method;
@@ -187,6 +188,7 @@ pub struct Signalling {
     pub(super) deferrals: Deferrals,
     /// Users whose deferred messages wait for a back-off.
     pub(super) deferral_users: Slab<Box<str>>,
+    pub(super) overload: Overload,
     pub(super) draining: bool,
     pub(super) ladders: Ladders,
 }
@@ -214,7 +216,7 @@ impl Signalling {
             tickets: 0,
             prefetch: Prefetch::new(config.xdm.cache),
             registrations: Registrations::new(&config),
-            sessions: Sessions::new(config.limits.dialogs.div_ceil(2), bound.media_cores),
+            sessions: Sessions::new(SESSIONS_MAX, bound.media_cores),
             proxies: Slab::with_capacity(PROXIED_MAX),
             loops: HashSet::new(),
             tokens: HashMap::new(),
@@ -222,6 +224,7 @@ impl Signalling {
             batches: Slab::with_capacity(PROXIED_MAX),
             deferrals: Deferrals::default(),
             deferral_users: Slab::with_capacity(SUBSCRIPTIONS_MAX),
+            overload: Overload::default(),
             draining: false,
             ladders: Ladders::new(config.admin.listen.is_some(), config.limits.dialogs.div_ceil(2), &mut prng),
             config,
@@ -301,9 +304,7 @@ impl Signalling {
             Ok(decision) => self.act(now, arrived, procedure, gathered, decision, out),
             Err(refusal) => {
                 self.counts.invite(arrived.role, service_of(procedure), Outcome::Refused);
-                let labels = (case_label(arrived.role), service_label(service_of(procedure)));
-                let record = Cdr::refused(now, labels, &arrived.request, refusal.status, refusal.clause);
-                out.effects.push(Effect::Record(Box::new(record)));
+                self.record_refusal(now, &arrived, procedure, refusal.status, refusal.clause, out);
                 self.refuse(now, arrived.server, &refusal, out);
             }
         }
@@ -522,7 +523,7 @@ impl Signalling {
 
     /// How long what is handed in now has waited in the engine's queue: the overload control's input.
     pub fn queue_delay(&mut self, delay: Duration) {
-        let _ = delay;
+        self.overload.waited(delay);
     }
 
     /// Sessions alive, at most `limit` of them.
@@ -548,6 +549,23 @@ impl Signalling {
         self.questions.insert(ticket, who);
         out.effects.push(Effect::Fetch { ticket, query });
         ticket
+    }
+
+    /// A line in the call records for a request that was refused.
+    pub(super) fn record_refusal(
+        &mut self,
+        now: Instant,
+        arrived: &Arrived,
+        procedure: Procedure,
+        status: u16,
+        clause: &'static str,
+        out: &mut Outbox,
+    ) {
+        if matches!(arrived.request.method(), Method::Invite | Method::Message) {
+            let labels = (case_label(arrived.role), service_label(service_of(procedure)));
+            let record = Cdr::refused(now, labels, &arrived.request, status, clause);
+            out.effects.push(Effect::Record(Box::new(record)));
+        }
     }
 
     /// Answers with a refusal: its status, Warning and header fields; counted by clause.

@@ -2,6 +2,7 @@
 
 mod kept;
 mod large_message;
+mod limits;
 mod next_hops;
 mod originating;
 mod proxying;

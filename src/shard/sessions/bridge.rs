@@ -12,6 +12,8 @@ use crate::base::slab::Key;
 use crate::base::transport::Transport;
 use crate::clause;
 use crate::cpm::decision::{AnswerTime, Bridge, Contact, Invite, NextHop, Service, TargetKind};
+use crate::cpm::facts::Role;
+use crate::cpm::identity;
 use crate::cpm::media_plan::{MediaPlan, OwnLine, OwnOrigin};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
@@ -100,7 +102,7 @@ impl Signalling {
                 return None;
             }
         };
-        let record = Box::new(record_of(now, arrived, service));
+        let record = Box::new(record_of(now, arrived, service_label(Some(service))));
         let session = Session {
             role: arrived.role,
             procedure,
@@ -120,6 +122,17 @@ impl Signalling {
             reason: None,
             guard: None,
         };
+        let originator = self.originator_of(arrived);
+        if let Some(originator) = &originator
+            && !self.sessions.admits(originator, self.config.limits.sessions_per_originator)
+        {
+            self.counts.invite(arrived.role, Some(service), Outcome::Shed);
+            let refusal = Refusal::new(486, "limits.sessions_per_originator");
+            self.record_refusal(now, arrived, procedure, 486, refusal.clause, out);
+            self.refuse(now, arrived.server, &refusal, out);
+            return None;
+        }
+        let session = Session { originator, replaceable: self.replaceable(arrived, service), ..session };
         let Ok(key) = self.sessions.table.insert(session) else {
             self.counts.invite(arrived.role, Some(service), Outcome::Shed);
             self.shed(now, arrived.server, "limits.dialogs", out);
@@ -134,9 +147,34 @@ impl Signalling {
         self.ladders.hold(origin.dialog.id());
         let session = self.sessions.table.get_mut(key).expect("the session was just made");
         session.legs.push(origin);
+        if let Some(originator) = session.originator.clone() {
+            *self.sessions.originators.entry(originator).or_default() += 1;
+        }
+        let session = self.sessions.table.get(key).expect("the session was just made");
+        if let Some(replaceable) = session.replaceable.clone() {
+            self.sessions.contributions.insert(replaceable, key);
+        }
         self.counts.sessions += 1;
         self.counts.dialogs += 1;
         Some(key)
+    }
+
+    /// Whose sessions are counted: the served user, where the sessions are of their own making.
+    fn originator_of(&self, arrived: &Arrived) -> Option<Box<str>> {
+        if arrived.role != Role::Originating {
+            return None;
+        }
+        identity::originators(arrived.trusted, &arrived.request).into_iter().next().map(Into::into)
+    }
+
+    /// By what a session that replaces this one will name it: the user it is of and its Contribution-ID (TSI-8.b).
+    fn replaceable(&self, arrived: &Arrived, service: Service) -> Option<(Box<str>, Box<str>)> {
+        if !matches!(service, Service::Session | Service::GroupSession) {
+            return None;
+        }
+        let contribution = arrived.request.header(Name::ContributionId)?;
+        let user = identity::served_user(arrived.role, arrived.trusted, &arrived.request);
+        Some((user.into(), contribution.into()))
     }
 
     /// Opens one media session for each relayed line, with the origin's leg, and tells who is at its far end.
@@ -384,12 +422,17 @@ impl Signalling {
         for stream in &session.streams {
             self.sessions.close_stream(stream);
         }
-        self.sessions.release(&session);
+        self.sessions.release(key, &session);
         self.ladders.release(session.origin().dialog.id());
     }
 }
 
 impl Sessions {
+    /// Whether an originator may have one more session; a limit of 0 is none.
+    pub fn admits(&self, originator: &str, limit: usize) -> bool {
+        limit == 0 || self.originators.get(originator).is_none_or(|count| *count < limit)
+    }
+
     /// The media session is no more.
     pub fn close_stream(&mut self, stream: &Stream) {
         if self.media.remove(&stream.key).is_some() {
@@ -399,7 +442,7 @@ impl Sessions {
     }
 
     /// Takes a session out of the tables it is counted and found in.
-    pub fn release(&mut self, session: &Session) {
+    pub fn release(&mut self, key: Key, session: &Session) {
         if let Some(originator) = &session.originator
             && let Some(count) = self.originators.get_mut(originator)
         {
@@ -408,7 +451,10 @@ impl Sessions {
                 self.originators.remove(originator);
             }
         }
-        if let Some(replaceable) = &session.replaceable {
+        // A later session of the same name may stand there by now.
+        if let Some(replaceable) = &session.replaceable
+            && self.contributions.get(replaceable) == Some(&key)
+        {
             self.contributions.remove(replaceable);
         }
     }
@@ -460,7 +506,7 @@ pub(super) fn content(
     (format!("multipart/mixed;boundary=\"{boundary}\""), body)
 }
 
-fn record_of(now: Instant, arrived: &Arrived, service: Service) -> Cdr {
+fn record_of(now: Instant, arrived: &Arrived, service: &'static str) -> Cdr {
     let request = &arrived.request;
     let text = |name: Name| request.header(name).map(str::to_string);
     let address =
@@ -469,7 +515,7 @@ fn record_of(now: Instant, arrived: &Arrived, service: Service) -> Cdr {
         request.values(Name::PAssertedIdentity).next().or_else(|| request.header(Name::From)).map_or(String::new(), address);
     Cdr {
         case: case_label(arrived.role),
-        service: service_label(Some(service)),
+        service,
         call_id: request.call_id().unwrap_or("").to_string(),
         originator,
         recipient: request.uri().to_string(),
