@@ -11,6 +11,7 @@ mod calls;
 mod gates;
 mod ladder;
 mod large_message;
+mod media;
 mod msrp;
 mod originating;
 mod program;

@@ -67,7 +67,7 @@ impl Msrp {
         Self::over(TcpStream::connect(to).expect("the proxy listens"), own, peer)
     }
 
-    fn over(stream: TcpStream, own: &str, peer: &str) -> Msrp {
+    pub fn over(stream: TcpStream, own: &str, peer: &str) -> Msrp {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
         stream.set_nodelay(true).expect("a TCP socket has no delay");
         Msrp { stream, held: Vec::new(), searched: 0, own: own.into(), peer: peer.into(), count: 0 }

@@ -122,16 +122,20 @@ impl Net {
         conn.transact(transaction);
     }
 
-    /// Whether nothing more should be queued for this connection for now.
+    /// Whether nothing more should be queued for this connection for now: its peer is slow to read, or to answer.
     pub fn is_full(&self, connection: Connection) -> bool {
-        self.get(connection)
-            .is_some_and(|conn| conn.backlog() > self.high_water || conn.awaited > crate::limits::MSRP_OUTSTANDING_MAX)
+        self.get(connection).is_some_and(|conn| conn.backlog() > self.high_water || conn.awaited > outstanding_max(conn))
+    }
+
+    /// Whether the peer is slow to read.
+    pub fn is_slow(&self, connection: Connection) -> bool {
+        self.get(connection).is_some_and(|conn| conn.backlog() > self.high_water)
     }
 
     /// Whether a connection that was full has room again.
     pub fn has_room(&self, connection: Connection) -> bool {
         self.get(connection).is_none_or(|conn| {
-            !conn.takes() || conn.backlog() <= self.high_water / 2 && conn.awaited <= crate::limits::MSRP_OUTSTANDING_MAX / 2
+            !conn.takes() || conn.backlog() <= self.high_water / 2 && conn.awaited <= outstanding_max(conn) / 2
         })
     }
 
@@ -194,4 +198,11 @@ impl Net {
     pub fn count(&mut self, cause: Cause) {
         self.counts.count(cause);
     }
+}
+
+/// SENDs that may wait for their answers. A paused peer's answers are not read, so it is not to blame: two peers that each
+/// wait for the other's answers would wait for ever.
+const fn outstanding_max(conn: &Conn) -> usize {
+    let max = crate::limits::MSRP_OUTSTANDING_MAX;
+    if conn.paused { 16 * max } else { max }
 }

@@ -196,11 +196,14 @@ impl Media {
         if full && let Some(conn) = self.net.get_mut(connection) {
             conn.paused = true;
             out.effects.push(MediaEffect::Pause(connection));
+            // Those who waited for its answers wait in vain from here on.
+            self.has_room_again(connection, out);
         }
     }
 
+    /// A peer that is slow to read its answers is not read either. (One that is slow to answer must be.)
     fn press(&mut self, connection: Connection) -> bool {
-        let full = self.net.is_full(connection);
+        let full = self.net.is_slow(connection);
         if full && let Some(conn) = self.net.get_mut(connection) {
             conn.pressing = true;
         }
