@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/index.redb
-//! ROOT/bodies/3f/3fA…      octet for octet as it came; the first two characters of the id name the directory
+//! ROOT/bodies/3f/…3f       octet for octet as it came; the last two characters of the id, which are random, name the directory
 //! ```
 //!
 //! A body is on disk before the index names it, and the index forgets it before it is deleted: after a crash there may be
@@ -77,7 +77,8 @@ impl Embedded {
             StoreFailure::Unavailable
         })?;
         let kept = self.kept(Op::Put(Box::new(message))).await;
-        if kept == Err(StoreFailure::Quota) {
+        // Its sender is told no: nobody is to find it here later, and a full disk has the room again.
+        if kept.is_err() {
             delete(&body).await;
         }
         kept
@@ -243,7 +244,7 @@ fn repair(root: &Path, index: &mut Index) -> io::Result<()> {
 }
 
 fn directory_of(id: &str) -> &str {
-    id.get(..2).unwrap_or(id)
+    id.get(id.len().saturating_sub(2)..).unwrap_or(id)
 }
 
 async fn delete(path: &Path) {

@@ -16,7 +16,7 @@ use crate::shard::exchange::StoreFailure;
 use crate::store::deferred::{Deferred, DeferredId};
 use redb::{Database, Durability, ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const WAITING: TableDefinition<'_, (&str, u64, &str), &[u8]> = TableDefinition::new("waiting");
 const PLACES: TableDefinition<'_, &str, (&str, u64)> = TableDefinition::new("places");
@@ -60,7 +60,9 @@ pub enum Done {
 
 /// The open index.
 pub struct Index {
-    database: Database,
+    path: PathBuf,
+    /// None: it failed, and could not be opened again yet.
+    database: Option<Database>,
     /// Messages that are not to be touched until then, seconds since the Unix epoch.
     held: HashMap<String, u64>,
     messages: u64,
@@ -86,7 +88,13 @@ impl Index {
     /// # Errors
     /// Where it cannot be opened, is no index, or another process has it open.
     pub fn open(path: &Path) -> Result<Self, redb::Error> {
-        let database = Database::create(path)?;
+        let mut index = Self { path: path.to_owned(), database: None, held: HashMap::new(), messages: 0, octets: 0 };
+        index.load()?;
+        Ok(index)
+    }
+
+    fn load(&mut self) -> Result<(), redb::Error> {
+        let database = Database::create(&self.path)?;
         let transaction = database.begin_write()?;
         let (mut messages, mut octets) = (0, 0);
         {
@@ -100,7 +108,8 @@ impl Index {
             }
         }
         transaction.commit()?;
-        Ok(Self { database, held: HashMap::new(), messages, octets })
+        (self.database, self.messages, self.octets) = (Some(database), messages, octets);
+        Ok(())
     }
 
     /// Messages kept.
@@ -113,7 +122,8 @@ impl Index {
     /// # Errors
     /// Where the file cannot be read.
     pub fn all(&self) -> Result<BTreeMap<String, u64>, redb::Error> {
-        let transaction = self.database.begin_write()?;
+        let Some(database) = &self.database else { return Err(redb::Error::PreviousIo) };
+        let transaction = database.begin_write()?;
         let mut all = BTreeMap::new();
         for entry in transaction.open_table(WAITING)?.iter()? {
             let (key, value) = entry?;
@@ -128,14 +138,22 @@ impl Index {
         match self.transact(ops) {
             Ok(done) => done,
             Err(error) => {
-                tracing::error!(%error, "the index of deferred messages failed");
+                tracing::error!(path = %self.path.display(), %error, "the index of deferred messages failed");
+                // After an error of the disk it answers nothing any more (redb::Error::PreviousIo): the next question opens it
+                // anew, which goes on from the last commit.
+                self.database = None;
                 ops.iter().map(Op::failed).collect()
             }
         }
     }
 
     fn transact(&mut self, ops: &[Op]) -> Result<Vec<Done>, redb::Error> {
-        let mut transaction = self.database.begin_write()?;
+        if self.database.is_none() {
+            self.load()?;
+            tracing::info!(path = %self.path.display(), messages = self.messages, "the index of deferred messages is open again");
+        }
+        let Some(database) = &self.database else { return Err(redb::Error::PreviousIo) };
+        let mut transaction = database.begin_write()?;
         let mut changes = Changes::default();
         let done: Result<Vec<_>, _> = {
             let mut tables = Tables::open(&transaction, self)?;

@@ -2,14 +2,17 @@
 
 use super::inbox::{Answers, Inbox, Item, Question};
 use super::resolve::{Resolve, Target};
+use super::spool::Spool;
 use super::stores::{DeferredMessages, History};
 use super::xcap::Xcap;
 use crate::base::prng::Prng;
 use crate::config::Config;
 use crate::io::clock::Clock;
 use crate::limits::SERVICES_TASKS_MAX;
-use crate::shard::exchange::{Fetched, Query, Ticket};
+use crate::shard::exchange::{Fetched, Query, StoreFailure, Ticket};
+use crate::store::deferred::DeferredId;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +27,9 @@ pub struct Services {
     resolve: Resolve,
     deferred: DeferredMessages,
     history: History,
+    /// Delivered, but the store was away when they were to be removed: nobody may have them again.
+    delivered: RefCell<BTreeSet<DeferredId>>,
+    _spool: Spool,
 }
 
 impl Services {
@@ -32,10 +38,12 @@ impl Services {
     /// # Errors
     /// What the operator has to read where a store cannot be opened: with the path or address in the text.
     pub fn open(config: Arc<Config>, clock: Clock) -> io::Result<Self> {
-        let deferred = DeferredMessages::open(&config.store, &mut prng()?)?;
+        let spool = Spool::open(&config.store.spool)
+            .map_err(|error| io::Error::new(error.kind(), format!("store.spool = \"{}\": {error}", config.store.spool.display())))?;
+        let deferred = DeferredMessages::open(&config.store, &spool, &mut prng()?)?;
         let history = History::open(&config.store, prng()?)?;
         let resolve = Resolve::new(prng()?);
-        Ok(Self { config: RefCell::new(config), clock, xcap: Xcap::default(), resolve, deferred, history })
+        Ok(Self { config: RefCell::new(config), clock, xcap: Xcap::default(), resolve, deferred, history, delivered: RefCell::default(), _spool: spool })
     }
 
     /// Serves on the calling thread until the inbox is closed, every question is answered and `beside` is done: what else runs in
@@ -61,6 +69,17 @@ impl Services {
             let _ = beside.await;
         });
         Ok(())
+    }
+
+    async fn remove(&self, id: DeferredId) -> Result<(), StoreFailure> {
+        let removed = self.deferred.remove(id.clone()).await;
+        if removed == Err(StoreFailure::Unavailable) {
+            tracing::warn!(id = id.0, "a deferred message cannot be removed; it will be tried again");
+            self.delivered.borrow_mut().insert(id);
+        } else {
+            self.delivered.borrow_mut().remove(&id);
+        }
+        removed
     }
 
     fn now_s(&self) -> u64 {
@@ -101,6 +120,12 @@ async fn sweep(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answe
     let mut ticks = tokio::time::interval(services.deferred.sweep_every());
     loop {
         ticks.tick().await;
+        let delivered: Vec<_> = services.delivered.borrow().iter().cloned().collect();
+        for id in delivered {
+            if services.remove(id).await == Err(StoreFailure::Unavailable) {
+                break;
+            }
+        }
         for message in services.deferred.sweep(services.now_s()).await {
             tracing::info!(id = message.id.0, user = message.user, "the time of a deferred message is over");
             if message.negative_delivery.is_some() {
@@ -124,9 +149,14 @@ pub async fn answer(services: &Services, query: Query) -> Fetched {
             Fetched::Resolved(services.resolve.resolve(Target { host: &host, port, transport, sips }).await)
         }
         Query::Defer(message) => Fetched::Kept(services.deferred.defer(*message).await),
-        Query::Waiting { user } => Fetched::Waiting(services.deferred.waiting(user, now_s).await),
+        Query::Waiting { user } => {
+            let mut waiting = services.deferred.waiting(user, now_s).await;
+            waiting.retain(|message| !services.delivered.borrow().contains(&message.id));
+            Fetched::Waiting(waiting)
+        }
+        Query::Claim { id } if services.delivered.borrow().contains(&id) => Fetched::Claimed(None),
         Query::Claim { id } => Fetched::Claimed(services.deferred.claim(id, now_s).await),
-        Query::Remove { id } => Fetched::Kept(services.deferred.remove(id).await),
+        Query::Remove { id } => Fetched::Kept(services.remove(id).await),
         Query::Return { id, retry_after_s } => {
             Fetched::Kept(services.deferred.give_back(id, now_s + u64::from(retry_after_s)).await)
         }
@@ -143,7 +173,7 @@ fn prng() -> io::Result<Prng> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::deferred::{Deferred, DeferredId, DeferredService, Notice};
+    use crate::store::deferred::{Deferred, DeferredService, Notice};
     use std::path::{Path, PathBuf};
     use std::time::{Duration, Instant};
 
@@ -165,6 +195,7 @@ mod tests {
         let mut config = Config::default();
         config.store.deferred = format!("file:{}/deferred", directory.display());
         config.store.history = format!("file:{}/history", directory.display());
+        config.store.spool = directory.join("spool");
         Services::open(Arc::new(config), Clock::start()).unwrap()
     }
 
@@ -226,8 +257,10 @@ mod tests {
 
     #[test]
     fn a_store_that_cannot_be_opened_names_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = directory.path().join("spool");
         let config = Config {
-            store: crate::config::Store { deferred: "file:/dev/null/x".into(), ..Config::default().store },
+            store: crate::config::Store { deferred: "file:/dev/null/x".into(), spool, ..Config::default().store },
             ..Config::default()
         };
         let error = Services::open(Arc::new(config), Clock::start()).unwrap_err();

@@ -10,5 +10,6 @@ pub mod inbox;
 pub mod message_store;
 pub mod nats;
 pub mod resolve;
+pub mod spool;
 pub mod stores;
 pub mod xcap;

@@ -22,7 +22,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,8 +45,10 @@ const INLINE_OCTETS_MAX: usize = 1024 * 1024;
 /// The store all nodes share.
 pub struct Shared {
     servers: Vec<String>,
-    /// Who we are among the nodes, while this process lives.
+    /// Who we are among the nodes, from one start to the next.
     node: String,
+    /// Messages that this process has claimed. What else has our name on it was claimed before a crash, and is free.
+    claimed: RefCell<HashSet<String>>,
     /// Bodies of claimed messages lie here.
     spool: PathBuf,
     buckets: OnceCell<Buckets>,
@@ -111,7 +114,8 @@ type Wrong = Box<dyn std::error::Error + Send + Sync>;
 
 impl Shared {
     /// Reads the value of `store.deferred`: `nats://HOST:PORT,HOST:PORT`. The servers are asked when there is something
-    /// for them. `node` is any text that no other node has.
+    /// for them. `node` is any text that no other node has,
+    /// the same after each start.
     ///
     /// # Errors
     /// Where the spool directory cannot be created.
@@ -124,7 +128,7 @@ impl Shared {
         let spool = spool.join("deferred");
         std::fs::create_dir_all(&spool)?;
         let servers = servers.split(',').map(with_scheme).collect();
-        Ok(Self { servers, node, spool, buckets: OnceCell::new(), messages: Cell::new(0) })
+        Ok(Self { servers, node, claimed: RefCell::default(), spool, buckets: OnceCell::new(), messages: Cell::new(0) })
     }
 
     /// Messages kept by all nodes, as the last sweep counted them.
@@ -190,7 +194,7 @@ impl Shared {
         let mut messages = Vec::new();
         for name in names {
             if let Some((record, _)) = self.record(&name.id).await?
-                && record.held_until_s <= now_s
+                && !self.is_held(&record, now_s)
                 && !record.message.is_expired(now_s)
             {
                 messages.push(record.message);
@@ -208,7 +212,7 @@ impl Shared {
     /// [`StoreFailure::Unavailable`] where the servers are away.
     pub async fn claim(&self, id: &DeferredId, now_s: u64) -> Result<Option<Box<Deferred>>, StoreFailure> {
         let Some((mut record, revision)) = self.record(&id.0).await? else { return Ok(None) };
-        if record.held_until_s > now_s || record.message.is_expired(now_s) {
+        if self.is_held(&record, now_s) || record.message.is_expired(now_s) {
             return Ok(None);
         }
         record.message.attempts = record.message.attempts.saturating_add(1);
@@ -217,6 +221,7 @@ impl Shared {
         if !self.replace(&id.0, &record, revision).await? {
             return Ok(None);
         }
+        self.claimed.borrow_mut().insert(id.0.clone());
         let mut message = record.message;
         let fetched = if message.service == DeferredService::Pager {
             self.fetch_inline(&mut message).await
@@ -236,6 +241,14 @@ impl Shared {
     /// # Errors
     /// [`StoreFailure::Unknown`] where it is gone already.
     pub async fn remove(&self, id: &DeferredId) -> Result<(), StoreFailure> {
+        let removed = self.remove_held(id).await;
+        if !matches!(removed, Err(StoreFailure::Unavailable)) {
+            self.claimed.borrow_mut().remove(&id.0);
+        }
+        removed
+    }
+
+    async fn remove_held(&self, id: &DeferredId) -> Result<(), StoreFailure> {
         forget(&self.local(&id.0)).await;
         let Some((record, _)) = self.record(&id.0).await? else { return Err(StoreFailure::Unknown) };
         self.clear(&Name::of(&record.message)).await
@@ -246,6 +259,7 @@ impl Shared {
     /// # Errors
     /// [`StoreFailure::Unknown`] where the message is gone, or another node holds it because our lease ran out.
     pub async fn give_back(&self, id: &DeferredId, until_s: u64) -> Result<(), StoreFailure> {
+        self.claimed.borrow_mut().remove(&id.0);
         forget(&self.local(&id.0)).await;
         let Some((mut record, revision)) = self.record(&id.0).await? else { return Err(StoreFailure::Unknown) };
         if record.holder != self.node {
@@ -280,6 +294,12 @@ impl Shared {
             }
         }
         Ok(expired)
+    }
+
+    /// Whether some delivery has the message, or it rests.
+    fn is_held(&self, record: &Record, now_s: u64) -> bool {
+        let before_a_crash = record.holder == self.node && !self.claimed.borrow().contains(&record.message.id.0);
+        record.held_until_s > now_s && !before_a_crash
     }
 
     async fn buckets(&self) -> Result<&Buckets, StoreFailure> {

@@ -6,6 +6,7 @@ use super::history::Folders;
 use super::imap::Server;
 use super::message_store::MessageStore;
 use super::nats::Shared;
+use super::spool::Spool;
 use crate::base::prng::Prng;
 use crate::config::Store;
 use crate::shard::exchange::StoreFailure;
@@ -34,11 +35,11 @@ impl DeferredMessages {
     ///
     /// # Errors
     /// With key and value in the text, where a directory cannot be opened.
-    pub fn open(store: &Store, prng: &mut Prng) -> io::Result<Self> {
+    pub fn open(store: &Store, directory: &Spool, prng: &mut Prng) -> io::Result<Self> {
         if store.deferred.starts_with("file:") {
             return opened("store.deferred", &store.deferred, Embedded::open).map(Self::Embedded);
         }
-        let node = format!("{:016x}{:016x}", prng.u64(), prng.u64());
+        let node = directory.node(prng).map_err(|error| spool(store, &error))?;
         let open = Shared::open(&store.deferred, &store.spool, node);
         open.map(|shared| Self::Shared(Box::new(shared))).map_err(|error| spool(store, &error))
     }
