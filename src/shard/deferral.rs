@@ -24,8 +24,10 @@ use crate::cpm::facts::{Client, Role};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::{deferral, delivery, disposition};
 use crate::msrp::leg::{Direction, Matching, SessionKind};
+use crate::limits::WAITING_MAX;
 use crate::sip::dialog::Dialog;
-use crate::store::deferred::{Deferred, DeferredService};
+use crate::sip::owner;
+use crate::store::deferred::{Deferred, DeferredId, DeferredService};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Waits after the first, second and every further failure.
@@ -48,7 +50,11 @@ struct Queue {
     claimed: Option<Box<Deferred>>,
     clients: VecDeque<Client>,
     failures: usize,
-    later: Option<Handle>,
+    /// Something was delivered since the store was last asked: there may be more than it told.
+    progress: bool,
+    told: usize,
+    /// The back-off, and what it finds the user by.
+    later: Option<(Handle, Key)>,
 }
 
 /// The deferred message that a session delivers.
@@ -56,6 +62,17 @@ pub struct Delivering {
     user: Box<str>,
     /// The final status of the client's INVITE, where it failed.
     pub status: Option<u16>,
+}
+
+/// When a message that is deferred now goes out again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Again {
+    /// With the next registration: its recipient's preferences said so.
+    OnRegistration,
+    /// Nobody was registered; somebody may be by the time it is kept.
+    IfRegistered,
+    /// Clients were tried and could not be reached: they will be again, after a while.
+    Later,
 }
 
 /// What became of a delivery.
@@ -67,6 +84,11 @@ enum Outcome {
     NotNow,
 }
 
+/// Names a deferred message so that names sort as their messages arrived: those of one second too.
+pub fn id(arrived: Instant, token: &str) -> DeferredId {
+    DeferredId(format!("{:016x}{token}", arrived.as_nanos()))
+}
+
 impl Deferrals {
     pub fn is_empty(&self) -> bool {
         self.queues.is_empty()
@@ -76,7 +98,7 @@ impl Deferrals {
 impl Signalling {
     /// A client of this user may be reached: what waits for the user goes out.
     pub(super) fn deliver(&mut self, user: &str, out: &mut Outbox) {
-        if self.registrations.clients(user).is_empty() || self.draining {
+        if self.registrations.clients(user).is_empty() || self.draining || !self.serves(user) {
             return;
         }
         let queue = self.deferrals.queues.entry(user.into()).or_default();
@@ -85,8 +107,11 @@ impl Signalling {
             return;
         }
         queue.busy = true;
-        if let Some(later) = queue.later.take() {
+        queue.again = false;
+        queue.progress = false;
+        if let Some((later, key)) = queue.later.take() {
             self.timers.cancel(later);
+            self.deferral_users.remove(key);
         }
         self.ask(Waiting::Queue { user: user.into() }, Query::Waiting { user: user.into() }, out);
     }
@@ -99,7 +124,7 @@ impl Signalling {
     }
 
     /// A message was deferred because its clients could not be reached: they are tried again after a while.
-    pub(super) fn deliver_later(&mut self, now: Instant, user: &str) {
+    fn deliver_later(&mut self, now: Instant, user: &str) {
         if self.registrations.clients(user).is_empty() {
             return;
         }
@@ -107,9 +132,26 @@ impl Signalling {
         if !queue.busy && queue.later.is_none() {
             let key = self.deferral_users.insert(user.into());
             if let Ok(key) = key {
-                queue.later = Some(self.timers.arm(now + BACK_OFF[0], Due::Deliver(key)));
+                queue.later = Some((self.timers.arm(now + BACK_OFF[0], Due::Deliver(key)), key));
             }
         }
+    }
+
+    /// A message is deferred.
+    pub(super) fn deferred(&mut self, now: Instant, user: &str, again: Again, out: &mut Outbox) {
+        let rests = self.deferrals.queues.get(user).is_some_and(|queue| queue.later.is_some());
+        match again {
+            Again::OnRegistration => {}
+            Again::IfRegistered if rests => {}
+            Again::IfRegistered => self.deliver(user, out),
+            Again::Later => self.deliver_later(now, user),
+        }
+    }
+
+    /// Whether this core delivers what waits for a user: one does, or two would at the same time.
+    fn serves(&self, user: &str) -> bool {
+        let cores = u8::try_from(self.config.cores.signaling.len()).unwrap_or(u8::MAX);
+        owner::user_in(user).is_none_or(|user| owner::core_of(user, cores) == self.shard)
     }
 
     /// A back-off is over.
@@ -132,6 +174,7 @@ impl Signalling {
             Fetched::Waiting(waiting) => waiting.into(),
             _ => VecDeque::new(),
         };
+        queue.told = queue.waiting.len();
         self.deliver_next(now, user, out);
     }
 
@@ -146,7 +189,8 @@ impl Signalling {
                 return;
             }
         }
-        let again = queue.again;
+        // The store tells so many at a time.
+        let again = queue.again || (queue.progress && queue.told == WAITING_MAX);
         self.deferrals.queues.remove(user);
         if again {
             self.deliver(user, out);
@@ -275,14 +319,18 @@ impl Signalling {
         let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
         let Some(deferred) = queue.claimed.take() else { return };
         queue.clients.clear();
+        // A client registered while another was tried in vain.
+        let again = queue.again;
         let id = deferred.id.clone();
         match outcome {
             Outcome::Delivered => {
                 queue.failures = 0;
+                queue.progress = true;
                 self.ask(Waiting::Nothing, Query::Remove { id }, out);
                 self.deliver_next(now, user, out);
             }
             Outcome::Refused => {
+                queue.progress = true;
                 self.ask(Waiting::Nothing, Query::Remove { id }, out);
                 self.tell_failed(now, &deferred, out);
                 self.deliver_next(now, user, out);
@@ -293,10 +341,13 @@ impl Signalling {
                 queue.busy = false;
                 queue.waiting.clear();
                 if let Ok(key) = self.deferral_users.insert(user.into()) {
-                    queue.later = Some(self.timers.arm(now + wait, Due::Deliver(key)));
+                    queue.later = Some((self.timers.arm(now + wait, Due::Deliver(key)), key));
                 }
-                let retry_after_s = wait.as_secs() as u32;
-                self.ask(Waiting::Nothing, Query::Return { id, retry_after_s }, out);
+                // The rest is ours to keep, not the store's: a registration meanwhile ends it.
+                self.ask(Waiting::Nothing, Query::Return { id, retry_after_s: 0 }, out);
+                if again {
+                    self.deliver(user, out);
+                }
             }
         }
     }

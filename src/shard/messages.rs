@@ -6,6 +6,7 @@
 //! ```
 
 use super::counts::{Direction, Outcome};
+use super::deferral::{Again, id as deferred_id};
 use super::exchange::{Fetched, Query};
 use super::outbound::{Hop, Purpose};
 use super::outbox::Outbox;
@@ -32,7 +33,7 @@ use crate::sip::message::Response;
 use crate::sip::method::Method;
 use crate::sip::status;
 use crate::sip::transaction::seam::Role;
-use crate::store::deferred::{Deferred, DeferredId, DeferredService};
+use crate::store::deferred::{Deferred, DeferredService};
 use crate::store::history::Body;
 
 /// A MESSAGE whose targets were sent theirs.
@@ -53,8 +54,7 @@ pub struct KeptMessage {
     answer: Answer,
     otherwise: Option<Box<Deferred>>,
     user: Box<str>,
-    /// Clients were tried and could not be reached: they will be again.
-    retry: bool,
+    again: Again,
 }
 
 impl Signalling {
@@ -200,7 +200,7 @@ impl Signalling {
         arrived: Arrived,
         purpose: KeepPurpose,
         answer: Answer,
-        retry: bool,
+        tried: bool,
         out: &mut Outbox,
     ) {
         let _ = now;
@@ -211,7 +211,7 @@ impl Signalling {
         let message_id = id.clone();
         let content = Content { content_type, message_id: &message_id, body: KeptBody::Inline(request.body()) };
         let service = DeferredService::Pager;
-        let deferred = deferral::keep(&self.config, arrived.at, DeferredId(id.clone()), &user, request, service, content);
+        let deferred = deferral::keep(&self.config, arrived.at, deferred_id(arrived.at, &id), &user, request, service, content);
         let query = match purpose {
             KeepPurpose::Defer => Query::Defer(Box::new(deferred.clone())),
             KeepPurpose::Store => {
@@ -222,13 +222,18 @@ impl Signalling {
             }
         };
         let otherwise = matches!(purpose, KeepPurpose::Store).then(|| Box::new(deferred));
-        let kept = KeptMessage { arrived, answer, otherwise, user: user.into(), retry };
+        let again = match tried {
+            true => Again::Later,
+            false if self.registrations.clients(&user).is_empty() => Again::IfRegistered,
+            false => Again::OnRegistration,
+        };
+        let kept = KeptMessage { arrived, answer, otherwise, user: user.into(), again };
         self.ask(Waiting::KeepMessage(Box::new(kept)), query, out);
     }
 
     /// The services kept a MESSAGE, or did not.
-    pub(super) fn message_kept(&mut self, now: Instant, mut kept: KeptMessage, answer: &Fetched, out: &mut Outbox) {
-        let done = matches!(answer, Fetched::Kept(Ok(())) | Fetched::Recorded(Ok(_)));
+    pub(super) fn message_kept(&mut self, now: Instant, mut kept: KeptMessage, stored: &Fetched, out: &mut Outbox) {
+        let done = matches!(stored, Fetched::Kept(Ok(())) | Fetched::Recorded(Ok(_)));
         if !done {
             if let Some(deferred) = kept.otherwise.take() {
                 self.ask(Waiting::KeepMessage(Box::new(kept)), Query::Defer(deferred), out);
@@ -247,8 +252,8 @@ impl Signalling {
             self.counts.response(Method::Message, answer.status, Direction::Out);
             self.counts.invite(arrived.role, Some(Service::Pager), Outcome::Answered);
         }
-        if kept.retry {
-            self.deliver_later(now, &kept.user);
+        if matches!(stored, Fetched::Kept(_)) {
+            self.deferred(now, &kept.user, kept.again, out);
         }
     }
 

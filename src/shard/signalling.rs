@@ -407,15 +407,16 @@ impl Signalling {
 
     /// The services answered a question.
     pub fn fetched(&mut self, now: Instant, ticket: Ticket, answer: Fetched, out: &mut Outbox) {
+        let is_kept = matches!(answer, Fetched::Kept(Ok(())));
         match self.questions.remove(&ticket) {
             Some(Waiting::Document(key)) => self.document(now, key, answer, out),
             Some(Waiting::Place { outbound, query }) => self.placed(now, outbound, &query, &answer, out),
             Some(Waiting::Keep(keep)) => self.kept(now, *keep, &answer, out),
             Some(Waiting::Deferring { keep, user }) => {
-                let retry = keep.retry;
+                let again = keep.again;
                 self.kept(now, *keep, &answer, out);
-                if retry {
-                    self.deliver_later(now, &user);
+                if is_kept {
+                    self.deferred(now, &user, again, out);
                 }
             }
             Some(Waiting::KeepMessage(kept)) => self.message_kept(now, *kept, &answer, out),

@@ -104,6 +104,18 @@ pub fn user_in(value: &str) -> Option<&str> {
     Uri::parse(inner.trim_ascii()).ok().map(|uri| uri.user).filter(|user| !user.is_empty())
 }
 
+/// The signalling core that serves a user, named by the user part of the address.
+pub fn core_of(user: &str, cores: u8) -> u8 {
+    (hash(user) % u64::from(cores.max(1))) as u8
+}
+
+/// FNV-1a over what makes two spellings of a user one: no case, no visual separators of a telephone number.
+pub fn hash(text: &str) -> u64 {
+    text.bytes()
+        .filter(|octet| !matches!(octet, b'-' | b'.' | b'(' | b')'))
+        .fold(0xcbf2_9ce4_8422_2325, |hash, octet| (hash ^ u64::from(octet.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,7 @@ impl Owners {
                 branch(octets).and_then(|branch| self.by_branch.get(&branch).copied()).unwrap_or(here)
             }
             Owner::Initial(method) => {
-                let core = served_user(octets, method).map_or(here, |user| (hash(user) % u64::from(cores)) as u8);
+                let core = served_user(octets, method).map_or(here, |user| owner::core_of(user, cores));
                 if let Some(branch) = branch(octets).filter(|_| method == Method::Invite) {
                     self.remember(branch, core);
                 }
@@ -53,7 +53,7 @@ impl Owners {
 
 /// The top Via as a whole: a CANCEL has that of its INVITE (RFC 3261 §9.1).
 fn branch(octets: &[u8]) -> Option<u64> {
-    owner::header(octets, Name::Via).map(hash)
+    owner::header(octets, Name::Via).map(owner::hash)
 }
 
 /// Whom a request is served for, as far as the first look tells (operator's contract, "session case"): all that matters is that
@@ -76,13 +76,6 @@ fn request_uri_user(octets: &[u8]) -> Option<&str> {
     let line = octets.split(|octet| *octet == b'\n').next()?;
     let uri = std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?;
     owner::user_in(uri)
-}
-
-/// FNV-1a over what makes two spellings of a user one: no case, no visual separators of a telephone number.
-fn hash(text: &str) -> u64 {
-    text.bytes()
-        .filter(|octet| !matches!(octet, b'-' | b'.' | b'(' | b')'))
-        .fold(0xcbf2_9ce4_8422_2325, |hash, octet| (hash ^ u64::from(octet.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::cpm::deferral::{self, Body as KeptBody, Content};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::{history, identity};
 use crate::msrp::leg::{Direction, Matching};
+use crate::shard::deferral::{Again, id as deferred_id};
 use crate::shard::exchange::{
     Command, Fetched, Leg as MediaLeg, LegIndex, LegKind as MediaKind, MediaKey, Query, StoreFailure, Stored,
 };
@@ -24,7 +25,7 @@ use crate::shard::prefetch::Gathered;
 use crate::shard::signalling::{Signalling, Waiting};
 use crate::sip::dialog::Dialog;
 use crate::sip::message::Request;
-use crate::store::deferred::{Deferred, DeferredId, DeferredService};
+use crate::store::deferred::{Deferred, DeferredService};
 use crate::store::history::Body;
 use crate::store::object::Conversation;
 use std::rc::Rc;
@@ -36,7 +37,7 @@ pub struct Keeping {
     /// Whose message store or queue: a normalised address.
     pub user: String,
     pub kind: KeepKind,
-    pub retry: bool,
+    pub again: Again,
 }
 
 pub enum KeepKind {
@@ -55,8 +56,7 @@ pub struct Keep {
     pub message_id: Box<str>,
     /// Where the Message Storage Server refuses.
     pub otherwise: Option<Box<Deferred>>,
-    /// Clients were tried and could not be reached: they will be again.
-    pub retry: bool,
+    pub again: Again,
 }
 
 impl Signalling {
@@ -100,8 +100,13 @@ impl Signalling {
         let request = Rc::clone(&call.arrived.request);
         let user = identity::served_user(call.arrived.role, call.arrived.trusted, &request);
         let (arrived, kind) = (call.arrived.at, KeepKind::Endpoint(receive.purpose));
-        let retry = !call.failures.is_empty();
-        session.keeping = Some(Box::new(Keeping { request, arrived, user, kind, retry }));
+        let absent = self.registrations.clients(&user).is_empty();
+        let again = match call.failures.is_empty() {
+            true if absent => Again::IfRegistered,
+            true => Again::OnRegistration,
+            false => Again::Later,
+        };
+        session.keeping = Some(Box::new(Keeping { request, arrived, user, kind, again }));
         self.add_sink(key, LegKind::Endpoint, true, out);
         self.answer_origin(now, key, &receive.answer, out);
     }
@@ -156,10 +161,10 @@ impl Signalling {
             body: KeptBody::File { path: file.clone(), octets, head: &head },
         };
         let (request, user, arrived) = (Rc::clone(&keeping.request), keeping.user.clone(), keeping.arrived);
-        let retry = keeping.retry;
+        let again = keeping.again;
         let service = DeferredService::LargeMessage;
-        let deferred = deferral::keep(&self.config, arrived, DeferredId(id.clone()), &user, &request, service, content);
-        let keep = Keep { core, session: media, leg, message_id: message_id.clone(), otherwise: None, retry };
+        let deferred = deferral::keep(&self.config, arrived, deferred_id(arrived, &id), &user, &request, service, content);
+        let keep = Keep { core, session: media, leg, message_id: message_id.clone(), otherwise: None, again };
         let _ = now;
         match purpose {
             Purpose::Defer => self.defer(keep, deferred, out),

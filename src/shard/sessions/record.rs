@@ -7,6 +7,7 @@ use crate::base::slab::Key;
 use crate::cpm::decision::Service;
 use crate::cpm::history;
 use crate::limits::TARGET_LEGS_MAX;
+use crate::shard::deferral::Again;
 use crate::shard::exchange::Query;
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::{Signalling, Waiting};
@@ -42,7 +43,7 @@ impl Signalling {
             Service::LargeMessage | Service::Pager => Vec::new(),
         };
         let kind = KeepKind::History(Box::new(conversation));
-        session.keeping = Some(Box::new(Keeping { request, arrived: now, user, kind, retry: false }));
+        session.keeping = Some(Box::new(Keeping { request, arrived: now, user, kind, again: Again::OnRegistration }));
         for object in objects {
             self.ask(Waiting::Nothing, Query::Record(Box::new(object)), out);
         }

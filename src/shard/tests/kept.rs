@@ -171,7 +171,7 @@ fn a_delivery_that_fails_gives_the_claim_back() {
     world.answers(&invite, "486 Busy Here", "", "");
     world.expect(CORE, "ACK");
     let (_, query) = world.questions.pop_front().expect("the claim is given back");
-    assert!(matches!(query, Query::Return { retry_after_s: 60, .. }), "{query:?}");
+    assert!(matches!(query, Query::Return { retry_after_s: 0, .. }), "{query:?}");
     world.passes(Duration::from_secs(60));
     let (ticket, query) = world.questions.pop_front().expect("what waits is asked for again");
     assert!(matches!(query, Query::Waiting { .. }));
