@@ -189,6 +189,21 @@ fn a_rule_to_reject_is_told_122_and_beats_every_other() {
     }
 }
 
+#[test]
+fn do_not_disturb_defers_a_message_and_refuses_a_session() {
+    let mut ladder = Terminating::in_folder(rules("<oxe:allow-do-not-disturb>true</oxe:allow-do-not-disturb>"), &[FIRST], "");
+    let invite = call(&ladder, LARGE);
+    deferred(&mut ladder, &invite, 202);
+    proves!("TLM-6.b.1", "TLM-6.b.2"; ladder.pf);
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    rules_in(&folder, "CPM", "", "<oxe:allow-do-not-disturb>true</oxe:allow-do-not-disturb>");
+    let mut ladder = Terminating::in_folder(folder, &[FIRST], "");
+    let invite = call(&ladder, SESSION);
+    assert_eq!(ladder.refused(&invite, 480).header("Warning"), None);
+    proves!("TSI-4.a", "TSI-4.b"; ladder.pf);
+}
+
 /// The message is taken by the proxy itself, and nobody on the far side hears of it.
 #[track_caller]
 fn deferred(ladder: &mut Terminating, invite: &Invite, status: u16) {
@@ -205,6 +220,51 @@ fn deferred(ladder: &mut Terminating, invite: &Invite, status: u16) {
     ladder.alice.send(ladder.pf.udp, &bye);
     ladder.alice.expect_status(200);
     ladder.pf.until("the message waits", |pf| pf.metric("cpm_pf_deferred_messages", &[]) == 1.0);
+}
+
+#[test]
+fn a_user_without_a_client_gets_the_message_later() {
+    let mut ladder = Terminating::new(&[], "");
+    let invite = call(&ladder, LARGE);
+    deferred(&mut ladder, &invite, 200);
+    proves!("TLM-7.b.2"; ladder.pf);
+
+    // He registers: the message comes.
+    let mut bob = crate::ue::Ue::udp("bob");
+    ladder.pf.configure(&crate::proxy::registered(BOB, &[(bob.address, FIRST)]));
+    ladder.pf.signal("HUP");
+    let (arrived, from) = bob.expect_from("INVITE");
+    assert_eq!(arrived.header("Contribution-ID"), invite.get("Contribution-ID"));
+    assert_eq!(arrived.uri_in("P-Asserted-Identity"), "sip:alice@example.net");
+    let waiting = Waiting::new();
+    let sdp = answer_sdp(waiting.address(), "late", "passive", "recvonly");
+    bob.answer(&arrived, from, "200 OK", &format!("Contact: <sip:bob@{}>\nContent-Type: application/sdp\n", bob.address), &sdp);
+    let mut receiver = waiting.accept(&format!("msrp://{}/late;tcp", waiting.address()), arrived.attribute("path"));
+    assert_eq!(receiver.message(), b"for later");
+    ladder.pf.until("nothing waits any more", |pf| pf.metric("cpm_pf_deferred_messages", &[]) == 0.0);
+    let (bye, from) = bob.expect_from("BYE");
+    bob.answer(&bye, from, "200 OK", "", "");
+}
+
+#[test]
+fn a_rule_to_defer_or_to_store_makes_us_the_endpoint() {
+    let mut ladder = Terminating::in_folder(rules("<oxe:allow-defer>true</oxe:allow-defer>"), &[FIRST], "");
+    let invite = call(&ladder, LARGE).without("Session-Expires");
+    deferred(&mut ladder, &invite, 200);
+    proves!("TLM-6.f.0", "TLM-6.f.i", "TLM-6.f.ii", "EMS-1.d.1", "EMS-1.d.2"; ladder.pf);
+
+    let mut ladder = Terminating::in_folder(rules("<oxe:allow-store>true</oxe:allow-store>"), &[FIRST], "");
+    let invite = call(&ladder, LARGE);
+    ladder.alice.send(ladder.pf.udp, &invite.text());
+    let ok = ladder.alice.expect_status(200);
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
+    let mut sender = Msrp::connect(ok.msrp_address(), invite.message().attribute("path"), ok.attribute("path"));
+    sender.send("msg1", b"to be stored for bob");
+    sender.expect("200");
+    ladder.quiet();
+    let history = ladder.pf.path("var/history");
+    assert!(holds(&history, b"to be stored for bob"), "the store has the message once it was answered");
+    proves!("TLM-6.d.0", "TLM-6.d.i", "TLM-6.d.ii.1"; ladder.pf);
 }
 
 /// Whether a file below the folder holds the octets.
@@ -284,6 +344,29 @@ fn a_rule_to_forward_changes_the_recipient() {
     assert_eq!(carol.expect("INVITE").uri(), target);
     ladder.quiet();
     proves!("TLM-6.e.1", "TLM-6.e.2"; ladder.pf);
+}
+
+#[test]
+fn when_every_client_refuses_the_refusal_is_passed_on_and_when_none_answers_it_is_kept() {
+    let mut ladder = Terminating::new(&[FIRST, WITH_GRUU], "");
+    let invite = call(&ladder, LARGE);
+    ladder.alice.send(ladder.pf.udp, &invite.text());
+    for client in &mut ladder.clients {
+        let (arrived, from) = client.expect_from("INVITE");
+        client.answer(&arrived, from, "603 Decline", "", "");
+        client.expect("ACK");
+    }
+    ladder.alice.expect_status(603);
+
+    let invite = call(&ladder, LARGE);
+    ladder.alice.send(ladder.pf.udp, &invite.text());
+    for client in &mut ladder.clients {
+        let (arrived, from) = client.expect_from("INVITE");
+        client.answer(&arrived, from, "480 Temporarily Unavailable", "", "");
+        client.expect("ACK");
+    }
+    ladder.alice.expect_status(200);
+    proves!("TLM-10"; ladder.pf);
 }
 
 #[test]
