@@ -38,12 +38,22 @@ impl Services {
     /// # Errors
     /// What the operator has to read where a store cannot be opened: with the path or address in the text.
     pub fn open(config: Arc<Config>, clock: Clock) -> io::Result<Self> {
-        let spool = Spool::open(&config.store.spool)
-            .map_err(|error| io::Error::new(error.kind(), format!("store.spool = \"{}\": {error}", config.store.spool.display())))?;
+        let spool = Spool::open(&config.store.spool).map_err(|error| {
+            io::Error::new(error.kind(), format!("store.spool = \"{}\": {error}", config.store.spool.display()))
+        })?;
         let deferred = DeferredMessages::open(&config.store, &spool, &mut prng()?)?;
         let history = History::open(&config.store, prng()?)?;
         let resolve = Resolve::new(prng()?);
-        Ok(Self { config: RefCell::new(config), clock, xcap: Xcap::default(), resolve, deferred, history, delivered: RefCell::default(), _spool: spool })
+        Ok(Self {
+            config: RefCell::new(config),
+            clock,
+            xcap: Xcap::default(),
+            resolve,
+            deferred,
+            history,
+            delivered: RefCell::default(),
+            _spool: spool,
+        })
     }
 
     /// Serves on the calling thread until the inbox is closed, every question is answered and `beside` is done: what else runs in
