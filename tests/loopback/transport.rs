@@ -1,7 +1,7 @@
 //! SIP's transports: what is no SIP does no harm, and what is too large is answered.
 
 use crate::proxy::{PATIENCE, Proxy};
-use crate::ue::Ue;
+use crate::ue::{Invite, LARGE, Ue};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -144,4 +144,49 @@ fn several_cores_answer_as_one() {
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"SIP/2.0 200 ");
     }
+}
+
+#[test]
+fn who_has_said_all_still_gets_the_answer() {
+    let proxy = Proxy::start("");
+    let mut stream = connect(proxy.tcp.unwrap());
+    stream.write_all(options(&proxy, "TCP", "last", "Content-Length: 0\r\n").as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(rest(&mut stream).starts_with("SIP/2.0 200 "));
+}
+
+#[test]
+fn who_has_closed_gets_the_answer_where_it_listens() {
+    let (mut alice, mut core) = (Ue::tcp("alice"), Ue::udp("core"));
+    let proxy = Proxy::start(&format!("[sip]\ncore = \"sip:{};lr\"\n", core.address));
+    let invite = Invite::new(&alice, "sip:carol@elsewhere.example", LARGE);
+    let mut stream = connect(proxy.tcp.unwrap());
+    stream.write_all(invite.text().as_bytes()).unwrap();
+    let (passed, from) = core.expect_from("INVITE");
+    drop(stream);
+    core.answer(&passed, from, "486 Busy Here", "", "");
+    let (answer, _) = alice.next("the answer", |message| message.status() >= 200);
+    assert_eq!(answer.status(), 486);
+}
+
+#[test]
+fn who_reads_nothing_is_closed() {
+    let proxy = Proxy::start("");
+    let mut stream = connect(proxy.tcp.unwrap());
+    // Answers pile up in the kernel first, then in the queue, which has a bound.
+    let mut number = 0;
+    loop {
+        let many = |text: String, at: u32| text + &options(&proxy, "TCP", &format!("deaf{at}"), "Content-Length: 0\r\n");
+        let text = (number..number + 100).fold(String::new(), many);
+        if stream.write_all(text.as_bytes()).is_err() {
+            break;
+        }
+        number += 100;
+    }
+    proxy.until("it is counted", |proxy| {
+        proxy.metric("cpm_pf_sip_transport_total", &["send-queue-overflow"])
+            + proxy.metric("cpm_pf_sip_transport_total", &["broken"])
+            >= 1.0
+    });
+    Ue::udp("alice").nothing(proxy.udp, "anything", |_| false);
 }

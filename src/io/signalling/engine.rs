@@ -11,7 +11,7 @@ use super::lanes::{Links, Mark, Order, Passed, Peer};
 use super::op::{self, Op};
 use super::owner::Owners;
 use super::sockets::Bound;
-use super::tcp::Tcp;
+use super::tcp::{Queued, Tcp};
 use super::udp::{self, Udp};
 use crate::base::clock::{Duration, Instant};
 use crate::base::transport::{Destination, Flow, Transport};
@@ -445,12 +445,15 @@ impl Engine {
                 Some(socket) => self.udp.send(socket, flow.peer, octets, mark),
                 None => self.failed.push(mark),
             }
-        } else if !self.tcp.send_on(now, flow.connection, octets, mark) {
+            return;
+        }
+        match (self.tcp.send_on(now, flow.connection, octets, mark), fallback) {
+            (Queued::Open, _) | (Queued::HalfClosed, None) => {}
+            // Whoever only shut its sending side has its answer; whoever closed gets it once more, where it listens.
+            (Queued::HalfClosed, Some(peer)) => self.send_to(now, peer, octets, Mark::NONE),
             // RFC 3261 §18.2.2: the connection is gone; the sent-by address of the Via is tried.
-            match fallback {
-                Some(peer) => self.send_to(now, peer, octets, mark),
-                None => self.failed.push(mark),
-            }
+            (Queued::Gone, Some(peer)) => self.send_to(now, peer, octets, mark),
+            (Queued::Gone, None) => self.failed.push(mark),
         }
     }
 

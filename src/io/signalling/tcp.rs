@@ -18,6 +18,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 
+/// What became of a message for a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queued {
+    Open,
+    /// The peer has shut its sending side, or closed altogether: which of the two, only a write would tell.
+    HalfClosed,
+    Gone,
+}
+
 /// The TCP and TLS side of a core.
 pub struct Tcp {
     core: u8,
@@ -226,31 +235,33 @@ impl Tcp {
         self.flush_one(key);
     }
 
-    /// Queues a message on a connection that is open, or that is being closed and has asked before. False: it is gone.
-    pub fn send_on(&mut self, now: Instant, connection: u64, octets: &[u8], mark: Mark) -> bool {
+    /// Queues a message on a connection that is open, or that is being closed and has asked before.
+    pub fn send_on(&mut self, now: Instant, connection: u64, octets: &[u8], mark: Mark) -> Queued {
         let key = Key::from_u64(connection);
-        let Some(connection) = self.table.get_mut(key) else { return false };
+        let Some(connection) = self.table.get_mut(key) else { return Queued::Gone };
         if connection.backlog() + octets.len() > limits::SIP_SEND_QUEUE_OCTETS_MAX || connection.push(octets, mark).is_err() {
             // RFC 3261 §18.4: a peer that does not read has no connection.
             self.failed.push(mark);
             self.close(key, End::Overflow);
-            return true;
+            return Queued::Open;
         }
         connection.last = now;
         mark_dirty(&mut self.dirty, key, connection);
-        true
+        if matches!(connection.state, State::HalfClosed { .. }) { Queued::HalfClosed } else { Queued::Open }
     }
 
     /// Queues a message for an address, over the connection that is there or a new one (RFC 3261 §18.1.1).
     pub fn send_to(&mut self, now: Instant, to: &Peer, octets: &[u8], mark: Mark) {
         let open = self.by_peer.get(&(to.transport, to.address)).copied();
         if let Some(key) = open
-            && self.send_on(now, key.as_u64(), octets, mark)
+            && self.send_on(now, key.as_u64(), octets, mark) != Queued::Gone
         {
             return;
         }
         match self.connect(now, to) {
-            Some(key) => drop(self.send_on(now, key.as_u64(), octets, mark)),
+            Some(key) => {
+                self.send_on(now, key.as_u64(), octets, mark);
+            }
             None => self.failed.push(mark),
         }
     }
