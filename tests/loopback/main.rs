@@ -21,8 +21,10 @@ mod secure;
 mod service;
 mod sipp;
 mod stream;
+mod streams;
 mod terminating;
 mod torture;
+mod transactions;
 mod transport;
 mod ue;
 

@@ -111,7 +111,12 @@ pub struct Ue {
 impl Ue {
     /// Over UDP.
     pub fn udp(name: &str) -> Ue {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a loopback port");
+        Self::udp_at(name, "127.0.0.1:0")
+    }
+
+    /// Over UDP at an address of the test's choice.
+    pub fn udp_at(name: &str, at: &str) -> Ue {
+        let socket = UdpSocket::bind(at).expect("a loopback port");
         let address = socket.local_addr().expect("bound");
         Ue { name: name.into(), address, wire: Wire::Udp(socket), kept: VecDeque::new(), count: 0 }
     }
