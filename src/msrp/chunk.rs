@@ -16,8 +16,8 @@ impl ByteRange {
 
     /// Reads "1-*/8123"; none where it is not one or its numbers contradict each other.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let dash = memchr::memchr(b'-', text)?;
-        let slash = dash + memchr::memchr(b'/', &text[dash..])?;
+        let dash = text.iter().position(|&octet| octet == b'-')?;
+        let slash = dash + text[dash..].iter().position(|&octet| octet == b'/')?;
         let start = number(&text[..dash])?;
         let end = number_or_star(&text[dash + 1..slash])?;
         let total = number_or_star(&text[slash + 1..])?;

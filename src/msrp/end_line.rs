@@ -11,7 +11,8 @@ use std::sync::LazyLock;
 /// Octets of the longest end-line with the CRLF before it.
 pub const END_LINE_OCTETS_MAX: usize = 9 + IDENT_OCTETS_MAX + 3;
 const DASHES: &[u8; 9] = b"\r\n-------";
-/// Bodies below this are searched with the fixed needle: building a finder for one transaction costs 55 ns.
+/// The first so many octets are searched with the fixed needle: in a buffer full of short messages the end is near, and
+/// building a finder for one transaction costs 55 ns.
 const LONG: usize = 4096;
 /// So many look-alikes, and the fixed needle is given up.
 const LOOK_ALIKES_MAX: usize = 8;
@@ -49,15 +50,21 @@ impl EndLine {
 
     /// Looks for the first end-line in `octets`.
     pub fn find(&self, octets: &[u8]) -> Found {
+        let near = &octets[..octets.len().min(LONG)];
         let mut from = 0;
-        if octets.len() < LONG {
-            for _ in 0..LOOK_ALIKES_MAX {
-                let Some(at) = ANY.find(&octets[from..]) else { return self.not_in(octets) };
-                if let Some(found) = self.at(octets, from + at) {
-                    return found;
-                }
-                from += at + 2;
+        for _ in 0..LOOK_ALIKES_MAX {
+            let Some(at) = ANY.find(&near[from..]) else {
+                // Dashes that the window cuts are looked at again.
+                from = from.max(near.len().saturating_sub(DASHES.len()));
+                break;
+            };
+            if let Some(found) = self.at(octets, from + at) {
+                return found;
             }
+            from += at + 2;
+        }
+        if octets.len() - from < DASHES.len() {
+            return self.not_in(octets);
         }
         let own = Finder::new(self.needle());
         while let Some(at) = own.find(&octets[from..]) {

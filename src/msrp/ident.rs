@@ -7,6 +7,18 @@ pub const IDENT_OCTETS_MIN: usize = 4;
 /// See [`IDENT_OCTETS_MIN`].
 pub const IDENT_OCTETS_MAX: usize = 32;
 
+/// `ident-char`.
+const IDENT_CHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let char = octet as u8;
+        table[octet] = char.is_ascii_alphanumeric() || matches!(char, b'.' | b'-' | b'+' | b'%' | b'=');
+        octet += 1;
+    }
+    table
+};
+
 /// A transaction id or Message-ID of at most 32 octets; empty where there was none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Ident {
@@ -71,7 +83,7 @@ impl Ident {
         let octets = self.as_bytes();
         octets.len() >= IDENT_OCTETS_MIN
             && octets[0].is_ascii_alphanumeric()
-            && octets.iter().all(|&octet| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'+' | b'%' | b'='))
+            && octets.iter().fold(true, |lawful, &octet| lawful & IDENT_CHAR[usize::from(octet)])
     }
 }
 
