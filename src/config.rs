@@ -66,6 +66,16 @@ pub struct Sip {
     pub t1: Duration,
     pub max_message: usize,
     pub tls: Option<Tls>,
+    /// Where copies of all SIP messages go; none: nowhere.
+    pub hep: Option<Hep>,
+}
+
+/// `[sip.hep]`: a capture server (Homer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hep {
+    pub collector: SocketAddr,
+    /// Which capture agent we are.
+    pub capture_id: u32,
 }
 
 /// An address range, "127.0.0.0/8".
@@ -307,6 +317,7 @@ impl Default for Config {
                 t1: Duration::from_millis(500),
                 max_message: 64 * 1024,
                 tls: None,
+                hep: None,
             },
             msrp: Msrp {
                 listen: Vec::new(),

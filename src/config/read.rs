@@ -154,7 +154,21 @@ fn sip(section: Section<'_, '_>, sip: &mut Sip, end: usize) {
         sip.max_message = size as usize;
     }
     sip.tls = tls(section.section("tls"));
+    sip.hep = hep(section.section("hep"), &section);
     section.finish();
+}
+
+fn hep(section: Section<'_, '_>, parent: &Section<'_, '_>) -> Option<Hep> {
+    let exists = section.exists();
+    let accepted = "\"udp://ADDRESS:PORT\" with an IP address";
+    let collector = section.read("collector", accepted, |value| value.as_str()?.strip_prefix("udp://")?.parse().ok());
+    let capture_id = section.number("capture_id", 0, u32::MAX.into()).unwrap_or(1) as u32;
+    if exists && section.get("collector").is_none() {
+        let at = parent.get("hep").map_or(0..0, |value| value.span());
+        section.wrong(at, "[sip.hep] has no collector", format!("collector = {accepted}"));
+    }
+    section.finish();
+    collector.map(|collector| Hep { collector, capture_id })
 }
 
 fn tls_needs_certificate(section: &Section<'_, '_>, list: &[(Listen, Range<usize>)], have: bool, table: &str) {

@@ -39,6 +39,11 @@ impl Config {
         duration(out, "t1", sip.t1);
         string(out, "max_message", &print_size(sip.max_message as u64));
         tls(out, "sip.tls", sip.tls.as_ref());
+        if let Some(hep) = &sip.hep {
+            table(out, "sip.hep");
+            string(out, "collector", &format!("udp://{}", hep.collector));
+            plain(out, "capture_id", hep.capture_id);
+        }
     }
 
     fn render_msrp(&self, out: &mut String) {

@@ -9,6 +9,7 @@ mod admin;
 mod browser;
 mod calls;
 mod gates;
+mod hep;
 mod ladder;
 mod large_message;
 mod media;

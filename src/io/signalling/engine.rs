@@ -7,6 +7,7 @@
 //! ```
 //! A message is framed where it lands; if another core owns it, that core gets it by a lane, and its answer comes back by one.
 
+use super::hep::Hep;
 use super::lanes::{Links, Mark, Order, Passed, Peer};
 use super::op::{self, Op};
 use super::owner::Owners;
@@ -28,6 +29,7 @@ use crate::shard::signalling::Signalling;
 use crate::sip::frame::Broken;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -74,6 +76,7 @@ pub struct Engine {
     udp: Udp,
     tcp: Tcp,
     shard: Signalling,
+    hep: Option<Hep>,
     links: Links,
     owners: Owners,
     out: Outbox,
@@ -106,6 +109,7 @@ impl Engine {
         let mut engine = Self {
             tcp: Tcp::new(core, tcp, streams.group(), tls, config.sip.max_message),
             udp: Udp::new(udp),
+            hep: Hep::open(config.sip.hep.as_ref()),
             ring,
             datagrams,
             streams,
@@ -197,6 +201,9 @@ impl Engine {
             let now = self.clock.now();
             match order {
                 Order::Reload(config, tls) => {
+                    if self.config.sip.hep != config.sip.hep {
+                        self.hep = Hep::open(config.sip.hep.as_ref());
+                    }
                     self.config = config.clone();
                     self.tcp.reload(tls, config.sip.max_message);
                     self.shard.reload(now, config, &mut self.out);
@@ -282,7 +289,7 @@ impl Engine {
     fn datagram(&mut self, socket: usize, completion: &Completion) -> io::Result<()> {
         if let (Ok(octets), Some(buffer)) = (u32::try_from(completion.result), completion.buffer()) {
             let (core, cores, now) = (self.core, self.cores, self.clock.now());
-            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, .. } = self;
+            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, hep, .. } = self;
             // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
             let buffered = unsafe { datagrams.octets(buffer, 0, octets) };
             if let Some(datagram) = udp.read(socket, core, buffered) {
@@ -293,6 +300,9 @@ impl Engine {
                         None => *unanswerable += 1,
                     }
                 } else if !is_keep_alive(datagram.octets) {
+                    if let Some(hep) = hep {
+                        hep.copy(now, Transport::Udp, datagram.flow.peer, udp.local(socket), datagram.octets);
+                    }
                     match owners.of(datagram.octets, core, cores) {
                         owner if owner == core => {
                             shard.queue_delay(now.since(arrived));
@@ -336,18 +346,24 @@ impl Engine {
             // A connection that is gone still has its buffer given back.
             if let Some(key) = found {
                 let (core, cores, arrived) = (self.core, self.cores, self.entered);
-                let Self { tcp, streams, shard, out, links, owners, unanswerable, .. } = self;
+                let Self { tcp, streams, shard, out, links, owners, unanswerable, hep, .. } = self;
+                let local = hep.as_ref().and_then(|_| tcp.local(key.as_u64()));
                 let mut refused = Vec::new();
                 // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
                 let octets = unsafe { streams.octets(buffer, 0, octets) };
                 tcp.received(now, key, octets, |flow, framed| match framed {
-                    Ok(message) => match owners.of(message, core, cores) {
-                        owner if owner == core => {
-                            shard.queue_delay(now.since(arrived));
-                            shard.receive(now, flow, message, out);
+                    Ok(message) => {
+                        if let (Some(hep), Some(local)) = (hep.as_mut(), local) {
+                            hep.copy(now, flow.transport, flow.peer, local, message);
                         }
-                        owner => links.pass(owner, Passed::Received { flow, octets: message.into(), arrived }),
-                    },
+                        match owners.of(message, core, cores) {
+                            owner if owner == core => {
+                                shard.queue_delay(now.since(arrived));
+                                shard.receive(now, flow, message, out);
+                            }
+                            owner => links.pass(owner, Passed::Received { flow, octets: message.into(), arrived }),
+                        }
+                    }
                     Err(Broken { fault, head }) => {
                         tracing::debug!(peer = %flow.peer, fault = fault.as_str(), "a message cannot be taken");
                         match super::refuse::answer(head, flow.peer, fault.status()) {
@@ -442,12 +458,20 @@ impl Engine {
     fn send_on(&mut self, now: Instant, flow: Flow, fallback: Option<&Peer>, octets: &[u8], mark: Mark) {
         if flow.transport == Transport::Udp {
             match self.udp.of_listener(flow.listener).or_else(|| self.udp.towards(flow.peer)) {
-                Some(socket) => self.udp.send(socket, flow.peer, octets, mark),
+                Some(socket) => {
+                    self.udp.send(socket, flow.peer, octets, mark);
+                    self.copy_sent(now, Transport::Udp, Some(self.udp.local(socket)), flow.peer, octets);
+                }
                 None => self.failed.push(mark),
             }
             return;
         }
-        match (self.tcp.send_on(now, flow.connection, octets, mark), fallback) {
+        let queued = self.tcp.send_on(now, flow.connection, octets, mark);
+        if queued != Queued::Gone {
+            let local = self.hep.as_ref().and_then(|_| self.tcp.local(flow.connection));
+            self.copy_sent(now, flow.transport, local, flow.peer, octets);
+        }
+        match (queued, fallback) {
             (Queued::Open, _) | (Queued::HalfClosed, None) => {}
             // Whoever only shut its sending side has its answer; whoever closed gets it once more, where it listens.
             (Queued::HalfClosed, Some(peer)) => self.send_to(now, peer, octets, Mark::NONE),
@@ -460,10 +484,24 @@ impl Engine {
     fn send_to(&mut self, now: Instant, to: &Peer, octets: &[u8], mark: Mark) {
         match to.transport {
             Transport::Udp => match self.udp.towards(to.address) {
-                Some(socket) => self.udp.send(socket, to.address, octets, mark),
+                Some(socket) => {
+                    self.udp.send(socket, to.address, octets, mark);
+                    self.copy_sent(now, Transport::Udp, Some(self.udp.local(socket)), to.address, octets);
+                }
                 None => self.failed.push(mark),
             },
-            Transport::Tcp | Transport::Tls => self.tcp.send_to(now, to, octets, mark),
+            Transport::Tcp | Transport::Tls => {
+                self.tcp.send_to(now, to, octets, mark);
+                let local = self.hep.as_ref().and_then(|_| self.tcp.local_towards(to));
+                self.copy_sent(now, to.transport, local, to.address, octets);
+            }
+        }
+    }
+
+    /// A copy of a message of ours for the capture server, where there is one.
+    fn copy_sent(&mut self, now: Instant, transport: Transport, local: Option<SocketAddr>, peer: SocketAddr, octets: &[u8]) {
+        if let (Some(hep), Some(local)) = (&mut self.hep, local) {
+            hep.copy(now, transport, local, peer, octets);
         }
     }
 
@@ -546,6 +584,9 @@ impl Engine {
         engine.insert("datagram-dropped", self.udp.dropped);
         engine.insert("unanswerable", self.unanswerable);
         engine.insert("lane-full", self.links.dropped);
+        if let Some(hep) = &self.hep {
+            engine.insert("hep-dropped", hep.dropped);
+        }
         SignallingSnapshot {
             usage: usage(self.cpu, self.started, now),
             counts: self.shard.counts().clone(),

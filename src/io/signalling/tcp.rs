@@ -250,6 +250,16 @@ impl Tcp {
         if matches!(connection.state, State::HalfClosed { .. }) { Queued::HalfClosed } else { Queued::Open }
     }
 
+    /// Our address on a connection.
+    pub fn local(&self, connection: u64) -> Option<SocketAddr> {
+        self.table.get(Key::from_u64(connection))?.socket.local_addr().ok()?.as_socket()
+    }
+
+    /// Our address on the connection to a peer, where there is one.
+    pub fn local_towards(&self, to: &Peer) -> Option<SocketAddr> {
+        self.local(self.by_peer.get(&(to.transport, to.address))?.as_u64())
+    }
+
     /// Queues a message for an address, over the connection that is there or a new one (RFC 3261 §18.1.1).
     pub fn send_to(&mut self, now: Instant, to: &Peer, octets: &[u8], mark: Mark) {
         let open = self.by_peer.get(&(to.transport, to.address)).copied();

@@ -100,6 +100,11 @@ impl Udp {
         self.sockets.iter().position(|socket| socket.listener == listener)
     }
 
+    /// Our address at a socket.
+    pub fn local(&self, socket: usize) -> SocketAddr {
+        self.sockets[socket].address
+    }
+
     /// The socket from which an address can be reached: the first of its family.
     pub fn towards(&self, to: SocketAddr) -> Option<usize> {
         self.sockets.iter().position(|socket| socket.address.is_ipv4() == to.is_ipv4())
