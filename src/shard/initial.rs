@@ -39,6 +39,9 @@ impl Signalling {
         request: &Rc<Request>,
         out: &mut Outbox,
     ) {
+        if let Some(subscription) = self.subscriptions.by_tag.get(tag) {
+            return self.notified(now, *subscription, server, request, out);
+        }
         let (own, routes) = arrival::popped(&self.addresses, request);
         // A tag of ours names a dialog that is gone; without a Route of ours we are not in the path of this one.
         if own.is_none() || ids::shard_of_tag(tag).is_some() {
@@ -60,9 +63,14 @@ impl Signalling {
     ) {
         let (own, routes) = arrival::popped(&self.addresses, &request);
         let role = arrival::session_case(&self.config, trusted, &request, own);
+        let named = own.is_some();
         let arrived = Arrived { at: now, server, flow, request, trusted, role, routes };
         if let Some(user) = self.own_user(&arrived.request) {
             return self.for_us(now, &user, arrived, out);
+        }
+        // CR 8.1.1: a third-party REGISTER is addressed to us, or routed to us alone.
+        if arrived.request.method() == Method::Register && named && arrived.routes.is_empty() {
+            return self.registered(now, arrived, out);
         }
         let procedure = Procedure::of(role, &arrived.request);
         if merged && procedure != Procedure::Proxy {
@@ -107,11 +115,6 @@ impl Signalling {
                 self.refuse(now, server, &refusal, out);
             }
         }
-    }
-
-    /// Third-party registration (CR 8.1.1): the S-CSCF tells of a user's REGISTER.
-    fn registered(&mut self, now: Instant, arrived: Arrived, out: &mut Outbox) {
-        self.answer_plain(now, arrived.server, 200, out);
     }
 
     /// Keeps a Contact user of ours able to resolve back to the URI it stands for, until [`Signalling::drop_token`].

@@ -1,11 +1,30 @@
 //! CR 6.6, 8.1.2: who is registered, with which clients.
 
+pub mod reginfo;
+pub mod subscription;
+
+use self::subscription::Subscription;
+use crate::base::slab::{Key, Slab};
 use crate::config::{Config, RegistrationSource};
 use crate::cpm::clients;
 use crate::cpm::facts::Client;
 use crate::cpm::identity::normalise;
+use crate::limits::SUBSCRIPTIONS_MAX;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// Our reg-event subscriptions, by user and by the tag we gave them.
+pub struct Subscriptions {
+    pub table: Slab<Subscription>,
+    pub by_user: BTreeMap<Box<str>, Key>,
+    pub by_tag: BTreeMap<Box<str>, Key>,
+}
+
+impl Default for Subscriptions {
+    fn default() -> Self {
+        Self { table: Slab::with_capacity(SUBSCRIPTIONS_MAX), by_user: BTreeMap::new(), by_tag: BTreeMap::new() }
+    }
+}
 
 /// Registered users by normalised address.
 #[derive(Default)]
@@ -34,6 +53,18 @@ impl Registrations {
         let changed = changed.map(|(user, _)| user.clone()).collect();
         self.users = users;
         changed
+    }
+
+    /// What was learnt of a user. True: there is a client that was not there before.
+    pub fn set(&mut self, user: &str, clients: Vec<Client>) -> bool {
+        if clients.is_empty() {
+            self.users.remove(user);
+            return false;
+        }
+        let known = self.users.get(user);
+        let fresh = clients.iter().any(|client| known.is_none_or(|known| !known.contains(client)));
+        self.users.insert(user.into(), clients.into());
+        fresh
     }
 
     /// Users with clients, in the order of their addresses.

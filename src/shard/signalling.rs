@@ -23,7 +23,7 @@ use super::overload::Overload;
 use super::prefetch::{DocumentKey, Gathered, Prefetch};
 use super::proxy::Proxied;
 use super::record::Cdr;
-use super::registrations::Registrations;
+use super::registrations::{Registrations, Subscriptions};
 use super::sessions::keep::Keep;
 use super::sessions::{Arrived, Sessions};
 use crate::base::clock::{Duration, Instant};
@@ -114,6 +114,8 @@ pub(super) enum Due {
     Session(Key, LegIndex, session_timer::Timer),
     /// The core begins: what waited for static users while we were away goes out.
     Start,
+    /// A reg-event subscription is to be refreshed.
+    Subscription(Key),
     /// Deferred messages are tried again.
     Deliver(Key),
     /// The media core did not say that a session is closed.
@@ -188,6 +190,7 @@ pub struct Signalling {
     pub(super) deferrals: Deferrals,
     /// Users whose deferred messages wait for a back-off.
     pub(super) deferral_users: Slab<Box<str>>,
+    pub(super) subscriptions: Subscriptions,
     pub(super) overload: Overload,
     pub(super) draining: bool,
     pub(super) ladders: Ladders,
@@ -224,6 +227,7 @@ impl Signalling {
             batches: Slab::with_capacity(PROXIED_MAX),
             deferrals: Deferrals::default(),
             deferral_users: Slab::with_capacity(SUBSCRIPTIONS_MAX),
+            subscriptions: Subscriptions::default(),
             overload: Overload::default(),
             draining: false,
             ladders: Ladders::new(config.admin.listen.is_some(), config.limits.dialogs.div_ceil(2), &mut prng),
@@ -448,6 +452,7 @@ impl Signalling {
                 Due::Session(session, leg, timer) => self.session_timer(now, session, leg, timer, out),
                 Due::Guard(session) => self.guard(now, session, out),
                 Due::Start => self.deliver_all(out),
+                Due::Subscription(subscription) => self.subscription_due(now, subscription, out),
                 Due::Deliver(user) => self.deliver_due(user, out),
                 Due::Token(token) => self.forget_token(token),
                 Due::Proxied(proxied) => self.forget_proxied(proxied),

@@ -6,5 +6,6 @@ mod limits;
 mod next_hops;
 mod originating;
 mod proxying;
+mod registering;
 mod terminating_session;
 mod world;

@@ -1,0 +1,265 @@
+//! CR 8.1.1, 8.1.2, RFC 3680, RFC 6665: registration state is learnt from the registrar, one subscription a user, begun by
+//! the S-CSCF's third-party REGISTER.
+//!
+//! ```text
+//! REGISTER (S-CSCF) ─> 200, SUBSCRIBE reg ─> NOTIFY full ─> NOTIFY partial … ─> refresh before it expires
+//!                                                                      gap ──> refresh: a full document follows
+//!                                                     481, terminated ──────> a new subscription
+//! ```
+
+use super::reginfo::{Applied, MEDIA_TYPE, RegInfo, Table};
+use crate::base::clock::{Duration, Instant};
+use crate::base::slab::Key;
+use crate::base::timers::Handle;
+use crate::config::RegistrationSource;
+use crate::cpm::identity::normalise;
+use crate::cpm::refusal::Refusal;
+use crate::shard::outbound::{Hop, Purpose};
+use crate::shard::outbox::Outbox;
+use crate::shard::sessions::Arrived;
+use crate::shard::signalling::{Due, Signalling};
+use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::sip::dialog::Dialog;
+use crate::sip::header::event::Event;
+use crate::sip::header::name::Name;
+use crate::sip::header::subscription_state::SubscriptionState;
+use crate::sip::ids;
+use crate::sip::message::{Request, Response};
+use crate::sip::method::Method;
+use crate::sip::transaction::seam::{Role, ServerKey};
+
+/// RFC 3680 §4.4: as long as a registration may last.
+const ASKED_S: u32 = 600_000;
+/// A registrar that does not answer is asked again after this time.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// A reg-event subscription of ours.
+pub struct Subscription {
+    /// Normalised address, and the URI as the REGISTER named it.
+    user: Box<str>,
+    uri: Box<str>,
+    dialog: Dialog,
+    /// A SUBSCRIBE of ours is open.
+    open: bool,
+    /// Whether the registrar accepted.
+    standing: bool,
+    table: Table,
+    timer: Option<Handle>,
+    /// Users that the last document named.
+    known: Vec<Box<str>>,
+}
+
+impl Signalling {
+    /// Third-party registration: the S-CSCF tells that a user registered, or is gone (Expires 0).
+    pub(in crate::shard) fn registered(&mut self, now: Instant, arrived: Arrived, out: &mut Outbox) {
+        if !arrived.trusted {
+            return self.refuse(now, arrived.server, &Refusal::new(403, "8.1.1"), out);
+        }
+        let request = &arrived.request;
+        let uri = request.to().map(|to| to.uri.to_string()).unwrap_or_default();
+        let contact = request.header(Name::Contact).and_then(|value| value.split_once("expires=")).map(|(_, rest)| rest);
+        let expires = contact.or(request.header(Name::Expires)).and_then(seconds);
+        let product = crate::cpm::release::product(&self.config);
+        let fill = |mut writer: crate::sip::write::Writer<'_>| {
+            if let Some(expires) = expires {
+                writer.format(Name::Expires, format_args!("{expires}"));
+            }
+            writer.field(Name::Server, &product);
+            writer.body(b"");
+        };
+        if self.transactions.respond(now, arrived.server, 200, "OK", fill, out) {
+            self.counts.response(Method::Register, 200, crate::shard::counts::Direction::Out);
+        }
+        let learns = self.config.registrations.source == RegistrationSource::RegEvent;
+        // What a deregistration means the NOTIFY says, of each contact.
+        if learns && expires != Some(0) && !uri.is_empty() {
+            self.subscribe(now, &uri, out);
+        }
+    }
+
+    /// Subscribes to a user's registrations, unless that is done.
+    fn subscribe(&mut self, now: Instant, uri: &str, out: &mut Outbox) {
+        let user: Box<str> = normalise(uri).into();
+        if self.subscriptions.by_user.contains_key(&user) {
+            return;
+        }
+        let Some(registrar) = self.config.registrations.registrar.clone().or_else(|| self.config.sip.core.clone()) else {
+            return;
+        };
+        let tag: Box<str> = ids::tag(self.shard, &mut self.prng).into();
+        let call_id = ids::call_id(&mut self.prng);
+        let own = format!("<sip:{}>", self.addresses.host());
+        let route = format!("<{registrar}>");
+        let dialog = Dialog::calling(&call_id, &own, &tag, &format!("<{uri}>"), uri, &[&route]);
+        let subscription = Subscription {
+            user: user.clone(),
+            uri: uri.into(),
+            dialog,
+            open: false,
+            standing: false,
+            table: Table::default(),
+            timer: None,
+            known: Vec::new(),
+        };
+        let Ok(key) = self.subscriptions.table.insert(subscription) else { return };
+        self.subscriptions.by_user.insert(user, key);
+        self.subscriptions.by_tag.insert(tag, key);
+        self.send_subscribe(now, key, out);
+    }
+
+    fn send_subscribe(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
+        if subscription.open {
+            return;
+        }
+        subscription.open = true;
+        let seq = subscription.dialog.next_seq();
+        let hop = subscription.dialog.next_hop().to_string();
+        let transport = self.transport_of(&hop);
+        let subscription = self.subscriptions.table.get(key).expect("it was just read");
+        let contact = self.addresses.uri(&subscription.dialog.id().local_tag, transport);
+        let own = format!("<sip:{}>", self.addresses.host());
+        let product = crate::cpm::release::product(&self.config);
+        let draft = Draft::of_dialog(&subscription.dialog, Method::Subscribe, seq, MAX_FORWARDS, |mut writer| {
+            writer.format(Name::Contact, format_args!("<{contact}>"));
+            writer.field(Name::Event, "reg").field(Name::Accept, MEDIA_TYPE);
+            writer.format(Name::Expires, format_args!("{ASKED_S}"));
+            writer.field(Name::PAssertedIdentity, &own).field(Name::UserAgent, &product);
+            writer.body(b"");
+        });
+        let purpose = Purpose::Subscribe { subscription: key };
+        self.dispatch(now, purpose, Method::Subscribe, Role::UserAgent, draft, Hop::Uri(&hop), out);
+    }
+
+    /// The registrar answered a SUBSCRIBE, or did not.
+    pub(in crate::shard) fn subscribe_heard(
+        &mut self,
+        now: Instant,
+        key: Key,
+        status: u16,
+        response: Option<&Response>,
+        out: &mut Outbox,
+    ) {
+        if status < 200 {
+            return;
+        }
+        let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
+        subscription.open = false;
+        match (status, response) {
+            (200..300, Some(response)) => {
+                if let Ok(dialog) = subscription.dialog.answered(response) {
+                    subscription.dialog = dialog;
+                }
+                subscription.standing = true;
+                let granted = response.header(Name::Expires).and_then(seconds).unwrap_or(3761);
+                // RFC 3680 §4.4 names 3761 s; refreshed early enough that a lost refresh can be sent again.
+                let wait = Duration::from_secs(u64::from(granted) / 2 + 1);
+                self.arm_subscription(now, key, wait);
+            }
+            // The dialog is gone at the registrar: begin anew.
+            (481, _) if subscription.standing => self.resubscribe(now, key, out),
+            _ => self.arm_subscription(now, key, RETRY),
+        }
+    }
+
+    fn arm_subscription(&mut self, now: Instant, key: Key, wait: Duration) {
+        let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
+        if let Some(old) = subscription.timer.take() {
+            self.timers.cancel(old);
+        }
+        subscription.timer = Some(self.timers.arm(now + wait, Due::Subscription(key)));
+    }
+
+    /// A subscription is to be refreshed, or tried again.
+    pub(in crate::shard) fn subscription_due(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
+        subscription.timer = None;
+        if subscription.standing { self.send_subscribe(now, key, out) } else { self.resubscribe(now, key, out) }
+    }
+
+    /// A new subscription in the place of one that is over; what is known of the user stays until it says otherwise.
+    fn resubscribe(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        if let Some(subscription) = self.forget_subscription(key) {
+            self.subscribe(now, &subscription.uri, out);
+        }
+    }
+
+    fn forget_subscription(&mut self, key: Key) -> Option<Subscription> {
+        let subscription = self.subscriptions.table.remove(key)?;
+        self.subscriptions.by_user.remove(&subscription.user);
+        self.subscriptions.by_tag.remove(&subscription.dialog.id().local_tag);
+        if let Some(timer) = subscription.timer {
+            self.timers.cancel(timer);
+        }
+        Some(subscription)
+    }
+
+    /// A NOTIFY of one of our subscriptions (RFC 6665 §4.1.3).
+    pub(in crate::shard) fn notified(&mut self, now: Instant, key: Key, server: ServerKey, request: &Request, out: &mut Outbox) {
+        let Some(subscription) = self.subscriptions.table.get_mut(key) else { return self.refuse_status(now, server, 481, out) };
+        let same = request.call_id().ok() == Some(&*subscription.dialog.id().call_id);
+        if request.method() != Method::Notify || !same {
+            return self.refuse_status(now, server, 481, out);
+        }
+        if !request
+            .header(Name::Event)
+            .and_then(|value| Event::parse(value).ok())
+            .is_some_and(|event| event.package.eq_ignore_ascii_case("reg"))
+        {
+            return self.refuse(now, server, &Refusal::new(489, "8.1.2").header("Allow-Events", "reg".to_string()), out);
+        }
+        let content_type = request.header(Name::ContentType).unwrap_or("").split(';').next().unwrap_or("").trim();
+        if !request.body().is_empty() && !content_type.eq_ignore_ascii_case(MEDIA_TYPE) {
+            return self.refuse(now, server, &Refusal::new(415, "8.1.2").header("Accept", MEDIA_TYPE.to_string()), out);
+        }
+        let document = if request.body().is_empty() { None } else { Some(RegInfo::parse(request.body())) };
+        if matches!(document, Some(Err(_))) {
+            return self.refuse(now, server, &Refusal::new(400, "8.1.2"), out);
+        }
+        let applied = document.and_then(Result::ok).map(|document| subscription.table.apply(document));
+        self.answer_plain(now, server, 200, out);
+        if matches!(applied, Some(Applied::Changed | Applied::ChangedWithGap)) {
+            self.learn_registrations(key, out);
+        }
+        let state = request.header(Name::SubscriptionState).and_then(|value| SubscriptionState::parse(value).ok());
+        if let Some(state) = state.filter(SubscriptionState::is_terminated) {
+            // RFC 6665 §4.1.3: these say that a new subscription may be tried; others that there is nothing to watch.
+            let again =
+                matches!(state.reason.map(str::to_ascii_lowercase).as_deref(), Some("deactivated" | "timeout" | "probation"));
+            if again {
+                self.resubscribe(now, key, out);
+            } else {
+                self.forget_subscription(key);
+            }
+            return;
+        }
+        if applied == Some(Applied::ChangedWithGap) {
+            self.send_subscribe(now, key, out);
+        }
+    }
+
+    /// The table of a subscription becomes what we know of its users; who has a new client gets what waits.
+    fn learn_registrations(&mut self, key: Key, out: &mut Outbox) {
+        let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
+        let (addresses, clients) = subscription.table.clients();
+        let mut users: Vec<Box<str>> = addresses.into_iter().map(|address| normalise(address).into()).collect();
+        users.push(subscription.user.clone());
+        users.sort();
+        users.dedup();
+        let gone: Vec<Box<str>> = subscription.known.iter().filter(|known| !users.contains(known)).cloned().collect();
+        subscription.known.clone_from(&users);
+        for user in gone {
+            self.registrations.set(&user, Vec::new());
+        }
+        for user in users {
+            if self.registrations.set(&user, clients.clone()) {
+                self.deliver(&user, out);
+            }
+        }
+    }
+}
+
+fn seconds(value: &str) -> Option<u32> {
+    let digits = value.trim().split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}

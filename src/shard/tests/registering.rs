@@ -1,0 +1,126 @@
+//! 8.1.1, 8.1.2, RFC 3680 on the wire: registrations learnt from the registrar.
+
+use super::world::*;
+use crate::base::clock::Duration;
+use crate::config::{Config, RegistrationSource};
+use crate::shard::exchange::{Fetched, Query};
+use crate::sip::header::name::Name;
+
+fn learning() -> Config {
+    let mut config = config();
+    config.registrations.users.clear();
+    config.registrations.source = RegistrationSource::RegEvent;
+    config.registrations.registrar = Some(format!("sip:{CORE};lr"));
+    config
+}
+
+fn register(expires: u32) -> String {
+    format!(
+        "REGISTER sip:127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP {CORE};branch=z9hG4bKreg{expires}\r\nMax-Forwards: 70\r\n\
+         From: <sip:scscf.example.net>;tag=s\r\nTo: <sip:bob@example.net>\r\nCall-ID: reg{expires}\r\nCSeq: 1 REGISTER\r\n\
+         Contact: <sip:scscf.example.net>\r\nExpires: {expires}\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+fn notify(subscribe: &Sent, cseq: u32, state: &str, fields: &str, body: &str) -> String {
+    format!(
+        "NOTIFY sip:127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP {CORE};branch=z9hG4bKn{cseq}\r\nMax-Forwards: 70\r\n\
+         From: {};tag=peer\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} NOTIFY\r\nContact: <sip:{CORE}>\r\n\
+         Subscription-State: {state}\r\n{fields}Content-Length: {}\r\n\r\n{body}",
+        subscribe.header(Name::To),
+        subscribe.header(Name::From),
+        subscribe.header(Name::CallId),
+        body.len()
+    )
+}
+
+const REG: &str = "Event: reg\r\nContent-Type: application/reginfo+xml\r\n";
+
+fn document(version: u32, state: &str, contact: &str) -> String {
+    format!(
+        "<reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"{version}\" state=\"{state}\">\
+         <registration aor=\"sip:bob@example.net\" id=\"r1\" state=\"active\"><contact id=\"c1\" state=\"{contact}\" event=\"registered\">\
+         <uri>sip:bob@127.0.0.1:5081</uri><unknown-param name=\"+sip.instance\">\"&lt;urn:uuid:1&gt;\"</unknown-param>\
+         <unknown-param name=\"+g.3gpp.icsi-ref\">\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.session\"</unknown-param>\
+         </contact></registration></reginfo>"
+    )
+}
+
+fn subscribed() -> (World, Sent) {
+    let mut world = World::new(learning());
+    world.receives(CORE, &register(600));
+    let ok = world.expect(CORE, "SIP/2.0 200");
+    assert_eq!(ok.header(Name::Expires), "600");
+    let subscribe = world.expect(CORE, "SUBSCRIBE sip:bob@example.net");
+    assert_eq!((subscribe.header(Name::Event), subscribe.header(Name::Accept)), ("reg".into(), "application/reginfo+xml".into()));
+    let fields = format!("Contact: <sip:{CORE}>\r\nExpires: 600\r\n");
+    world.answers(&subscribe, "200 OK", &fields, "");
+    (world, subscribe)
+}
+
+fn session() -> String {
+    invite("sip:bob@example.net", "term", SESSION, "", &offer("alices", "a=setup:active\r\n"))
+}
+
+#[test]
+fn a_registration_is_subscribed_to_and_its_clients_are_invited() {
+    let (mut world, subscribe) = subscribed();
+    world.receives(CORE, &notify(&subscribe, 1, "active;expires=600", REG, &document(0, "full", "active")));
+    world.expect(CORE, "SIP/2.0 200");
+    let (ticket, query) = world.questions.pop_front().expect("what waits for Bob is asked for");
+    assert!(matches!(&query, Query::Waiting { user } if &**user == "sip:bob@example.net"));
+    world.fetched(ticket, Fetched::Waiting(Vec::new()));
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    world.expect(ALICE, "SIP/2.0 200");
+    // Without a GRUU: the registered address, and the device by its instance.
+    let invite = world.expect(CORE, "INVITE sip:bob@example.net SIP/2.0");
+    assert!(invite.headers(Name::AcceptContact).iter().any(|value| value.contains("+sip.instance=\"<urn:uuid:1>\"")));
+    world.answers(&invite, "480 Gone", "", "");
+    world.sent.clear();
+
+    // The contact is gone: so is the client. A document out of order changes nothing.
+    world.receives(CORE, &notify(&subscribe, 2, "active;expires=500", REG, &document(1, "partial", "terminated")));
+    world.expect(CORE, "SIP/2.0 200");
+    world.receives(CORE, &notify(&subscribe, 3, "active;expires=500", REG, &document(1, "partial", "active")));
+    world.expect(CORE, "SIP/2.0 200");
+    world.receives(ALICE, &session().replace("call-1", "call-2").replace("z9hG4bKinvite", "z9hG4bKother"));
+    world.expect(ALICE, "SIP/2.0 100");
+    world.expect(ALICE, "SIP/2.0 480");
+}
+
+#[test]
+fn a_lost_document_is_made_up_for_and_a_refresh_comes_in_time() {
+    let (mut world, subscribe) = subscribed();
+    world.receives(CORE, &notify(&subscribe, 1, "active", REG, &document(0, "full", "active")));
+    world.expect(CORE, "SIP/2.0 200");
+    world.questions.clear();
+    world.receives(CORE, &notify(&subscribe, 2, "active", REG, &document(7, "partial", "active")));
+    world.expect(CORE, "SIP/2.0 200");
+    let refresh = world.expect(CORE, "SUBSCRIBE");
+    assert_eq!(
+        (refresh.header(Name::CallId), refresh.header(Name::CSeq)),
+        (subscribe.header(Name::CallId), "2 SUBSCRIBE".into())
+    );
+    world.answers(&refresh, "200 OK", "Expires: 600\r\n", "");
+    world.passes(Duration::from_secs(301));
+    let refresh = world.expect(CORE, "SUBSCRIBE");
+    world.answers(&refresh, "481 Gone", "", "");
+    let anew = world.expect(CORE, "SUBSCRIBE");
+    assert_ne!(anew.header(Name::CallId), subscribe.header(Name::CallId));
+}
+
+#[test]
+fn what_is_no_notification_of_ours_is_refused() {
+    let (mut world, subscribe) = subscribed();
+    let full = document(0, "full", "active");
+    world.receives(CORE, &notify(&subscribe, 1, "active", &REG.replace("reg\r\n", "presence\r\n"), &full));
+    world.expect(CORE, "SIP/2.0 489");
+    world.receives(CORE, &notify(&subscribe, 2, "active", &REG.replace("reginfo+xml", "pidf+xml"), &full));
+    world.expect(CORE, "SIP/2.0 415");
+    world.receives(CORE, &notify(&subscribe, 3, "active", REG, &full).replace("tag=00.", "tag=00.x"));
+    world.expect(CORE, "SIP/2.0 481");
+    world.receives(CORE, &notify(&subscribe, 4, "terminated;reason=deactivated", REG, &full));
+    world.expect(CORE, "SIP/2.0 200");
+    world.expect(CORE, "SUBSCRIBE");
+}
