@@ -366,3 +366,39 @@ fn a_call_taken_back_ends_on_both_sides() {
         .pf
         .until("nothing is left", |pf| pf.metric("cpm_pf_msrp_sessions", &[]) == 0.0 && pf.metric("cpm_pf_dialogs", &[]) == 0.0);
 }
+
+#[test]
+fn outside_the_media_path_we_are_a_proxy() {
+    let mut ladder = Originating::new("[policy]\nstay_in_media_path = false");
+    let invite = Invite::new(&ladder.alice, BOB, SESSION);
+    let (arrived, from) = ladder.passes(&invite);
+    for name in ["Call-ID", "From", "To", "CSeq", "Contact", "Session-Expires", "Accept-Contact"] {
+        assert_eq!(arrived.header(name), invite.get(name), "{name}");
+    }
+    assert_eq!(arrived.body(), invite.body);
+    assert_eq!((arrived.want("Max-Forwards"), arrived.all("Via").count()), ("69", 2));
+    assert!(arrived.want("Record-Route").contains(";lr"));
+    let waiting = Waiting::new();
+    let sdp = answer_sdp(waiting.address(), "bob1", "passive", "sendrecv");
+    ladder.core.answer(
+        &arrived,
+        from,
+        "200 OK",
+        &format!("Contact: <sip:bob@{}>\nContent-Type: application/sdp\n", ladder.core.address),
+        &sdp,
+    );
+    let ok = ladder.alice.expect_status(200);
+    assert_eq!((ok.body(), ok.all("Via").count()), (sdp.as_str(), 1));
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
+    ladder.core.expect("ACK");
+    let bye = ladder.alice.in_dialog("BYE", &ok, 1);
+    ladder.alice.send(ladder.pf.udp, &bye);
+    let (bye, from) = ladder.core.expect_from("BYE");
+    ladder.core.answer(&bye, from, "200 OK", "", "");
+    ladder.alice.expect_status(200);
+
+    let invite = Invite::new(&ladder.alice, "mailto:bob@example.org", SESSION);
+    ladder.alice.send(ladder.pf.udp, &invite.text());
+    ladder.isf.expect("INVITE");
+    proves!("OSI-5.a", "OSI-5.b", "OSI-5.c.1", "OSI-5.c.2"; ladder.pf);
+}

@@ -492,3 +492,25 @@ fn a_recipient_list_becomes_history_without_its_blind_copies() {
     assert!(!body.contains("secret") && !body.contains("shy@") && body.contains("anonymous@anonymous.invalid"));
     proves!("TSI-8.d.vii.1", "TSI-8.d.vii.2", "TSI-8.d.vii.3"; ladder.pf);
 }
+
+#[test]
+fn a_token_contact_resolves_back_to_the_original() {
+    let mut ladder = Terminating::new(&[FIRST], "");
+    let invite = call(&ladder, SESSION);
+    ladder.alice.send(ladder.pf.udp, &invite.text());
+    let ok = ladder.alice.expect_status(200);
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
+    // TSI-8.a.ii.2: the 200's Contact stands for what came in the INVITE's.
+    let request = format!(
+        "OPTIONS {} SIP/2.0\nVia: SIP/2.0/UDP {};branch=z9hG4bKtoken;rport\nMax-Forwards: 70\nFrom: <sip:bob@example.net>;tag=1\nTo: <sip:alice@example.net>\nCall-ID: token\nCSeq: 1 OPTIONS\nContent-Length: 0\n\n",
+        ok.uri_in("Contact"),
+        ladder.clients[0].address
+    );
+    let pf = ladder.pf.udp;
+    ladder.clients[0].send(pf, &request);
+    let (arrived, _) = ladder.alice.expect_from("OPTIONS");
+    assert_eq!(
+        arrived.uri(),
+        invite.get("Contact").and_then(|contact| contact.split_once('<')?.1.split_once('>')).map_or("", |(uri, _)| uri)
+    );
+}
