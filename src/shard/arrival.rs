@@ -3,6 +3,7 @@
 
 use super::addresses::Addresses;
 use crate::base::transport::Flow;
+use crate::clause;
 use crate::config::Config;
 use crate::cpm::facts::Role;
 use crate::cpm::identity::normalise;
@@ -49,6 +50,7 @@ pub fn believed(request: Request) -> Request {
 pub fn popped<'a>(addresses: &Addresses, request: &'a Message) -> (Option<NameAddr<'a>>, Rc<[Box<str>]>) {
     let mut values = request.values(Name::Route);
     let Some(first) = values.next() else { return (None, Rc::from([])) };
+    clause!("62-2");
     let own = NameAddr::parse(first).ok().filter(|route| Uri::parse(route.uri).is_ok_and(|uri| addresses.is_own(&uri)));
     let rest = own.is_none().then_some(first).into_iter().chain(values);
     (own, rest.map(Box::from).collect())

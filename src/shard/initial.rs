@@ -61,6 +61,7 @@ impl Signalling {
         request: Rc<Request>,
         out: &mut Outbox,
     ) {
+        clause!("OLM-0.a");
         let (own, routes) = arrival::popped(&self.addresses, &request);
         let role = arrival::session_case(&self.config, trusted, &request, own);
         let named = own.is_some();

@@ -31,6 +31,7 @@ use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Timers;
 use crate::base::transport::Flow;
+use crate::clause;
 use crate::config::{Config, Listen};
 use crate::cpm::decision::Decision;
 use crate::cpm::procedures::Procedure;
@@ -269,6 +270,7 @@ impl Signalling {
 
     /// What cannot be served is answered from its octets, without a transaction (RFC 3261 §8.2.7).
     fn reject(&mut self, flow: &Flow, message: &[u8], reject: Reject, out: &mut Outbox) {
+        clause!("62-1");
         self.counts.malformed += 1;
         let Some(status) = reject.status() else { return };
         let mut octets = Vec::new();

@@ -47,7 +47,7 @@ impl Signalling {
         }
         for leg in 0..session.legs.len() as LegIndex {
             if Some(leg) != except {
-                self.end_leg(now, key, leg, out);
+                self.end_leg(now, key, leg, cause, out);
             }
         }
         let session = self.sessions.table.get_mut(key).expect("legs end, the session does not");
@@ -60,12 +60,12 @@ impl Signalling {
         self.finish(now, key, out);
     }
 
-    fn end_leg(&mut self, now: Instant, key: Key, leg: LegIndex, out: &mut Outbox) {
+    fn end_leg(&mut self, now: Instant, key: Key, leg: LegIndex, cause: &'static str, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get(key) else { return };
         match session.legs[usize::from(leg)].state {
             LegState::Waiting(server) => {
                 self.leg_over(key, leg, out);
-                self.shed(now, server, "drain", out);
+                self.shed(now, server, cause, out);
             }
             // RFC 3261 §15: the BYE waits for the ACK of our 2xx, or for its time limit.
             LegState::Answered(_) | LegState::Ended => {}
@@ -205,7 +205,7 @@ impl Signalling {
         if let Some(session) = self.sessions.table.get_mut(key) {
             session.legs[usize::from(leg)].lost = true;
         }
-        self.end_leg(now, key, leg, out);
+        self.end_leg(now, key, leg, "media", out);
         let Some(session) = self.sessions.table.get(key) else { return };
         if session.state == State::Standing && session.living_targets() == 0 {
             self.end(now, key, "media", None, None, out);

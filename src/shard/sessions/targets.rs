@@ -143,6 +143,7 @@ impl Signalling {
         let session = self.sessions.table.get(key).ok_or(NO_CALL)?;
         let LegKind::Target(kind) = &session.legs[usize::from(leg)].kind else { return Err(NO_CALL) };
         if matches!(kind, TargetKind::OwnClient { .. } | TargetKind::IsfRetry) {
+            clause!("OSI-r8.d.1");
             return Ok(());
         }
         if session.delivering.is_some() {
@@ -183,6 +184,7 @@ impl Signalling {
         });
         let LegKind::Target(kind) = session.legs[usize::from(leg)].kind.clone() else { return };
         if !super::bridge::is_recipients(&kind) {
+            clause!("OSI-r8.d.2");
             self.bind_target(key, leg, response, out);
         }
         let session = self.sessions.table.get_mut(key).expect("the session was just read");
