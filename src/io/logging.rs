@@ -94,6 +94,12 @@ pub fn start(format: Format) -> std::io::Result<Guard> {
         Format::Text => builder.try_init().ok(),
         Format::Json => builder.json().flatten_event(true).try_init().ok(),
     };
+    std::panic::set_hook(Box::new(|panic| {
+        // A bug is a line of the log like any other, in its format; with a backtrace where RUST_BACKTRACE asks for one.
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        let backtrace = std::backtrace::Backtrace::capture();
+        tracing::error!(thread, %backtrace, "{panic}");
+    }));
     let written = shared.clone();
     let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&written))?;
     Ok(Guard { shared, thread: Some(thread) })

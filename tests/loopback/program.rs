@@ -146,3 +146,26 @@ fn a_bad_file_is_not_reloaded_and_all_its_mistakes_are_told() {
     proxy.signal("TERM");
     assert_eq!(proxy.wait().code(), Some(0));
 }
+
+#[test]
+fn the_log_can_be_json() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let address = taken.local_addr().expect("bound");
+    let file = folder.path().join("one.toml");
+    std::fs::write(&file, proxy::config(&format!("[admin]\nlisten = \"{address}\""))).expect("the folder can be written");
+    let output = Command::new(env!("CARGO_BIN_EXE_cpm-pf"))
+        .args(["--log-format", "json", "run", "--config"])
+        .arg(&file)
+        .current_dir(folder.path())
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    let lines: Vec<serde_json::Value> =
+        told.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    assert!(
+        lines.iter().any(|line| line["level"] == "ERROR" && line["error"].to_string().contains(&address.to_string())),
+        "{told}"
+    );
+}

@@ -354,6 +354,10 @@ impl Tcp {
             }
         }
         self.failed.extend(connection.unsent());
+        if matches!(end, End::Overflow | End::HalfMessage | End::Broken) {
+            // What is queued in the kernel for a peer that does not read would keep the socket for minutes: it is reset.
+            let _ = connection.socket.set_linger(Some(Duration::ZERO));
+        }
         // Operations under way hold the socket until they end; this ends them.
         let _ = connection.socket.shutdown(std::net::Shutdown::Both);
         tracing::debug!(peer = %connection.peer, transport = connection.transport.as_via(), ?end, "connection ended");
