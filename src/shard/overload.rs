@@ -17,15 +17,30 @@ use crate::config::Limits;
 pub struct Overload {
     /// How long what was handed in last had waited.
     delay: Duration,
+    /// Since when all that was handed in had waited longer than is allowed.
+    slow_since: Option<Instant>,
     /// Calls that may still begin, in thousandths, and when that was so.
     budget: u64,
     counted: Instant,
 }
 
 impl Overload {
-    /// How long what is handed in now has waited.
-    pub fn waited(&mut self, delay: Duration) {
+    /// How long what is handed in has waited; `limit` is what is allowed.
+    pub fn waited(&mut self, delay: Duration, limit: Duration) {
         self.delay = delay;
+        if delay <= limit {
+            self.slow_since = None;
+        }
+    }
+
+    /// Whether the queue is too slow for new calls. One look at it may just follow a moment in which this thread did not run:
+    /// a delay little above the limit counts when it lasts for that long itself.
+    fn is_slow(&mut self, now: Instant, limit: Duration) -> bool {
+        if self.delay <= limit {
+            return false;
+        }
+        let since = *self.slow_since.get_or_insert(now);
+        self.delay > 2 * limit || now.since(since) >= limit
     }
 
     /// Takes a call out of the budget: as many a second as configured, and no more than one second's at once.
@@ -52,7 +67,7 @@ impl Signalling {
         if self.draining {
             return Some("drain");
         }
-        if self.overload.delay > overload_queue_delay {
+        if self.overload.is_slow(now, overload_queue_delay) {
             return Some("limits.overload_queue_delay");
         }
         if self.counts.dialogs.saturating_add(2) > dialogs as u64 {
@@ -65,6 +80,22 @@ impl Signalling {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_queue_is_slow_when_it_stays_so_or_is_very_slow() {
+        let (mut overload, limit) = (Overload::default(), Duration::from_millis(50));
+        let at = |ms: u64| Instant::from_unix_s(1000) + Duration::from_millis(ms);
+        overload.waited(Duration::from_millis(60), limit);
+        assert!(!overload.is_slow(at(0), limit) && !overload.is_slow(at(1), limit));
+        overload.waited(Duration::from_millis(60), limit);
+        assert!(overload.is_slow(at(50), limit));
+        overload.waited(limit, limit);
+        assert!(!overload.is_slow(at(51), limit));
+        overload.waited(Duration::from_millis(60), limit);
+        assert!(!overload.is_slow(at(52), limit), "the time counts anew");
+        overload.waited(Duration::from_millis(101), limit);
+        assert!(overload.is_slow(at(53), limit));
+    }
 
     #[test]
     fn no_more_calls_begin_than_a_second_allows() {

@@ -531,7 +531,7 @@ impl Signalling {
 
     /// How long what is handed in now has waited in the engine's queue: the overload control's input.
     pub fn queue_delay(&mut self, delay: Duration) {
-        self.overload.waited(delay);
+        self.overload.waited(delay, self.config.limits.overload_queue_delay);
     }
 
     /// Sessions alive, at most `limit` of them.
