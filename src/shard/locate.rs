@@ -14,6 +14,8 @@ use std::rc::Rc;
 
 /// How long what a name resolved to is used again. The resolver of the services honours the records' own TTL.
 const RESOLVED_FOR: Duration = Duration::from_secs(30);
+/// Timer B: how long a request to a server that rests could take as well.
+const REST_MAX: Duration = Duration::from_secs(32);
 /// RFC 3263 §4.3 leaves open how long a failed address is left alone; Timer B's length keeps one call from paying for it.
 const DEAD_FOR: Duration = Duration::from_secs(32);
 
@@ -33,6 +35,8 @@ pub enum Place {
 pub struct Locator {
     names: BTreeMap<Name, (Instant, Rc<[Resolved]>)>,
     dead: BTreeMap<(Transport, std::net::SocketAddr), Instant>,
+    /// Servers that asked to be left alone, and until when.
+    resting: BTreeMap<std::net::SocketAddr, Instant>,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -109,6 +113,20 @@ impl Locator {
         }
     }
 
+    /// A server asked to be left alone (RFC 3261 §21.5.4). Where it is the only way we do so for a while at most: a proxy may
+    /// have passed on what one user's device said.
+    pub fn rest(&mut self, now: Instant, target: &Target, wait: Duration) {
+        self.died(now, target, Some(wait));
+        self.resting.retain(|_, until| *until > now);
+        if self.resting.len() < DEAD_TARGETS_MAX {
+            self.resting.insert(target.address, now + wait.min(REST_MAX));
+        }
+    }
+
+    pub fn rests(&self, now: Instant, target: &Target) -> bool {
+        self.resting.get(&target.address).is_some_and(|until| *until > now)
+    }
+
     /// A target answered.
     pub fn lives(&mut self, target: &Target) {
         if !self.dead.is_empty() {
@@ -172,5 +190,16 @@ mod tests {
         assert_eq!(at(locator.place(now, "sip:core.example.net")), ["UDP:192.0.2.1:5060", "UDP:192.0.2.2:5060"]);
         assert!(matches!(locator.place(now + RESOLVED_FOR, "sip:core.example.net"), Place::Ask(_)));
         assert!(matches!(locator.learn(now, &query, &[]), Place::Nowhere));
+    }
+
+    #[test]
+    fn a_server_that_asks_for_rest_gets_it_whatever_the_transport() {
+        let mut locator = Locator::default();
+        let now = Instant::from_unix_s(100);
+        let target = |transport| Target { transport, address: "192.0.2.1:5060".parse().unwrap(), server_name: None };
+        locator.rest(now, &target(Transport::Tcp), Duration::from_secs(3600));
+        let soon = now + Duration::from_secs(31);
+        assert!(locator.rests(soon, &target(Transport::Udp)) && locator.is_dead(soon, &target(Transport::Tcp)));
+        assert!(!locator.rests(now + REST_MAX, &target(Transport::Udp)), "the only way is tried again");
     }
 }

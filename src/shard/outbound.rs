@@ -191,8 +191,17 @@ impl Signalling {
     fn try_targets(&mut self, now: Instant, key: Key, targets: Vec<Target>, uri: &str, out: &mut Outbox) {
         let Some(outbound) = self.outbound.get_mut(key) else { return };
         let octets = outbound.draft.as_ref().map_or(0, Draft::octets);
+        // §21.5.4: what is new does not go to a server that asked to be left alone; what has begun there does.
+        let new = match outbound.purpose {
+            Purpose::Target { .. } | Purpose::Page { .. } => true,
+            Purpose::Branch { proxy, .. } => self.proxies.get(proxy).is_some_and(|proxied| !proxied.within),
+            _ => false,
+        };
         let mut ways = Vec::with_capacity(targets.len() + 1);
         for target in targets {
+            if new && self.locator.rests(now, &target) {
+                continue;
+            }
             if target.transport != Transport::Udp {
                 ways.push(target);
                 continue;
@@ -288,10 +297,13 @@ impl Signalling {
         if status == 503 {
             // §21.5.4: leave this server alone for as long as it asks; another address may do.
             let rest = response.header(Name::RetryAfter).and_then(retry_after);
-            if let Some(target) = outbound.current.take()
-                && (rest.is_some() || !outbound.further.is_empty())
-            {
-                self.locator.died(now, &target, rest);
+            match (outbound.current.take(), rest) {
+                (Some(target), Some(rest)) => {
+                    outbound.further.retain(|other| other.address != target.address);
+                    self.locator.rest(now, &target, rest);
+                }
+                (Some(target), None) if !outbound.further.is_empty() => self.locator.died(now, &target, None),
+                _ => {}
             }
             if outbound.draft.is_some() && !outbound.further.is_empty() {
                 outbound.client = None;

@@ -48,6 +48,8 @@ pub struct Proxied {
     /// A final response went upstream.
     answered: bool,
     digest: u64,
+    /// It is in a dialog.
+    pub within: bool,
     forget: Option<Handle>,
 }
 
@@ -117,8 +119,9 @@ impl Signalling {
         if looped {
             return self.refuse(now, server, &Refusal::new(482, "RFC 3261 §16.3"), out);
         }
-        let proxied =
-            Proxied { server, method: request.method(), branches: Vec::new(), best: None, answered: false, digest, forget: None };
+        let within = request.to().is_ok_and(|to| to.tag().is_some());
+        let method = request.method();
+        let proxied = Proxied { server, method, branches: Vec::new(), best: None, answered: false, digest, within, forget: None };
         let Ok(key) = self.proxies.insert(proxied) else { return self.shed(now, server, "overload > proxied requests", out) };
         self.loops.insert(digest);
         self.transactions.set_cookie(server, Cookie::Proxy.of(key));
