@@ -50,6 +50,16 @@ impl Originating {
         refusal
     }
 
+    /// As [`Originating::refused`], while other sessions stand.
+    #[track_caller]
+    pub fn refused_beside(&mut self, invite: &Invite, status: u16) -> Message {
+        self.alice.send(self.pf.udp, &invite.text());
+        let refusal = self.alice.expect_status(status);
+        self.alice.ack(self.pf.udp, &invite.message(), &refusal);
+        self.core.nothing(self.pf.udp, "a request that was refused", |message| message.method() == "INVITE");
+        refusal
+    }
+
     /// Both sides up: the INVITE the core got, and the 200 alice got.
     #[track_caller]
     pub fn established(&mut self, invite: &Invite, contact: &str, sdp: &str) -> (Message, Message) {

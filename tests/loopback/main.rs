@@ -16,6 +16,7 @@ mod large_message;
 mod media;
 mod msrp;
 mod originating;
+mod overload;
 mod program;
 mod proxy;
 mod relay;

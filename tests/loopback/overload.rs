@@ -1,0 +1,170 @@
+//! RFC 3261 §21.5.4 on the wire: which new calls are turned away, what goes on meanwhile, and what we do with a peer's 503.
+
+use crate::ladder::Originating;
+use crate::ue::{Invite, LARGE, Message, SESSION, answer_sdp};
+use std::time::Duration;
+
+const BOB: &str = "sip:bob@example.org";
+
+/// A session up between alice and the core; the 200 that alice got.
+#[track_caller]
+fn call(ladder: &mut Originating) -> Message {
+    let invite = Invite::new(&ladder.alice, BOB, SESSION);
+    let sdp = answer_sdp("127.0.0.1:9".parse().expect("an address"), "bob", "active", "sendrecv");
+    let contact = format!("<sip:bob@{}>", ladder.core.address);
+    ladder.established(&invite, &contact, &sdp).1
+}
+
+#[track_caller]
+fn hang_up(ladder: &mut Originating, ok: &Message) {
+    let bye = ladder.alice.in_dialog("BYE", ok, 1);
+    ladder.alice.send(ladder.pf.udp, &bye);
+    ladder.alice.expect_status(200);
+    let (bye, from) = ladder.core.expect_from("BYE");
+    ladder.core.answer(&bye, from, "200 OK", "", "");
+}
+
+#[track_caller]
+fn turned_away(refusal: &Message) {
+    assert!(refusal.want("Retry-After").parse::<u32>().is_ok_and(|seconds| (1..=60).contains(&seconds)), "{refusal:?}");
+}
+
+#[test]
+fn a_slow_queue_turns_new_calls_away_and_nothing_else() {
+    let mut ladder = Originating::new("");
+    let ok = call(&mut ladder);
+    let invites = [LARGE, SESSION].map(|service| Invite::new(&ladder.alice, BOB, service));
+    let timer = "Supported: timer\r\nSession-Expires: 1800\r\nContent-Length";
+    let update = ladder.alice.in_dialog("UPDATE", &ok, 1).replace("Content-Length", timer);
+    // The program stands still: what comes meanwhile waits for six times as long as is allowed.
+    ladder.pf.signal("STOP");
+    for invite in &invites {
+        ladder.alice.send(ladder.pf.udp, &invite.text());
+    }
+    ladder.alice.send(ladder.pf.udp, &update);
+    std::thread::park_timeout(Duration::from_millis(300));
+    ladder.pf.signal("CONT");
+    for invite in &invites {
+        let call = invite.get("Call-ID").unwrap_or_default();
+        let refusal = ladder.alice.next("503", |message| message.header("Call-ID") == Some(call) && message.status() >= 200).0;
+        assert_eq!(refusal.status(), 503, "{refusal:?}");
+        turned_away(&refusal);
+        ladder.alice.ack(ladder.pf.udp, &invite.message(), &refusal);
+    }
+    ladder.core.nothing(ladder.pf.udp, "a new call", |message| message.method() == "INVITE");
+    // In the dialog that stands, all goes on: a refresh, and its end.
+    let refreshed = |message: &Message| message.status() >= 200 && message.want("CSeq").ends_with("UPDATE");
+    assert_eq!(ladder.alice.next("200", refreshed).0.status(), 200);
+    let bye = ladder.alice.in_dialog("BYE", &ok, 2);
+    ladder.alice.send(ladder.pf.udp, &bye);
+    ladder.alice.expect_status(200);
+    let (bye, from) = ladder.core.expect_from("BYE");
+    ladder.core.answer(&bye, from, "200 OK", "", "");
+    // The queue is short again, and calls are taken.
+    let ok = call(&mut ladder);
+    hang_up(&mut ladder, &ok);
+    assert!(ladder.pf.metric("cpm_pf_rejections_total", &["limits.overload_queue_delay"]) >= 2.0);
+}
+
+#[test]
+fn so_many_calls_begin_a_second() {
+    let mut ladder = Originating::new("[limits]\nnew_calls_per_second = 5\n");
+    let invites: Vec<Invite> = (0..40).map(|_| Invite::new(&ladder.alice, BOB, SESSION)).collect();
+    for invite in &invites {
+        ladder.alice.send(ladder.pf.udp, &invite.text());
+    }
+    let (mut away, mut taken) = (0, 0);
+    while away + taken < invites.len() {
+        let (first, _) = ladder.alice.next("an answer to each", |message| message.status() == 503 || message.status() == 100);
+        let call = first.want("Call-ID").to_owned();
+        let of_call = |message: &Message| message.status() == 503 && message.header("Call-ID") == Some(&call);
+        if first.status() == 100 {
+            // 100 comes first for those that are turned away as well.
+            ladder.alice.nothing(ladder.pf.udp, "nothing", |_| false);
+            if ladder.alice.kept().any(of_call) {
+                turned_away(&ladder.alice.next("503", of_call).0);
+                away += 1;
+            } else {
+                taken += 1;
+            }
+        } else {
+            turned_away(&first);
+            away += 1;
+        }
+    }
+    assert!((5..=10).contains(&taken), "{taken} of 40 calls began");
+}
+
+#[test]
+fn an_originator_has_so_many_sessions() {
+    let mut ladder = Originating::new("[limits]\nsessions_per_originator = 2\n");
+    let first = call(&mut ladder);
+    let second = call(&mut ladder);
+    let third = Invite::new(&ladder.alice, BOB, SESSION);
+    ladder.alice.send(ladder.pf.udp, &third.text());
+    let refusal = ladder.alice.next("a refusal", |message| message.status() >= 400).0;
+    assert!(matches!(refusal.status(), 486 | 503), "{refusal:?}");
+    ladder.alice.ack(ladder.pf.udp, &third.message(), &refusal);
+    // Somebody else may call, and the same after a session has ended.
+    let other = Invite::new(&ladder.alice, BOB, SESSION).with("P-Asserted-Identity", "<sip:carol@example.net>");
+    let (arrived, from) = ladder.passes(&other);
+    ladder.core.answer(&arrived, from, "486 Busy Here", "", "");
+    let refusal = ladder.alice.expect_status(486);
+    ladder.alice.ack(ladder.pf.udp, &other.message(), &refusal);
+    hang_up(&mut ladder, &first);
+    ladder.pf.until("the session is gone", |pf| pf.metric("cpm_pf_dialogs", &[]) == 2.0);
+    let third = call(&mut ladder);
+    hang_up(&mut ladder, &third);
+    hang_up(&mut ladder, &second);
+}
+
+#[test]
+fn there_is_room_for_so_many_dialogs() {
+    let mut ladder = Originating::new("[limits]\ndialogs = 4\n");
+    let first = call(&mut ladder);
+    let second = call(&mut ladder);
+    let invite = Invite::new(&ladder.alice, BOB, SESSION);
+    turned_away(&ladder.refused_beside(&invite, 503));
+    hang_up(&mut ladder, &first);
+    ladder.pf.until("the session is gone", |pf| pf.metric("cpm_pf_dialogs", &[]) == 2.0);
+    let third = call(&mut ladder);
+    hang_up(&mut ladder, &second);
+    hang_up(&mut ladder, &third);
+}
+
+#[test]
+fn a_next_hop_that_asks_for_rest_gets_it() {
+    let mut ladder = Originating::new("");
+    let invite = Invite::new(&ladder.alice, BOB, SESSION);
+    let (arrived, from) = ladder.passes(&invite);
+    ladder.core.answer(&arrived, from, "503 Service Unavailable", "Retry-After: 30\n", "");
+    ladder.core.expect("ACK");
+    let refusal = ladder.alice.next("a refusal", |message| message.status() >= 400).0;
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &refusal);
+    // The next call is answered by us; the hop hears nothing of it.
+    let invite = Invite::new(&ladder.alice, BOB, LARGE);
+    ladder.alice.send(ladder.pf.udp, &invite.text());
+    let refusal = ladder.alice.next("a refusal", |message| message.status() >= 400).0;
+    assert!(refusal.status() >= 480, "{refusal:?}");
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &refusal);
+    ladder.core.nothing(ladder.pf.udp, "a request during its rest", |message| message.method() == "INVITE");
+}
+
+#[test]
+fn a_flood_towards_a_silent_hop_neither_ends_the_program_nor_fills_its_memory() {
+    let mut ladder = Originating::new("[limits]\nsessions_per_originator = 100000\n");
+    for round in 0..20 {
+        for _ in 0..100 {
+            let invite = Invite::new(&ladder.alice, BOB, if round % 2 == 0 { LARGE } else { SESSION });
+            ladder.alice.send(ladder.pf.udp, &invite.text());
+        }
+        // In step with the program: it has taken what came before.
+        ladder.alice.nothing(ladder.pf.udp, "nothing", |_| false);
+    }
+    assert_eq!(ladder.pf.get("/healthz").0, 200);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", ladder.pf.pid())).expect("it runs");
+    let resident =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    assert!(resident.is_some_and(|kib| kib < 300 << 10), "{resident:?} KiB resident for 2000 calls");
+    assert!(!ladder.pf.log().contains("panicked"));
+}
