@@ -5,7 +5,8 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,9 @@ impl std::fmt::Display for Unusable {
 #[derive(Clone, Debug)]
 pub struct Tls {
     pub server: Arc<ServerConfig>,
+    /// As `server`, for MSRP: peers are asked for a certificate, to be compared with the fingerprint of their SDP (RFC 8122
+    /// §6.2). With `verify_client` it must come from the authorities too.
+    pub server_by_fingerprint: Arc<ServerConfig>,
     /// Peers are verified against the authorities.
     pub client: Arc<ClientConfig>,
     /// Peers are not verified here: their certificate is compared with the fingerprint of their SDP (RFC 8122 §6.2).
@@ -53,6 +57,7 @@ impl Tls {
 
         let server =
             ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(misfit)?;
+        let asking = server.clone();
         let server = if config.verify_client {
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
                 .build()
@@ -62,6 +67,12 @@ impl Tls {
             server.with_no_client_auth()
         };
         let server = server.with_single_cert(chain.clone(), key.clone_key()).map_err(misfit)?;
+        let asking = if config.verify_client {
+            server.clone()
+        } else {
+            let verifier = Arc::new(AnyCertificate(provider.clone()));
+            asking.with_client_cert_verifier(verifier).with_single_cert(chain.clone(), key.clone_key()).map_err(misfit)?
+        };
 
         let client =
             ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(misfit)?;
@@ -75,6 +86,7 @@ impl Tls {
             .map_err(misfit)?;
         Ok(Self {
             server: Arc::new(server),
+            server_by_fingerprint: Arc::new(asking),
             client: Arc::new(client),
             client_by_fingerprint: Arc::new(by_fingerprint),
             fingerprint,
@@ -148,5 +160,46 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        ServerCertVerifier::verify_tls12_signature(self, message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        ServerCertVerifier::verify_tls13_signature(self, message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ServerCertVerifier::supported_verify_schemes(self)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod chunk;
 pub mod end_line;
+pub mod fingerprint;
 pub mod head;
 pub mod ident;
 pub mod leg;

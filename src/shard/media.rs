@@ -117,6 +117,13 @@ impl Media {
         connection
     }
 
+    /// A TLS peer that connected showed this certificate (DER); said right after `accepted`.
+    pub fn certified(&mut self, connection: Connection, certificate: &[u8]) {
+        if let Some(conn) = self.net.get_mut(connection) {
+            conn.certificate = Some(certificate.into());
+        }
+    }
+
     /// A connection asked for by `Connect` is up (the TLS handshake is done).
     pub fn connected(&mut self, now: Instant, connection: Connection, out: &mut MediaOutbox) {
         let Some(conn) = self.net.get_mut(connection).filter(|conn| conn.phase == Phase::Connecting) else { return };

@@ -83,7 +83,13 @@ impl Engine {
         let link = self.links.get(key).expect("just inserted, or just heard from");
         let (peer, tls) = (link.peer, link.tls.is_some());
         match self.shard.accepted(self.now, peer, tls, &mut self.out) {
-            Some(connection) => self.links.name(key, connection),
+            Some(connection) => {
+                let link = self.links.get(key).expect("looked at above");
+                if let Some(certificate) = link.tls.as_ref().and_then(|tls| tls.session.certificate()) {
+                    self.shard.certified(connection, certificate);
+                }
+                self.links.name(key, connection);
+            }
             None => {
                 self.counts.refused += 1;
                 self.close(key, Gone::Closed);

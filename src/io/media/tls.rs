@@ -4,10 +4,10 @@
 //! of TCP. Sealing copies once more: that is what encryption is.
 
 use crate::io::tls::Tls;
+use crate::msrp::fingerprint;
 use crate::shard::media_outbox::TlsPeer;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ServerConnection};
-use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::io::{IoSlice, Read, Write};
 use std::net::SocketAddr;
 
@@ -51,7 +51,7 @@ impl Session {
     /// # Errors
     /// An unusable configuration.
     pub fn accept(tls: &Tls) -> Result<Self, Failure> {
-        let connection = ServerConnection::new(tls.server.clone()).map_err(Failure::Protocol)?;
+        let connection = ServerConnection::new(tls.server_by_fingerprint.clone()).map_err(Failure::Protocol)?;
         Ok(Self::new(connection.into(), None))
     }
 
@@ -130,38 +130,12 @@ impl Session {
 
     fn compare_fingerprint(&mut self) -> Result<(), Failure> {
         let Some(expected) = self.fingerprint.take() else { return Ok(()) };
-        let certificate = self.connection.peer_certificates().and_then(<[_]>::first).ok_or(Failure::Fingerprint)?;
-        if matches(&expected, certificate) { Ok(()) } else { Err(Failure::Fingerprint) }
+        let shown = self.certificate().is_some_and(|certificate| fingerprint::is_of(&expected, certificate));
+        if shown { Ok(()) } else { Err(Failure::Fingerprint) }
     }
-}
 
-/// RFC 8122 §5: `hash-func SP fingerprint`, two hex digits an octet with colons between, in either case. MD5, MD2 and SHA-1
-/// prove nothing any more and match nothing.
-fn matches(expected: &str, certificate: &CertificateDer<'_>) -> bool {
-    let Some((function, fingerprint)) = expected.trim().split_once(' ') else { return false };
-    let digest: Vec<u8> = match function.to_ascii_lowercase().as_str() {
-        "sha-256" => Sha256::digest(certificate).to_vec(),
-        "sha-384" => Sha384::digest(certificate).to_vec(),
-        "sha-512" => Sha512::digest(certificate).to_vec(),
-        _ => return false,
-    };
-    let mut octets = fingerprint.trim().split(':').map(|octet| u8::from_str_radix(octet, 16).ok());
-    digest.iter().all(|octet| octets.next() == Some(Some(*octet))) && octets.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fingerprint_matches_its_certificate_in_either_case_and_no_other() {
-        let certificate = CertificateDer::from(b"a certificate".to_vec());
-        let hex: Vec<String> = Sha256::digest(&certificate).iter().map(|octet| format!("{octet:02X}")).collect();
-        let upper = format!("sha-256 {}", hex.join(":"));
-        assert!(matches(&upper, &certificate) && matches(&upper.to_lowercase(), &certificate));
-        assert!(!matches(&upper, &CertificateDer::from(b"another".to_vec())));
-        for wrong in ["", "sha-256", "sha-1 00", &upper[..upper.len() - 3], &format!("{upper}:00")] {
-            assert!(!matches(wrong, &certificate), "{wrong}");
-        }
+    /// The peer's certificate in its DER form, where it showed one.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.connection.peer_certificates()?.first().map(AsRef::as_ref)
     }
 }

@@ -111,6 +111,7 @@ impl Media {
             from_path: Box::default(),
             accept_types: Vec::new(),
             max_size: None,
+            fingerprint: None,
             connection: None,
             bound: false,
             out: false,
@@ -137,6 +138,15 @@ impl Media {
             (leg.connection, leg.bound) = (None, false);
             leg.from_path = Box::default();
             self.unbind(old, id, out);
+        }
+        let Some(leg) = self.leg_mut(id) else { return };
+        leg.fingerprint.clone_from(&peer.fingerprint);
+        // RFC 8122 §6.2: a connection may come before the answer that says whose it must be.
+        if let Some(early) = leg.connection.filter(|_| leg.bound)
+            && !self.shows_certificate_of(early, id)
+        {
+            self.net.count(Cause::Certificate);
+            return self.drop_connection(now, early, LegFailure::Tls, out);
         }
         let Some(leg) = self.leg_mut(id) else { return };
         if leg.connection.is_none() {

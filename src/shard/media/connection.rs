@@ -124,6 +124,8 @@ pub(super) struct Conn {
     pub me: Connection,
     pub peer: SocketAddr,
     pub tls: bool,
+    /// What a TLS peer that connected showed, in DER form.
+    pub certificate: Option<Box<[u8]>>,
     /// It came from outside and has not named a session: counted against its address.
     pub stranger: bool,
     pub phase: Phase,
@@ -164,6 +166,7 @@ impl Conn {
             me,
             peer,
             tls,
+            certificate: None,
             stranger: accepted,
             phase: if accepted { Phase::Open } else { Phase::Connecting },
             reader: Reader::default(),

@@ -65,6 +65,8 @@ causes! {
     Malformed 400 "msrp-malformed",
     /// Content from a peer that only receives.
     Direction 403 "msrp-direction",
+    /// The certificate is not the one that the peer's `a=fingerprint` announced.
+    Certificate 403 "msrp-certificate",
     /// Nobody is left to pass the content to.
     NoTarget 408 "msrp-no-target",
     /// A target did not answer within `msrp.transaction_timeout`.

@@ -9,6 +9,7 @@ use crate::base::slab::Key;
 use crate::clause;
 use crate::limits::MSRP_HELD_OCTETS_MAX;
 use crate::msrp::chunk::FailureReport;
+use crate::msrp::fingerprint;
 use crate::msrp::head::{Head, Start};
 use crate::msrp::leg::{Matching, SessionKind};
 use crate::msrp::parse::{End, Place, Step};
@@ -311,6 +312,7 @@ impl Media {
             Some(other) if self.net.get(other).is_some_and(|conn| conn.hears() && conn.phase != Phase::Connecting) => {
                 return Addressed::Nobody(Cause::WrongConnection);
             }
+            _ if !self.shows_certificate_of(connection, id) => return Addressed::Nobody(Cause::Certificate),
             other => {
                 if let Some(other) = other {
                     self.net.abort(other, out);
@@ -322,6 +324,15 @@ impl Media {
             conn.last = Some(id);
         }
         Addressed::Leg(id)
+    }
+
+    /// RFC 8122 §6.2: a TLS peer that showed a certificate showed the one that its SDP announced. (One that showed none is
+    /// known by the session id alone, which its SDP keeps secret as well; `verify_client` admits none of those.)
+    pub(super) fn shows_certificate_of(&self, connection: Connection, id: LegId) -> bool {
+        let leg = self.sessions.get(id.session).and_then(|session| session.legs.get(usize::from(id.place)));
+        let expected = leg.and_then(|leg| leg.fingerprint.as_deref());
+        let shown = self.net.get(connection).and_then(|conn| conn.certificate.as_deref());
+        expected.zip(shown).is_none_or(|(expected, shown)| fingerprint::is_of(expected, shown))
     }
 
     /// The core whose number a session id begins with, if it is another of ours.
@@ -369,7 +380,7 @@ impl Media {
         if arrival.end.is_none() {
             conn.chunk = Some(Box::new(dropped(head)));
         }
-        if conn.legs.is_empty() && cause == Cause::UnknownSession {
+        if conn.legs.is_empty() && matches!(cause, Cause::UnknownSession | Cause::Certificate) {
             self.unbound_left(connection);
             self.net.finish(connection, out);
             return Flow::Stop;

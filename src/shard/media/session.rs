@@ -44,6 +44,8 @@ pub(super) struct Leg {
     pub from_path: Box<[u8]>,
     pub accept_types: Vec<Box<str>>,
     pub max_size: Option<u64>,
+    /// What the certificate of a TLS peer that connects must hash to (RFC 8122 §6.2).
+    pub fingerprint: Option<Box<str>>,
     pub connection: Option<Connection>,
     /// The connection is up and is this leg's.
     pub bound: bool,

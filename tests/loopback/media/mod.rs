@@ -1,6 +1,7 @@
 //! RFC 4975, io/media: the media engine alone, between endpoints that share no code with it.
 
 mod rig;
+mod secure;
 mod stream;
 
 use cpm_pf::io::media::buffers::{Pool, Pools};
