@@ -12,7 +12,7 @@ fn session(number: u32) -> String {
 #[test]
 fn a_full_queue_turns_new_calls_away_and_an_empty_one_takes_them() {
     let mut world = World::new(config());
-    world.core.queue_delay(Duration::from_millis(51));
+    world.core.queue_delay(Duration::from_millis(101));
     world.receives(ALICE, &session(1));
     world.expect(ALICE, "SIP/2.0 100");
     let shed = world.expect(ALICE, "SIP/2.0 503 Service Unavailable");
