@@ -13,6 +13,7 @@ mod gates;
 mod hep;
 mod ladder;
 mod large_message;
+mod many;
 mod media;
 mod msrp;
 mod originating;
