@@ -12,7 +12,7 @@ use super::outbound::{Hop, Purpose};
 use super::outbox::Outbox;
 use super::prefetch::Gathered;
 use super::sessions::Arrived;
-use super::sessions::bridge::hops_left;
+use super::sessions::bridge::{asks_for_privacy, hops_left, is_identity};
 use super::sessions::within::relayed_status;
 use super::signalling::{Signalling, Waiting, service_of};
 use super::writing::{Draft, MAX_FORWARDS};
@@ -98,8 +98,9 @@ impl Signalling {
             NextHop::Core { fallback: Some(contact) } if routes.is_empty() => contact.clone(),
             _ => dialog.next_hop().to_string(),
         };
+        let hides = !self.is_trusted_hop(&hop) && asks_for_privacy(&message.headers);
         let draft = Draft::of_dialog(&dialog, Method::Message, 1, max_forwards, |mut writer| {
-            for (name, value) in &message.headers {
+            for (name, value) in message.headers.iter().filter(|(name, _)| !(hides && is_identity(name))) {
                 writer.named(name, value);
             }
             writer.field(Name::ContentType, &message.content_type);

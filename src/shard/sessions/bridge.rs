@@ -286,8 +286,11 @@ impl Signalling {
         }
         let made = &mut self.sessions.table.get_mut(key).expect("the caller holds the session").legs[usize::from(leg)];
         made.record_route = record_route;
-        let (contact, record_route) = (&made.contact, &made.record_route);
         let seq = made.dialog.next_seq();
+        let hides = !self.is_trusted_hop(&hop) && asks_for_privacy(&invite.headers);
+        let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
+        let made = &mut session.legs[usize::from(leg)];
+        let (contact, record_route) = (&made.contact, &made.record_route);
         let draft = Draft::of_dialog(&made.dialog, Method::Invite, seq, max_forwards, |mut writer| {
             if let Some(record_route) = record_route {
                 writer.field(Name::RecordRoute, record_route);
@@ -300,7 +303,7 @@ impl Signalling {
             if let Some(min_se) = min_se {
                 writer.format(Name::MinSe, format_args!("{min_se}"));
             }
-            for (name, value) in &invite.headers {
+            for (name, value) in invite.headers.iter().filter(|(name, _)| !(hides && is_identity(name))) {
                 writer.named(name, value);
             }
             if !invite.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Allow")) {
@@ -327,7 +330,9 @@ impl Signalling {
         let leg = session.legs.len() as LegIndex;
         let routes: Vec<&str> = routes.iter().map(|route| &**route).collect();
         let dialog = Dialog::calling(&call_id, &invite.from, &tag, &invite.to, &invite.request_uri, &routes);
-        let mut made = Leg::new(LegKind::Target(invite.kind.clone()), LegState::Ended, dialog);
+        // No request has key 0: until there is one, there is nothing to cancel.
+        let calling = LegState::Calling(Key::from_u64(0));
+        let mut made = Leg::new(LegKind::Target(invite.kind.clone()), calling, dialog);
         self.ladders.join(session.legs[0].dialog.id(), &call_id, &tag, leg_name(&invite.kind));
         session.record.target_call_ids.push(call_id.into());
         if invite.kind == TargetKind::IsfRetry {
@@ -386,6 +391,19 @@ impl Signalling {
             NextHop::Isf => configured(&self.config.sip.isf),
             NextHop::Core { .. } if !left.is_empty() => left.to_vec(),
             NextHop::Core { .. } => configured(&self.config.sip.core),
+        }
+    }
+
+    /// Whether the next hop is in our trust domain (RFC 3324): what the operator routes to, or an address in `sip.trusted`.
+    pub(in crate::shard) fn is_trusted_hop(&self, hop: &str) -> bool {
+        let sip = &self.config.sip;
+        if [&sip.core, &sip.isf].into_iter().flatten().any(|uri| uri == hop) {
+            return true;
+        }
+        let Ok(uri) = crate::sip::uri::Uri::parse(hop) else { return false };
+        match crate::sip::header::via::address(uri.host) {
+            Some(ip) => sip.trusted.iter().any(|network| network.contains(ip)),
+            None => sip.home_domains.iter().any(|domain| domain.eq_ignore_ascii_case(uri.host)),
         }
     }
 
@@ -463,6 +481,16 @@ impl Sessions {
 /// To the media core of a stream.
 pub(in crate::shard) fn push(out: &mut Outbox, stream: &Stream, command: Command) {
     out.effects.push(Effect::Media { core: stream.core, command });
+}
+
+/// RFC 3325 §7: the asserted identity is not to leave the trust domain.
+pub(in crate::shard) fn asks_for_privacy(headers: &[(String, String)]) -> bool {
+    let privacy = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Privacy"));
+    privacy.flat_map(|(_, value)| value.split(';')).any(|value| value.trim().eq_ignore_ascii_case("id"))
+}
+
+pub(in crate::shard) fn is_identity(name: &str) -> bool {
+    name.eq_ignore_ascii_case("P-Asserted-Identity")
 }
 
 /// OSI-r1: the relayed lines of a retry stand for the streams that were rejected, in order.

@@ -59,6 +59,23 @@ fn identities_of_a_stranger_count_for_nothing() {
 }
 
 #[test]
+fn an_identity_that_is_private_stays_within_the_trust_domain() {
+    let privately = |trusted: bool| {
+        let mut config = config();
+        config.sip.core = None;
+        let mut world = World::new(config);
+        let hop = if trusted { "127.0.0.1:5081" } else { "192.0.2.1:5081" };
+        let uri = format!("sip:bob@{hop}");
+        let text = invite(&uri, "orig", SESSION, "Privacy: id\r\n", &offer("alices", "a=setup:active\r\n"));
+        world.receives(ALICE, &text);
+        world.expect(ALICE, "SIP/2.0 100");
+        world.expect(hop, "INVITE").headers(Name::PAssertedIdentity)
+    };
+    assert_eq!(privately(true), ["<sip:alice@example.net>"]);
+    assert!(privately(false).is_empty());
+}
+
+#[test]
 fn the_same_request_by_another_way_is_merged_and_a_resend_absorbed() {
     let mut world = World::new(config());
     world.receives(ALICE, &session());

@@ -260,6 +260,43 @@ fn a_rule_for_offline_storage_records_beside_the_message() {
 }
 
 #[test]
+fn a_rule_to_store_puts_the_message_into_the_store_and_defers_where_that_refuses() {
+    let rules = br#"<ruleset xmlns="urn:ietf:params:xml:ns:common-policy" xmlns:oxe="urn:oma:xml:xdm:extensions"><rule id="r">
+        <conditions><oxe:service-list><oxe:service enabler="CPM"/></oxe:service-list>
+        <oxe:media-list><oxe:standalone-message/></oxe:media-list></conditions>
+        <actions><oxe:allow-store>true</oxe:allow-store></actions></rule></ruleset>"#;
+    let mut world = World::new(config());
+    world.documents_absent = false;
+    world.receives(ALICE, &message_for("bob"));
+    for _ in 0..2 {
+        let (ticket, query) = world.questions.pop_front().expect("documents are fetched");
+        let answer = match query {
+            Query::Document { auid: "resource-lists", .. } => Document::Absent,
+            _ => Document::Found { body: rules.to_vec().into(), etag: None },
+        };
+        world.fetched(ticket, Fetched::Document(answer));
+    }
+    world.expect(ALICE, "SIP/2.0 100");
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    world.expect_nothing();
+    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+    crate::proves!("TLM-6.d.ii.1", "TLM-6.d.ii.2", {
+        let report = stored(&world);
+        world.reports(report);
+        let (ticket, query) = world.questions.pop_front().expect("it is stored");
+        assert!(matches!(&query, Query::Record(object) if object.user == "sip:bob@example.net"), "{query:?}");
+        world.fetched(ticket, Fetched::Recorded(Err(StoreFailure::Unavailable)));
+        let (ticket, query) = world.questions.pop_front().expect("the store refused: it is deferred");
+        assert!(matches!(query, Query::Defer(_)));
+        assert_eq!(acknowledged(&world), None);
+        world.fetched(ticket, Fetched::Kept(Ok(())));
+        assert_eq!(acknowledged(&world), Some(200));
+    });
+    world.receives(ALICE, &in_dialog("BYE", 2, &ok, "", ""));
+    world.rests();
+}
+
+#[test]
 fn xdm_that_is_away_refuses_no_call() {
     let mut world = World::new(config());
     world.documents_absent = false;

@@ -80,6 +80,32 @@ fn first_means_that_the_others_are_cancelled() {
 }
 
 #[test]
+fn a_session_is_replaced_on_the_clients_that_are_in_it() {
+    let mut world = World::new(with_two_clients(config()));
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+    let first = world.expect(CORE, "INVITE");
+    let second = world.expect(CORE, "INVITE");
+    world.answers(&first, "480 Gone", "", "");
+    world.expect(CORE, "ACK");
+    world.answers(&second, "200 OK", &answer_of(5082), &offer("b2", "a=setup:passive\r\n"));
+    world.expect(BOB2, "ACK");
+    let replaces = session().replace("Supported: timer", "Session-Replaces: contr-1\r\nSupported: timer");
+    let replaces = replaces.replace("Contribution-ID: contr-1", "Contribution-ID: contr-2");
+    let replaces = replaces.replace("call-1", "call-2").replace("z9hG4bKinvite", "z9hG4bKother");
+    world.receives(ALICE, &replaces);
+    world.expect(ALICE, "SIP/2.0 100");
+    let only = world.expect(CORE, "INVITE sip:bob@example.net;gr=urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6b02");
+    world.expect_nothing();
+    world.answers(&only, "200 OK", &answer_of(5082), &offer("b3", "a=setup:passive\r\n"));
+    world.expect(ALICE, "SIP/2.0 200");
+    world.core.stop(world.now, &mut world.out);
+    world.rests();
+}
+
+#[test]
 fn nobody_registered_is_unavailable() {
     let mut world = World::new(config());
     world.receives(ALICE, &session().replace("sip:bob@", "sip:carol@"));
