@@ -30,6 +30,11 @@ use tokio::sync::oneshot;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Connections served at one time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
+/// How long a request's head may take, and how long a connection stays open on which none comes. A monitor asks more often, and
+/// whoever holds all places gives them back.
+const HEAD_MAX: Duration = Duration::from_secs(5);
+/// How long a connection is served in all.
+const CONNECTION_MAX: Duration = Duration::from_secs(300);
 /// Sessions listed by `/sessions`, of each core.
 const SESSIONS_MAX: usize = 10_000;
 /// The page: one file, no other host, everything it shows is asked for afterwards.
@@ -70,9 +75,9 @@ pub async fn serve(listener: std::net::TcpListener, admin: Admin) {
                 tokio::task::spawn_local(async move {
                     let service = hyper::service::service_fn(move |request| answer(state.clone(), request));
                     let stream = hyper_util::rt::TokioIo::new(stream);
-                    let served = hyper::server::conn::http1::Builder::new().serve_connection(stream, service);
-                    // A monitor that keeps its connection open and says nothing gives its place back.
-                    let _ = tokio::time::timeout(Duration::from_secs(300), served).await;
+                    let mut server = hyper::server::conn::http1::Builder::new();
+                    server.timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEAD_MAX);
+                    let _ = tokio::time::timeout(CONNECTION_MAX, server.serve_connection(stream, service)).await;
                     drop(place);
                 });
             }

@@ -155,7 +155,11 @@ pub struct Relayed {
 
 /// A session (or large message) from alice to the core, the called side passive.
 pub fn relayed(service: &str, more: &str) -> Relayed {
-    let mut ladder = Originating::new(more);
+    relayed_by(Originating::new(more), service)
+}
+
+/// The same through a proxy that runs already.
+pub fn relayed_by(mut ladder: Originating, service: &str) -> Relayed {
     let waiting = crate::msrp::Waiting::new();
     let invite = Invite::new(&ladder.alice, "sip:bob@example.org", service);
     let direction = if service == crate::ue::LARGE { "recvonly" } else { "sendrecv" };

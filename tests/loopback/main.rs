@@ -27,6 +27,7 @@ mod sipp;
 mod stream;
 mod streams;
 mod terminating;
+mod threats;
 mod torture;
 mod transactions;
 mod transport;

@@ -93,6 +93,11 @@ impl Proxy {
 
     /// The same in a folder that has files in it already (XDM documents, certificates, what an earlier run stored).
     pub fn start_in(folder: tempfile::TempDir, more: &str) -> Proxy {
+        Self::start_saying(folder, more, &std::env::var("RUST_LOG").unwrap_or_else(|_| "debug".into()))
+    }
+
+    /// The same with a log that says this much.
+    pub fn start_saying(folder: tempfile::TempDir, more: &str, level: &str) -> Proxy {
         let file = folder.path().join("cpm-pf.toml");
         std::fs::write(&file, config(more)).expect("the folder can be written");
         let log = folder.path().join("log");
@@ -101,7 +106,7 @@ impl Proxy {
             .args(["run", "--config"])
             .arg(&file)
             .current_dir(folder.path())
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "debug".into()))
+            .env("RUST_LOG", level)
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
