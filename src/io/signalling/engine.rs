@@ -44,6 +44,8 @@ const STREAM_BUFFERS: u16 = 512;
 const STREAM_OCTETS: u32 = 16 * 1024;
 /// How often connections are looked at for those that waited too long.
 const SWEEP: Duration = Duration::from_millis(500);
+/// A wait that took no longer found completions there already.
+const NO_SLEEP: Duration = Duration::from_micros(20);
 /// How often effects of failed sends are followed within one turn; the rest waits for the next.
 const ROUNDS: usize = 8;
 
@@ -84,6 +86,8 @@ pub struct Engine {
     completions: Vec<Completion>,
     /// When the ring last gave something, which is when what lies in a stream is taken to have come.
     entered: Instant,
+    /// When the ring was last looked at.
+    looked: Instant,
     swept: Instant,
     /// Listening sockets whose accepting the kernel ended with an error; armed again by the sweep.
     deaf: Vec<usize>,
@@ -126,6 +130,7 @@ impl Engine {
             failed: Vec::new(),
             completions: Vec::new(),
             entered: now,
+            looked: now,
             swept: now,
             deaf: Vec::new(),
             queue_depth: 0,
@@ -549,9 +554,10 @@ impl Engine {
         let longest = if sleep { until.since(now) } else { Duration::ZERO };
         let waited = self.ring.wait(Wait { timeout: Some(longest), gather: Duration::ZERO, completions: 1 });
         self.links.wake.sleeping.awake();
-        // What lies in a stream now came while the turn before was played, if there was no sleep between.
+        // What lies in a stream now came after the last look, unless there was a sleep between: then it came at its end.
         let after = self.clock.now();
-        self.entered = if sleep && after.since(now) > Duration::from_micros(20) { after } else { self.entered.max(now - SWEEP) };
+        self.entered = if sleep && after.since(now) > NO_SLEEP { after } else { self.looked };
+        self.looked = after;
         waited
     }
 
