@@ -279,6 +279,7 @@ impl Media {
         let kept = &mut sink.files[at];
         kept.stage = Stage::Told;
         let (from, message_id, octets) = (kept.from, kept.message_id, kept.octets.unwrap_or(0));
+        let head = std::mem::take(&mut kept.head).into_boxed_slice();
         let (path, content_type, success_report) = (kept.path.clone(), kept.content_type.clone(), kept.success_report);
         if !hold {
             sink.files.remove(at);
@@ -292,7 +293,7 @@ impl Media {
             octets,
             message_id: message_id.to_text(),
             content_type,
-            head: Box::default(),
+            head,
             success_report,
             from: session.legs[usize::from(from)].index,
         };

@@ -214,7 +214,8 @@ impl Media {
             }
             if !arrival.body.is_empty() {
                 let piece = arrival.ground.piece(arrival.octets, arrival.body.clone(), out);
-                if !sink.write(chunk, chunk.start, piece, out) {
+                let content = &arrival.octets[arrival.body.clone()];
+                if !sink.write(chunk, chunk.start, content, piece, out) {
                     failed |= 1 << place;
                 }
             }
@@ -232,7 +233,7 @@ impl Media {
         let last = end.filter(|_| chunk.takers != 0);
         if chunk.takers != 0 {
             let piece = ground.piece(octets, body.clone(), out);
-            self.more_to_sinks(now, &mut chunk, &piece, out);
+            self.more_to_sinks(now, &mut chunk, &octets[body.clone()], &piece, out);
             // A lent end-line costs nothing; a copied one is as quickly written by hand.
             let with_end = match (last, ground) {
                 (Some(end), Ground::Lent { .. }) => Some(ground.piece(octets, body.start..end.after, out)),
@@ -294,12 +295,12 @@ impl Media {
         }
     }
 
-    fn more_to_sinks(&mut self, now: Instant, chunk: &mut Chunk, piece: &Piece, out: &mut MediaOutbox) {
+    fn more_to_sinks(&mut self, now: Instant, chunk: &mut Chunk, content: &[u8], piece: &Piece, out: &mut MediaOutbox) {
         let Some(session) = self.sessions.get_mut(chunk.from.session) else { return };
         let mut failed = 0u32;
         for (place, leg) in session.legs.iter_mut().enumerate().filter(|(place, _)| chunk.takers & (1 << place) != 0) {
             if let Far::Sink(sink) = &mut leg.far
-                && !sink.write(chunk, chunk.next(), piece.clone(), out)
+                && !sink.write(chunk, chunk.next(), content, piece.clone(), out)
             {
                 failed |= 1 << place;
             }

@@ -7,7 +7,7 @@
 //! ```
 
 use super::connection::{Chunk, LegId};
-use crate::limits::{SINK_FILES_MAX, SINK_GAPS_MAX};
+use crate::limits::{SINK_FILES_MAX, SINK_GAPS_MAX, STORED_HEAD_OCTETS_MAX};
 use crate::msrp::chunk::{Continuation, FailureReport};
 use crate::msrp::ident::Ident;
 use crate::shard::media_outbox::{Connection, File, MediaEffect, MediaOutbox, Piece};
@@ -40,6 +40,8 @@ pub(super) struct Kept {
     pub octets: Option<u64>,
     /// Stretches that are there: first octet and the one after the last, in order, not touching.
     covered: Vec<(u64, u64)>,
+    /// The beginning of the message, as far as it came in order: it goes with the report.
+    pub head: Vec<u8>,
     /// Octets whose writes are not done.
     pub pending: u64,
     /// The chunk that completed it, where its answer waits.
@@ -128,14 +130,16 @@ impl Sink {
             stage: Stage::Writing,
             octets: None,
             covered: Vec::new(),
+            head: Vec::new(),
             pending: 0,
             last: None,
         });
         true
     }
 
-    /// Octets of a chunk; `at` is the place of the first in the message. False: the message cannot be kept.
-    pub fn write(&mut self, chunk: &Chunk, at: u64, piece: Piece, out: &mut MediaOutbox) -> bool {
+    /// Octets of a chunk: `piece` is where `content` lies; `at` is the place of the first in the message. False: the message
+    /// cannot be kept.
+    pub fn write(&mut self, chunk: &Chunk, at: u64, content: &[u8], piece: Piece, out: &mut MediaOutbox) -> bool {
         let Some(found) = self.writing(chunk.from.place, &chunk.message_id) else { return false };
         let octets = u64::from(piece.len());
         if octets == 0 {
@@ -143,6 +147,10 @@ impl Sink {
         }
         let kept = &mut self.files[found];
         kept.pending += octets;
+        if at == kept.head.len() as u64 + 1 {
+            let room = STORED_HEAD_OCTETS_MAX.saturating_sub(kept.head.len());
+            kept.head.extend_from_slice(&content[..content.len().min(room)]);
+        }
         out.effects.push(MediaEffect::Write { file: kept.file, at: at.saturating_sub(1), piece });
         kept.cover(at, octets)
     }
@@ -213,7 +221,13 @@ mod tests {
         let (mut sink, mut out) = (Sink { directory: "/tmp".into(), hold: false, files: Vec::new() }, MediaOutbox::default());
         let mut feed = |start: u64, octets: u64, flag| {
             assert!(sink.begin(&chunk(start, 0), false, b"a/b", File(1), "x", &mut out));
-            assert!(sink.write(&chunk(start, 0), start, Piece::Own(0..octets as u32), &mut out));
+            assert!(sink.write(
+                &chunk(start, 0),
+                start,
+                &[b'x'; 64][..octets.min(64) as usize],
+                Piece::Own(0..octets as u32),
+                &mut out
+            ));
             sink.end(&chunk(start, octets), flag, &mut Index::new(), &mut out)
         };
         assert!(!feed(11, 10, Continuation::More));

@@ -43,6 +43,7 @@ fn a_message_goes_to_a_file_and_is_told_when_it_is_durable() {
         (told.octets, &*told.message_id, &*told.content_type, told.success_report, told.from),
         (10_000, "mid1", "text/plain", true, 0)
     );
+    assert_eq!(told.head[..], body[..crate::limits::STORED_HEAD_OCTETS_MAX], "its beginning goes with the report");
     assert_eq!(harness.files_by_path(), [body.as_slice()]);
     assert!(told.file.starts_with("/spool"));
     let reads = harness.read(origin);
