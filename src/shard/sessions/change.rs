@@ -129,6 +129,10 @@ impl Signalling {
         let Some(session) = self.sessions.table.get_mut(key) else { return self.refuse_status(now, server, 481, out) };
         session.legs[usize::from(from)].pending.theirs = false;
         session.legs[usize::from(leg)].pending.ours = false;
+        if session.legs[usize::from(from)].state.is_over() {
+            // RFC 3261 §15.1.2: it asked, and hung up before the answer. A 2xx would wait for an ACK that cannot come.
+            return self.refuse_status(now, server, 487, out);
+        }
         let kind = media_kind(session.service);
         let Some(response) = response.filter(|_| status < 300) else {
             let status = super::within::relayed_status(status);

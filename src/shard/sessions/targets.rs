@@ -228,19 +228,32 @@ impl Signalling {
 
     /// RFC 3261 §13.2.2.4: a 2xx of another fork is acknowledged, and its dialog ended.
     pub(in crate::shard) fn end_fork(&mut self, now: Instant, client: ClientKey, response: &Response, out: &mut Outbox) {
+        let Some((dialog, seq)) = self.acknowledge_foreign(now, client, response, out) else { return };
+        let bye = Draft::of_dialog(&dialog, Method::Bye, seq + 1, MAX_FORWARDS, |writer| writer.body(b""));
+        let hop = dialog.next_hop().to_string();
+        self.dispatch(now, Purpose::Nobody, Method::Bye, seam::Role::UserAgent, bye, Hop::Uri(&hop), out);
+    }
+
+    /// Acknowledges a 2xx in a dialog that no leg has, or has any more: that dialog, and the CSeq of its INVITE.
+    pub(super) fn acknowledge_foreign(
+        &mut self,
+        now: Instant,
+        client: ClientKey,
+        response: &Response,
+        out: &mut Outbox,
+    ) -> Option<(Dialog, u32)> {
         let (Ok(from), Ok(to), Ok(call_id), Ok(cseq)) = (response.from(), response.to(), response.call_id(), response.cseq())
         else {
-            return;
+            return None;
         };
         let base = Dialog::calling(call_id, &without_tag(from.text), from.tag().unwrap_or(""), &without_tag(to.text), "", &[]);
-        let Ok(mut dialog) = base.answered(response) else { return };
+        let mut dialog = base.answered(response).ok()?;
         dialog.drop_own_route(|uri| self.addresses.is_own(uri));
         let ack = Draft::of_dialog(&dialog, Method::Ack, cseq.number, MAX_FORWARDS, |writer| writer.body(b""));
-        let bye = Draft::of_dialog(&dialog, Method::Bye, cseq.number + 1, MAX_FORWARDS, |writer| writer.body(b""));
         let hop = dialog.next_hop().to_string();
         let purpose = Purpose::Ack { client, tag: dialog.id().remote_tag.clone() };
         self.dispatch(now, purpose, Method::Ack, seam::Role::UserAgent, ack, Hop::Uri(&hop), out);
-        self.dispatch(now, Purpose::Nobody, Method::Bye, seam::Role::UserAgent, bye, Hop::Uri(&hop), out);
+        Some((dialog, cseq.number))
     }
 
     /// A target said no, or nothing.

@@ -90,6 +90,10 @@ impl Signalling {
     }
 
     fn peer_left(&mut self, now: Instant, key: Key, leg: LegIndex, reason: Option<&str>, out: &mut Outbox) {
+        if let Some(server) = self.sessions.table.get_mut(key).and_then(|session| session.legs[usize::from(leg)].reinvited.take())
+        {
+            self.transactions.acknowledged(server);
+        }
         if let Some(session) = self.sessions.table.get(key)
             && let LegState::Answered(server) = session.legs[usize::from(leg)].state
         {
@@ -192,6 +196,10 @@ impl Signalling {
             return;
         }
         if method == Method::Invite && status < 300 && !self.acknowledge_within(now, key, leg, client, response, out) {
+            if let Within::Relayed { server, .. } | Within::Changed { server, .. } = what {
+                // RFC 3261 §15.1.2: who hung up is still to be answered what it asked before.
+                self.refuse_status(now, *server, 487, out);
+            }
             return;
         }
         match what {
@@ -232,7 +240,8 @@ impl Signalling {
     ) -> bool {
         let alive = self.sessions.table.get(key).and_then(|session| session.legs.get(usize::from(leg)));
         let Some(at) = alive.filter(|leg| leg.state.is_answered()) else {
-            self.end_fork(now, client, response, out);
+            // Its BYE came or went already.
+            self.acknowledge_foreign(now, client, response, out);
             return false;
         };
         let number = response.cseq().map_or(at.invite_seq, |cseq| cseq.number);

@@ -254,6 +254,32 @@ fn a_refresh_ends_here_and_a_change_goes_to_the_other_side() {
 }
 
 #[test]
+fn a_change_whose_asker_hangs_up_is_still_answered() {
+    let mut world = World::new(config());
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    let invite = world.expect(CORE, "INVITE");
+    world.answers(&invite, "200 OK", ANSWER, &bobs());
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+    world.expect(BOB, "ACK");
+    let with_sdp = "Contact: <sip:alice@127.0.0.1:5080>\r\nContent-Type: application/sdp\r\n";
+    let moved = offer("alices2", "a=setup:active\r\na=msrp-cema\r\n");
+    world.receives(ALICE, &in_dialog("INVITE", 2, &ok, with_sdp, &moved));
+    world.expect(ALICE, "SIP/2.0 100");
+    let change = world.expect(BOB, "INVITE");
+    world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
+    world.expect(ALICE, "SIP/2.0 200");
+    let bye = world.expect(BOB, "BYE");
+    world.answers(&change, "200 OK", ANSWER, &bobs());
+    world.expect(BOB, "ACK");
+    world.expect(ALICE, "SIP/2.0 487");
+    world.answers(&bye, "200 OK", "", "");
+    world.expect_nothing();
+    world.rests();
+}
+
+#[test]
 fn other_requests_are_made_anew_on_the_other_leg() {
     let mut world = World::new(config());
     world.receives(ALICE, &session());
