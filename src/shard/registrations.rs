@@ -1,5 +1,6 @@
 //! CR 6.6, 8.1.2: who is registered, with which clients.
 
+pub mod declared;
 pub mod reginfo;
 pub mod subscription;
 

@@ -3,6 +3,7 @@
 //! | version    | state    | what happens                                                         |
 //! |------------|----------|----------------------------------------------------------------------|
 //! | first one  | any      | it begins the table                                                  |
+//! | 0 after 0  | full     | it is the table: Kamailio 5.6 numbers all of its documents 0         |
 //! | not newer  | any      | nothing                                                              |
 //! | newer      | full     | it is the table                                                      |
 //! | next       | partial  | its registrations take the place of those with their ids             |
@@ -111,17 +112,23 @@ fn client(contact: roxmltree::Node<'_, '_>, aor: &str) -> Option<Client> {
             _ => {}
         }
     }
-    // The IMEI of a handset marks the device with the subscriber's SIM (brief 8).
-    client.primary =
-        client.instance.as_deref().is_some_and(|instance| instance.to_ascii_lowercase().starts_with("<urn:gsma:imei:"));
+    client.primary = is_primary(&client);
+    // Kamailio 5.6 has it as an attribute.
+    client.user_agent = attribute(contact, "user_agent").filter(|text| !text.is_empty()).map(str::to_string);
     Some(client)
+}
+
+/// The IMEI of a handset marks the device with the subscriber's SIM (brief 8).
+pub fn is_primary(client: &Client) -> bool {
+    client.instance.as_deref().is_some_and(|instance| instance.to_ascii_lowercase().starts_with("<urn:gsma:imei:"))
 }
 
 impl Table {
     /// Takes a document in.
     pub fn apply(&mut self, document: RegInfo) -> Applied {
         let RegInfo { version, full, registrations } = document;
-        if self.version.is_some_and(|last| version <= last) {
+        let uncounted = full && version == 0 && self.version == Some(0);
+        if self.version.is_some_and(|last| version <= last) && !uncounted {
             return Applied::Old;
         }
         let gap = !full && self.version.is_some_and(|last| version > last + 1);
@@ -144,6 +151,11 @@ impl Table {
             }
         }
         if gap { Applied::ChangedWithGap } else { Applied::Changed }
+    }
+
+    /// Whether a document has come.
+    pub fn is_begun(&self) -> bool {
+        self.version.is_some()
     }
 
     /// Addresses of record, and all active contacts: an implicit registration set has the same under each of its addresses.
@@ -197,6 +209,10 @@ mod tests {
         assert!(table.clients().1.is_empty());
         assert_eq!(table.apply(document(9, "partial", BOB)), Applied::ChangedWithGap);
         assert_eq!(table.clients().1.len(), 1);
+        let mut uncounted = Table::default();
+        uncounted.apply(document(0, "full", ""));
+        assert_eq!(uncounted.apply(document(0, "full", BOB)), Applied::Changed);
+        assert_eq!(uncounted.apply(document(0, "partial", "")), Applied::Old);
         let over = r#"<registration aor="sip:bob@example.net" id="r1" state="terminated"/>"#;
         assert_eq!(table.apply(document(10, "partial", over)), Applied::Changed);
         assert!(table.clients().0.is_empty());

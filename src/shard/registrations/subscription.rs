@@ -7,6 +7,7 @@
 //!                                                     481, terminated ──────> a new subscription
 //! ```
 
+use super::declared::Declared;
 use super::reginfo::{Applied, MEDIA_TYPE, RegInfo, Table};
 use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;
@@ -22,6 +23,7 @@ use crate::shard::writing::{Draft, MAX_FORWARDS};
 use crate::sip::dialog::Dialog;
 use crate::sip::header::event::Event;
 use crate::sip::header::name::Name;
+use crate::sip::header::name_addr::NameAddr;
 use crate::sip::header::subscription_state::SubscriptionState;
 use crate::sip::ids;
 use crate::sip::message::{Request, Response};
@@ -44,6 +46,9 @@ pub struct Subscription {
     /// Whether the registrar accepted.
     standing: bool,
     table: Table,
+    declared: Declared,
+    /// CSeq of the last NOTIFY.
+    notified: u32,
     timer: Option<Handle>,
     /// Users that the last document named.
     known: Vec<Box<str>>,
@@ -72,20 +77,29 @@ impl Signalling {
         }
         let learns = self.config.registrations.source == RegistrationSource::RegEvent;
         // What a deregistration means the NOTIFY says, of each contact.
-        if learns && expires != Some(0) && !uri.is_empty() {
-            self.subscribe(now, &uri, out);
+        if !learns || uri.is_empty() {
+            return;
+        }
+        if expires != Some(0) {
+            let registrar = request.values(Name::Contact).next().and_then(|value| NameAddr::parse(value).ok()).map(|at| at.uri);
+            self.subscribe(now, &uri, registrar, out);
+        }
+        let Some(key) = self.subscriptions.by_user.get(normalise(&uri).as_str()).copied() else { return };
+        let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
+        if subscription.declared.learn(request) && subscription.table.is_begun() {
+            self.learn_registrations(key, out);
         }
     }
 
-    /// Subscribes to a user's registrations, unless that is done.
-    fn subscribe(&mut self, now: Instant, uri: &str, out: &mut Outbox) {
+    /// Subscribes to a user's registrations, unless that is done: with the registrar of the configuration, else with the core,
+    /// else with whoever sent the REGISTER.
+    fn subscribe(&mut self, now: Instant, uri: &str, registrar: Option<&str>, out: &mut Outbox) {
         let user: Box<str> = normalise(uri).into();
         if self.subscriptions.by_user.contains_key(&user) {
             return;
         }
-        let Some(registrar) = self.config.registrations.registrar.clone().or_else(|| self.config.sip.core.clone()) else {
-            return;
-        };
+        let configured = self.config.registrations.registrar.as_deref().or(self.config.sip.core.as_deref());
+        let Some(registrar) = configured.or(registrar).map(str::to_string) else { return };
         let tag: Box<str> = ids::tag(self.shard, &mut self.prng).into();
         let call_id = ids::call_id(&mut self.prng);
         let own = format!("<sip:{}>", self.addresses.host());
@@ -98,6 +112,8 @@ impl Signalling {
             open: false,
             standing: false,
             table: Table::default(),
+            declared: Declared::default(),
+            notified: 0,
             timer: None,
             known: Vec::new(),
         };
@@ -179,8 +195,13 @@ impl Signalling {
 
     /// A new subscription in the place of one that is over; what is known of the user stays until it says otherwise.
     fn resubscribe(&mut self, now: Instant, key: Key, out: &mut Outbox) {
-        if let Some(subscription) = self.forget_subscription(key) {
-            self.subscribe(now, &subscription.uri, out);
+        let Some(old) = self.forget_subscription(key) else { return };
+        let registrar = old.dialog.route_set().next().and_then(|route| NameAddr::parse(route).ok()).map(|route| route.uri);
+        self.subscribe(now, &old.uri, registrar, out);
+        let key = self.subscriptions.by_user.get(&old.user).copied();
+        if let Some(subscription) = key.and_then(|key| self.subscriptions.table.get_mut(key)) {
+            subscription.declared = old.declared;
+            subscription.known = old.known;
         }
     }
 
@@ -201,6 +222,12 @@ impl Signalling {
         if request.method() != Method::Notify || !same {
             return self.refuse_status(now, server, 481, out);
         }
+        // RFC 3261 §12.2.2: what was overtaken on its way says nothing any more.
+        let seq = request.cseq().map_or(0, |cseq| cseq.number);
+        if seq < subscription.notified {
+            return self.refuse_status(now, server, 500, out);
+        }
+        subscription.notified = seq;
         if !request
             .header(Name::Event)
             .and_then(|value| Event::parse(value).ok())
@@ -241,7 +268,8 @@ impl Signalling {
     /// The table of a subscription becomes what we know of its users; who has a new client gets what waits.
     fn learn_registrations(&mut self, key: Key, out: &mut Outbox) {
         let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
-        let (addresses, clients) = subscription.table.clients();
+        let (addresses, mut clients) = subscription.table.clients();
+        clients.iter_mut().for_each(|client| subscription.declared.complete(client));
         let mut users: Vec<Box<str>> = addresses.into_iter().map(|address| normalise(address).into()).collect();
         users.push(subscription.user.clone());
         users.sort();
