@@ -47,8 +47,11 @@ pub fn standalone(conversation: &Conversation, message: Message<'_>) -> Object {
     conversation.message(id, message.content_type, message.body)
 }
 
-/// 8.5: a message of a session; in a group its CPIM head says who wrote it.
-pub fn of_session(conversation: &Conversation, message: Message<'_>) -> Object {
+/// 8.5: a message of a session; in a group its CPIM head says who wrote it. `by_origin`: it came from the side that the
+/// INVITE came from.
+pub fn of_session(conversation: &Conversation, by_origin: bool, message: Message<'_>) -> Object {
+    let answered = (!by_origin).then(|| conversation.answered());
+    let conversation = answered.as_ref().unwrap_or(conversation);
     let head = Head::parse(message.head).ok();
     let id = head.as_ref().and_then(Head::message_id).unwrap_or(message.message_id);
     let (from, to) = (head.as_ref().and_then(Head::from_uri), head.as_ref().and_then(Head::to_uri));

@@ -50,6 +50,15 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// The same as the other side speaks in it.
+    pub fn answered(&self) -> Self {
+        let direction = match self.direction {
+            Direction::Sent => Direction::Received,
+            Direction::Received => Direction::Sent,
+        };
+        Self { from: self.to.clone(), to: self.from.clone(), direction, ..self.clone() }
+    }
+
     fn session_folder(&self) -> Vec<String> {
         vec![DEFAULT.to_owned(), self.conversation_id.clone(), self.contribution_id.clone()]
     }

@@ -64,7 +64,7 @@ fn a_message_is_named_by_its_cpim_head() {
     assert_eq!(object.header("InReplyTo-Contribution-ID"), Some("reply-1"));
     assert_eq!(history::standalone(&conversation, message("")).header("IMDN-Message-ID"), Some("msrp-1"));
 
-    let chat = history::of_session(&conversation, message(head));
+    let chat = history::of_session(&conversation, true, message(head));
     assert_eq!((chat.header("From"), chat.folder.len()), (Some("sip:carol@example.net"), 3));
     assert_eq!(chat.header("P-Asserted-Service"), None);
 }

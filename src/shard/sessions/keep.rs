@@ -134,7 +134,7 @@ impl Signalling {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         let core = session.streams[index].core;
         let Some(keeping) = session.keeping.as_ref() else { return };
-        let Stored { session: media, leg, file, octets, message_id, content_type, head, .. } = stored;
+        let Stored { session: media, leg, file, octets, message_id, content_type, head, from, .. } = stored;
         let message = || history::Message {
             message_id: &message_id,
             content_type: &content_type,
@@ -150,7 +150,7 @@ impl Signalling {
             let object = if standalone {
                 history::standalone(conversation, message())
             } else {
-                history::of_session(conversation, message())
+                history::of_session(conversation, from == 0, message())
             };
             self.ask(Waiting::Nothing, Query::Record(Box::new(object)), out);
             return;
