@@ -201,6 +201,8 @@ impl Running {
             clock: self.threads.clock,
             token: self.config.admin.token_file.clone(),
         };
+        // What waits is counted before anybody can ask.
+        inbox.count_deferred(services.deferred_messages());
         let cores = watchdog::Cores { signalling: self.signalling.clone(), media: self.media.clone() };
         self.services_thread = Some(self.threads.spawn("services".into(), None, move |ready| {
             let _ = ready.send(Ok(()));

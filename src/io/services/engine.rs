@@ -56,6 +56,11 @@ impl Services {
         })
     }
 
+    /// Deferred messages kept, as far as known without asking a server.
+    pub fn deferred_messages(&self) -> u64 {
+        self.deferred.messages()
+    }
+
     /// Serves on the calling thread until the inbox is closed, every question is answered and `beside` is done: what else runs in
     /// this thread (the admin server, the call records).
     ///

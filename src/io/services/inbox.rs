@@ -83,7 +83,7 @@ impl Inbox {
         self.deferred.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_deferred(&self, count: u64) {
+    pub(crate) fn count_deferred(&self, count: u64) {
         self.deferred.store(count, Ordering::Relaxed);
     }
 
