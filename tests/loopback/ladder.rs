@@ -24,10 +24,24 @@ pub struct Originating {
 
 impl Originating {
     pub fn new(more: &str) -> Self {
+        Self::in_folder(tempfile::tempdir().expect("a temporary folder"), more)
+    }
+
+    pub fn in_folder(folder: tempfile::TempDir, more: &str) -> Self {
         let (alice, core, isf) = (Ue::udp("alice"), Ue::udp("core"), Ue::udp("isf"));
-        let pf =
-            Proxy::start(&format!("{more}\n---\n[sip]\ncore = \"sip:{};lr\"\nisf = \"sip:{};lr\"\n", core.address, isf.address));
+        let pf = Proxy::start_in(folder, &Self::config(more, &core, &isf));
         Self { alice, core, isf, pf }
+    }
+
+    /// The same people with the program started anew.
+    pub fn again(self, more: &str) -> Self {
+        let Self { alice, core, isf, pf } = self;
+        let pf = Proxy::start_in(pf.stop(), &Self::config(more, &core, &isf));
+        Self { alice, core, isf, pf }
+    }
+
+    fn config(more: &str, core: &Ue, isf: &Ue) -> String {
+        format!("{more}\n---\n[sip]\ncore = \"sip:{};lr\"\nisf = \"sip:{};lr\"\n", core.address, isf.address)
     }
 
     /// Sends the INVITE; what the core gets of it.

@@ -3,6 +3,7 @@
 use crate::proxy::PATIENCE;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One frame: head lines, body where it has one, flag.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,6 +57,19 @@ impl Waiting {
         self.0.local_addr().expect("bound")
     }
 
+    /// The same, unless `stop` is set before somebody connects.
+    pub fn accept_until(&self, stop: &AtomicBool, own: &str, peer: &str) -> Option<Msrp> {
+        self.0.set_nonblocking(true).expect("a socket can be non-blocking");
+        while !stop.load(Ordering::Relaxed) {
+            if let Ok((stream, _)) = self.0.accept() {
+                stream.set_nonblocking(false).expect("a socket can be blocking");
+                return Some(Msrp::over(stream, own, peer));
+            }
+            std::thread::yield_now();
+        }
+        None
+    }
+
     pub fn accept(&self, own: &str, peer: &str) -> Msrp {
         let (stream, _) = self.0.accept().expect("somebody connects");
         Msrp::over(stream, own, peer)
@@ -92,6 +106,18 @@ impl Msrp {
     pub fn send(&mut self, message: &str, body: &[u8]) -> String {
         let range = format!("1-{}/{}", if body.len() > 2048 { "*".into() } else { body.len().to_string() }, body.len());
         self.chunk(message, &range, "", body, '$')
+    }
+
+    /// A whole message of that type in one chunk.
+    pub fn send_as(&mut self, message: &str, content_type: &str, body: &[u8]) -> String {
+        self.count += 1;
+        let tid = format!("test{:04}{:08x}", self.count, std::process::id());
+        let length = body.len();
+        let mut frame = format!("MSRP {tid} SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: {message}\r\nByte-Range: 1-{length}/{length}\r\nContent-Type: {content_type}\r\n\r\n", self.peer, self.own).into_bytes();
+        frame.extend_from_slice(body);
+        frame.extend_from_slice(format!("\r\n-------{tid}$\r\n").as_bytes());
+        self.write(&frame);
+        tid
     }
 
     /// The bodiless SEND that an active endpoint opens with.
@@ -145,6 +171,31 @@ impl Msrp {
             assert!(frame.kind() == kind || (kind == "SEND-EMPTY" && frame.body.is_none()), "{kind} was wanted, came {frame:?}");
             return frame;
         }
+    }
+
+    /// A whole message and its Message-ID; None where the connection ends before it is whole.
+    pub fn try_message(&mut self) -> Option<(String, Vec<u8>)> {
+        let mut body = Vec::new();
+        loop {
+            let frame = self.next()?;
+            if frame.kind() != "SEND" {
+                continue;
+            }
+            body.extend_from_slice(frame.body.as_deref().unwrap_or_default());
+            let to = frame.field("From-Path").unwrap_or("").to_owned();
+            let answer =
+                format!("MSRP {tid} 200 OK\r\nTo-Path: {to}\r\nFrom-Path: {}\r\n-------{tid}$\r\n", self.own, tid = frame.tid());
+            self.stream.write_all(answer.as_bytes()).ok()?;
+            if frame.flag == '$' && frame.body.is_some() {
+                return Some((frame.field("Message-ID").unwrap_or("").to_owned(), body));
+            }
+        }
+    }
+
+    /// A whole message and its Message-ID.
+    #[track_caller]
+    pub fn message_as(&mut self) -> (String, Vec<u8>) {
+        self.try_message().expect("the message comes whole")
     }
 
     /// A whole message, whatever its chunks; each is answered 200 unless its Failure-Report says no.

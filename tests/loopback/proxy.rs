@@ -181,6 +181,23 @@ impl Proxy {
         std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder"))
     }
 
+    /// Kills the program, as a loss of power would, and gives its folder back.
+    pub fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    /// Starts the program where it cannot: its exit code, and what it said.
+    pub fn fails(folder: tempfile::TempDir, more: &str) -> (Option<i32>, String) {
+        let file = folder.path().join("cpm-pf.toml");
+        std::fs::write(&file, config(more)).expect("the folder can be written");
+        let run =
+            Command::new(env!("CARGO_BIN_EXE_cpm-pf")).args(["run", "--config"]).arg(&file).current_dir(folder.path()).output();
+        let run = run.expect("the program starts");
+        (run.status.code(), String::from_utf8_lossy(&run.stderr).into_owned())
+    }
+
     /// Status and body of `GET path` at the admin address.
     pub fn get(&self, path: &str) -> (u16, String) {
         http(self.admin, "GET", path, "")

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A SIP message as text.
@@ -208,6 +209,22 @@ impl Ue {
         }
         let kept: Vec<&str> = self.kept.iter().map(|(message, _)| message.first_line()).collect();
         panic!("{} waited in vain for {what}; it got {kept:?}", self.name);
+    }
+
+    /// The next message for which `wanted` holds; None when `stop` is set before it comes.
+    pub fn until(&mut self, stop: &AtomicBool, wanted: impl Fn(&Message) -> bool) -> Option<(Message, SocketAddr)> {
+        if let Some(at) = self.kept.iter().position(|(message, _)| wanted(message)) {
+            return self.kept.remove(at);
+        }
+        let until = Instant::now() + PATIENCE;
+        while !stop.load(Ordering::Relaxed) && Instant::now() < until {
+            match self.poll() {
+                Some(found) if wanted(&found.0) => return Some(found),
+                Some(other) => self.kept.push_back(other),
+                None => {}
+            }
+        }
+        None
     }
 
     /// The next request of that method.

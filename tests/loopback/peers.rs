@@ -1,0 +1,66 @@
+//! Real servers beside the program, each in a folder of its own and on ports the kernel picked; ended with the test.
+
+use crate::proxy::PATIENCE;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+/// A server that runs in the foreground.
+pub struct Server(Child);
+
+impl Server {
+    /// None, with a printed line, where it is not installed. Waits until it takes a connection.
+    pub fn start(program: &str, args: &[&str], log: &Path, port: u16) -> Option<Server> {
+        let out = std::fs::File::options().create(true).append(true).open(log).expect("the folder can be written");
+        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+        let program =
+            path.split(':').map(|folder| Path::new(folder).join(program)).find(|path| path.is_file()).or_else(|| {
+                println!("skipped: {program} is not installed");
+                None
+            })?;
+        let child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .process_group(0)
+            .stdout(out.try_clone().expect("a file can be doubled"))
+            .stderr(out)
+            .spawn();
+        let mut server = Server(child.expect("it is installed"));
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(at(port)).is_err() {
+            let ended = server.0.try_wait().expect("it is our child");
+            assert!(
+                ended.is_none() && Instant::now() < until,
+                "it does not start: {ended:?}\n{}",
+                std::fs::read_to_string(log).unwrap_or_default()
+            );
+            std::thread::yield_now();
+        }
+        Some(server)
+    }
+
+    /// Kills the server and all that it started.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It leads a process group of its own; its children are in it.
+        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.0.id())]).status();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Ports that were free a moment ago.
+pub fn free<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind(at(0)).expect("a loopback port"));
+    listeners.each_ref().map(|listener| listener.local_addr().expect("bound").port())
+}

@@ -1,0 +1,159 @@
+//! Deferred messages in JetStream: what one node accepted another delivers, and servers may go away.
+
+use crate::deferral::{BOB, CLIENT, accepted, over, register, session, taken, waiting};
+use crate::peers::{Server, free};
+use crate::proxy::{PATIENCE, Proxy, registered};
+use crate::ue::Ue;
+use std::path::Path;
+use std::time::Instant;
+
+fn nats(folder: &Path, port: u16, more: &[&str]) -> Option<Server> {
+    let store = folder.join(format!("nats-{port}"));
+    let (port_text, store) = (port.to_string(), store.display().to_string());
+    let args: Vec<&str> =
+        ["-js", "-a", "127.0.0.1", "-p", &port_text, "-sd", &store].into_iter().chain(more.iter().copied()).collect();
+    Server::start("nats-server", &args, &folder.join(format!("nats-{port}.log")), port)
+}
+
+fn store(ports: &[u16]) -> String {
+    let servers: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("[store]\ndeferred = \"nats://{}\"\n", servers.join(","))
+}
+
+fn octets(count: u32) -> Vec<u8> {
+    (0..count).map(|n| (n.wrapping_mul(131) % 251) as u8).collect()
+}
+
+#[test]
+fn what_one_node_accepted_another_delivers_when_the_first_is_dead() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [port] = free();
+    let Some(_nats) = nats(folder.path(), port, &[]) else { return };
+    let more = store(&[port]);
+    let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
+    let (a, b) = (Proxy::start(&more), Proxy::start(&more));
+    let body = octets(400_000);
+    let invite = accepted(&mut alice, &a, "msg1", &body, |invite| invite);
+    accepted(&mut alice, &a, "msg2", b"the second", |invite| invite);
+    drop(a.kill());
+
+    register(&b, &bob, &more);
+    let (arrived, id, came) = taken(&mut bob);
+    assert!(id == "msg1" && came == body, "octets out are octets in");
+    assert_eq!(arrived.header("Conversation-ID"), invite.get("Conversation-ID"));
+    assert_eq!(taken(&mut bob).2, b"the second");
+    waiting(&b, 0);
+    bob.nothing(b.udp, "what it has already", |message| message.method() == "INVITE");
+}
+
+#[test]
+fn two_nodes_that_know_the_client_deliver_each_message_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [port] = free();
+    let Some(_nats) = nats(folder.path(), port, &[]) else { return };
+    let more = store(&[port]);
+    let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
+    let (a, b) = (Proxy::start(&more), Proxy::start(&more));
+    for n in 0..4 {
+        accepted(&mut alice, &a, &format!("msg{n}"), b"once", |invite| invite);
+    }
+    for node in [&a, &b] {
+        register(node, &bob, &more);
+    }
+    let mut ids: Vec<String> = (0..4).map(|_| taken(&mut bob).1).collect();
+    ids.sort();
+    assert_eq!(ids, ["msg0", "msg1", "msg2", "msg3"]);
+    waiting(&a, 0);
+    for node in [&a, &b] {
+        bob.nothing(node.udp, "what it has already", |message| message.method() == "INVITE");
+    }
+}
+
+#[test]
+fn a_node_that_died_amid_a_delivery_goes_on_with_it_when_it_is_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [port] = free();
+    let Some(_nats) = nats(folder.path(), port, &[]) else { return };
+    let more = store(&[port]);
+    let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
+    let a = Proxy::start(&more);
+    accepted(&mut alice, &a, "msg1", b"twice begun", |invite| invite);
+    register(&a, &bob, &more);
+    bob.expect("INVITE");
+    let a = Proxy::start_in(a.kill(), &format!("{more}\n---\n{}", registered(BOB, &[(bob.address, CLIENT)])));
+    assert_eq!(taken(&mut bob).2, b"twice begun");
+    waiting(&a, 0);
+}
+
+#[test]
+fn while_the_servers_are_away_senders_are_told_and_afterwards_all_is_as_before() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [port] = free();
+    let Some(server) = nats(folder.path(), port, &[]) else { return };
+    let more = store(&[port]);
+    let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
+    let pf = Proxy::start(&more);
+    accepted(&mut alice, &pf, "msg1", b"before", |invite| invite);
+    server.kill();
+    let (mut sender, _, ok) = session(&mut alice, &pf, |invite| invite);
+    sender.send("msg2", b"meanwhile");
+    let answer = sender.next().expect("the sender is told");
+    assert!(matches!(answer.kind(), "500" | "413" | "408"), "{answer:?}");
+    over(&mut alice, &pf, &ok);
+
+    let _server = nats(folder.path(), port, &[]).expect("it was there");
+    // The client library connects again after a while of its own: until then senders are told.
+    let until = Instant::now() + 3 * PATIENCE;
+    loop {
+        let (mut sender, _, ok) = session(&mut alice, &pf, |invite| invite);
+        sender.send("msg3", b"after");
+        let answer = sender.next().expect("the sender is told");
+        over(&mut alice, &pf, &ok);
+        if answer.kind() == "200" {
+            break;
+        }
+        assert!(Instant::now() < until, "the servers are back: {answer:?}");
+    }
+    register(&pf, &bob, &more);
+    assert_eq!(taken(&mut bob).2, b"before");
+    assert_eq!(taken(&mut bob).2, b"after");
+    waiting(&pf, 0);
+}
+
+#[test]
+fn a_cluster_of_three_loses_one_server_and_no_message() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [one, two, three, first, second, third] = free();
+    let (ports, cluster) = ([one, two, three], [first, second, third]);
+    let routes = cluster.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
+    let start = |n: usize| {
+        let (name, own) = (format!("n{n}"), format!("nats://127.0.0.1:{}", cluster[n]));
+        nats(folder.path(), ports[n], &["-n", &name, "--cluster_name", "cpm", "--cluster", &own, "--routes", &routes])
+    };
+    let Some(server) = start(0) else { return };
+    let _others = [start(1), start(2)];
+    let more = store(&ports);
+    let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
+    let (a, b) = (Proxy::start(&more), Proxy::start(&more));
+    // Until the cluster has a leader nobody can keep anything, and senders are told so.
+    let mut send = |id: &str, body: &[u8]| {
+        let until = Instant::now() + 3 * PATIENCE;
+        while Instant::now() < until {
+            let (mut sender, _, ok) = session(&mut alice, &a, |invite| invite);
+            sender.send(id, body);
+            let answer = sender.next().expect("the sender is told");
+            over(&mut alice, &a, &ok);
+            if answer.kind() == "200" {
+                return;
+            }
+        }
+        panic!("{id} is not accepted; the log:\n{}", a.log());
+    };
+    send("msg1", &octets(300_000));
+    server.kill();
+    send("msg2", b"with two of three");
+    register(&b, &bob, &more);
+    assert_eq!(taken(&mut bob).2, octets(300_000));
+    assert_eq!(taken(&mut bob).2, b"with two of three");
+    waiting(&b, 0);
+}
