@@ -52,6 +52,8 @@ struct Queue {
     failures: usize,
     /// Something was delivered since the store was last asked: there may be more than it told.
     progress: bool,
+    /// The store was away, or somebody else had a claim: look again after a while.
+    missed: bool,
     told: usize,
     /// The back-off, and what it finds the user by.
     later: Option<(Handle, Key)>,
@@ -109,6 +111,7 @@ impl Signalling {
         queue.busy = true;
         queue.again = false;
         queue.progress = false;
+        queue.missed = false;
         if let Some((later, key)) = queue.later.take() {
             self.timers.cancel(later);
             self.deferral_users.remove(key);
@@ -172,7 +175,10 @@ impl Signalling {
         let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
         queue.waiting = match answer {
             Fetched::Waiting(waiting) => waiting.into(),
-            _ => VecDeque::new(),
+            _ => {
+                queue.missed = true;
+                VecDeque::new()
+            }
         };
         queue.told = queue.waiting.len();
         self.deliver_next(now, user, out);
@@ -191,9 +197,12 @@ impl Signalling {
         }
         // The store tells so many at a time.
         let again = queue.again || (queue.progress && queue.told == WAITING_MAX);
+        let missed = queue.missed;
         self.deferrals.queues.remove(user);
         if again {
             self.deliver(user, out);
+        } else if missed {
+            self.deliver_later(now, user);
         }
     }
 
@@ -201,7 +210,10 @@ impl Signalling {
     pub(super) fn claim_heard(&mut self, now: Instant, user: &str, answer: Fetched, out: &mut Outbox) {
         let clients = self.registrations.clients(user);
         let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
-        let Fetched::Claimed(Some(deferred)) = answer else { return self.deliver_next(now, user, out) };
+        let Fetched::Claimed(Some(deferred)) = answer else {
+            queue.missed = true;
+            return self.deliver_next(now, user, out);
+        };
         let suitable = deferral::suitable(&self.config, &clients, &deferred);
         queue.clients = suitable.into_iter().map(|index| clients[index].clone()).collect();
         queue.claimed = Some(deferred);

@@ -9,11 +9,13 @@ use crate::base::prng::Prng;
 use crate::config::Config;
 use crate::io::clock::Clock;
 use crate::limits::SERVICES_TASKS_MAX;
-use crate::shard::exchange::{Fetched, Query, StoreFailure, Ticket};
+use crate::shard::exchange::{Document, Fetched, Query, StoreFailure, Ticket};
 use crate::store::deferred::DeferredId;
+use futures_util::FutureExt;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -118,7 +120,10 @@ async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answe
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (services, answers, inbox) = (services.clone(), answers.clone(), inbox.clone());
         tokio_uring::spawn(async move {
-            answers.answer(core, ticket, answer(&services, query).await);
+            let otherwise = failed(&query);
+            // A library that panics fails its question, not whoever waits for the answer.
+            let answered = AssertUnwindSafe(answer(&services, query)).catch_unwind().await;
+            answers.answer(core, ticket, answered.unwrap_or(otherwise));
             inbox.count_deferred(services.deferred.messages());
             drop(place);
         });
@@ -151,6 +156,19 @@ async fn sweep(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answe
     }
 }
 
+/// The answer to a question that could not be worked on.
+fn failed(query: &Query) -> Fetched {
+    match query {
+        Query::Document { .. } | Query::External { .. } => Fetched::Document(Document::Failed),
+        Query::Resolve { .. } => Fetched::Resolved(Vec::new()),
+        Query::Claim { .. } => Fetched::Claimed(None),
+        Query::Record(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
+        Query::Defer(_) | Query::Waiting { .. } | Query::Remove { .. } | Query::Return { .. } => {
+            Fetched::Kept(Err(StoreFailure::Unavailable))
+        }
+    }
+}
+
 /// Answers one question.
 pub async fn answer(services: &Services, query: Query) -> Fetched {
     let config = services.config.borrow().clone();
@@ -164,11 +182,13 @@ pub async fn answer(services: &Services, query: Query) -> Fetched {
             Fetched::Resolved(services.resolve.resolve(Target { host: &host, port, transport, sips }).await)
         }
         Query::Defer(message) => Fetched::Kept(services.deferred.defer(*message).await),
-        Query::Waiting { user } => {
-            let mut waiting = services.deferred.waiting(user, now_s).await;
-            waiting.retain(|message| !services.delivered.borrow().contains(&message.id));
-            Fetched::Waiting(waiting)
-        }
+        Query::Waiting { user } => match services.deferred.waiting(user, now_s).await {
+            Ok(mut waiting) => {
+                waiting.retain(|message| !services.delivered.borrow().contains(&message.id));
+                Fetched::Waiting(waiting)
+            }
+            Err(failure) => Fetched::Kept(Err(failure)),
+        },
         Query::Claim { id } if services.delivered.borrow().contains(&id) => Fetched::Claimed(None),
         Query::Claim { id } => Fetched::Claimed(services.deferred.claim(id, now_s).await),
         Query::Remove { id } => Fetched::Kept(services.remove(id).await),

@@ -20,11 +20,12 @@ use async_nats::jetstream::stream::{self, Stream};
 use async_nats::jetstream::{self, kv, object_store};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -37,6 +38,8 @@ const BODIES: &str = "cpm-deferred-bodies";
 const TIME_MAX: Duration = Duration::from_secs(10);
 /// A sweep holds what it takes out for so long: long enough to delete it.
 const SWEEP_LEASE_S: u64 = 60;
+/// How often a body is asked for before its delivery is put off.
+const FETCHES_MAX: usize = 3;
 /// Octets of a body read at a time.
 const PIECE_OCTETS: usize = 64 * 1024;
 /// Octets of a MESSAGE body that is given back inline.
@@ -223,12 +226,7 @@ impl Shared {
         }
         self.claimed.borrow_mut().insert(id.0.clone());
         let mut message = record.message;
-        let fetched = if message.service == DeferredService::Pager {
-            self.fetch_inline(&mut message).await
-        } else {
-            self.fetch_file(&mut message).await
-        };
-        if let Err(error) = fetched {
+        if let Err(error) = self.fetch(&mut message).await {
             tracing::error!(id = id.0, %error, "the body of a deferred message cannot be fetched");
             self.give_back(id, now_s + SWEEP_LEASE_S).await?;
             return Ok(None);
@@ -383,6 +381,25 @@ impl Shared {
         in_time(bodies_stream.purge().filter(marker).into_future()).await?;
         in_time(messages.stream.purge().filter(format!("{prefix}{}", name.key())).into_future()).await?;
         Ok(())
+    }
+
+    /// Fetches the body. A server that was just lost costs a try: what reads an object is placed on one of them by chance.
+    async fn fetch(&self, message: &mut Deferred) -> Result<(), Wrong> {
+        let mut tried = 0;
+        loop {
+            // The library panics where the server does not answer when the reading begins.
+            let fetched = AssertUnwindSafe(async {
+                match message.service {
+                    DeferredService::Pager => self.fetch_inline(message).await,
+                    DeferredService::LargeMessage => self.fetch_file(message).await,
+                }
+            });
+            let fetched = fetched.catch_unwind().await.unwrap_or_else(|_| Err("no answer in time".into()));
+            tried += 1;
+            if fetched.is_ok() || tried == FETCHES_MAX {
+                return fetched;
+            }
+        }
     }
 
     async fn fetch_inline(&self, message: &mut Deferred) -> Result<(), Wrong> {

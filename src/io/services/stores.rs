@@ -71,11 +71,14 @@ impl DeferredMessages {
         }
     }
 
-    /// Messages that wait for a user; none where the store is away.
-    pub async fn waiting(&self, user: Box<str>, now_s: u64) -> Vec<Deferred> {
+    /// Messages that wait for a user.
+    ///
+    /// # Errors
+    /// [`StoreFailure::Unavailable`] where the store is away.
+    pub async fn waiting(&self, user: Box<str>, now_s: u64) -> Result<Vec<Deferred>, StoreFailure> {
         match self {
-            Self::Embedded(store) => store.waiting(user, now_s).await,
-            Self::Shared(store) => store.waiting(&user, now_s).await.unwrap_or_default(),
+            Self::Embedded(store) => Ok(store.waiting(user, now_s).await),
+            Self::Shared(store) => store.waiting(&user, now_s).await,
         }
     }
 
