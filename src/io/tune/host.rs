@@ -29,7 +29,12 @@ impl Host {
     /// This machine.
     pub fn read() -> Self {
         let features = probe::find().map_err(|missing| missing.to_string());
-        Self { allowed: allowed(), files: open_files(), features, ..Self::below(Path::new("/")) }
+        let mut host = Self { allowed: allowed(), files: open_files(), features, ..Self::below(Path::new("/")) };
+        // Where /sys is not to be seen (a chroot, a container), a CPU that may be used is one that is online.
+        if host.online.is_empty() {
+            host.online.clone_from(&host.allowed);
+        }
+        host
     }
 
     /// What the files below another root say, with no limits and every feature.
