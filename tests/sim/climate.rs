@@ -34,6 +34,25 @@ pub struct Climate {
     pub passive: u64,
     /// Calls come to a registered client (terminating) rather than from one.
     pub terminating: u64,
+    /// Nobody hangs up before the world's end, so that all that was sent can arrive.
+    pub patient: bool,
+    /// Clients that the served user has registered.
+    pub clients: usize,
+    /// `policy.session_answer = "early"`; `policy.session_clients = "all"`.
+    pub early: bool,
+    pub all: bool,
+    /// A peer names a Contact that nobody can resolve.
+    pub unresolved: u64,
+    /// A standing session is changed by re-INVITE or UPDATE, by either side, and so at once now and then.
+    pub changes: u64,
+    /// The called party falls silent for ever once the session stands.
+    pub dies: u64,
+    /// A called party reads slowly.
+    pub slow: u64,
+    /// Hours instead of minutes: session timers run out.
+    pub long: bool,
+    /// `msrp.high_water`.
+    pub high_water: usize,
 }
 
 impl Climate {
@@ -44,6 +63,8 @@ impl Climate {
         let mut rarely = |most: u64| if calm || prng.below(2) == 0 { 0 } else { prng.below(most) };
         let (lost, doubled, broken) = (rarely(250), rarely(200), rarely(15));
         let (refuses, silent, cancels) = (rarely(300), rarely(150), rarely(300));
+        let (changes, dies, slow) = (rarely(700), rarely(200), rarely(300));
+        let delay = 50 + prng.below(20_000);
         Self {
             lost,
             doubled,
@@ -51,10 +72,12 @@ impl Climate {
             refuses,
             silent,
             cancels,
-            delay: Duration::from_micros(50 + prng.below(20_000)),
+            delay: Duration::from_micros(delay),
             jitter: Duration::from_micros(prng.below(if calm { 10 } else { 300_000 })),
             piece,
-            lane: Duration::from_micros(prng.below(5_000)),
+            // A media core takes its commands before it hears a connection that was made after them, so a lane is never
+            // longer than the way of a response to the peer and of its connection back.
+            lane: Duration::from_micros(prng.below(5_000).min(2 * delay)),
             called_hangs_up: prng.below(1000),
             sessions: 1 + prng.below(6),
             messages: prng.below(6),
@@ -62,6 +85,21 @@ impl Climate {
             octets: [1, 40, 300, 3_000, 40_000][prng.below(5) as usize].min(piece * 100),
             passive: prng.below(1001),
             terminating: [0, 500, 1000][prng.below(3) as usize],
+            patient: prng.below(3) == 0,
+            clients: 1 + prng.below(3) as usize,
+            early: prng.below(2) == 0,
+            all: prng.below(2) == 0,
+            unresolved: [0, 0, 500][prng.below(3) as usize],
+            changes,
+            dies,
+            slow,
+            long: prng.below(12) == 0,
+            high_water: [4_096, 65_536, 1 << 20][prng.below(3) as usize],
         }
+    }
+
+    /// Whether what a peer is promised must come true: nothing is lost, nothing breaks, nobody dies.
+    pub fn is_calm(&self) -> bool {
+        (self.lost, self.broken, self.dies, self.slow) == (0, 0, 0, 0)
     }
 }

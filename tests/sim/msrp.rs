@@ -1,6 +1,7 @@
 //! The MSRP endpoint of a simulated UE (RFC 4975): sends its messages in chunks, answers what comes, puts messages together.
 
 use cpm_pf::base::prng::Prng;
+use memchr::memmem;
 use std::collections::BTreeMap;
 
 /// A message put together again.
@@ -12,6 +13,8 @@ pub struct Arrived {
 #[derive(Default)]
 pub struct Endpoint {
     held: Vec<u8>,
+    /// Octets of `held` in which no end-line begins.
+    searched: usize,
     partial: BTreeMap<String, Vec<u8>>,
     pub own: String,
     pub peer: String,
@@ -29,6 +32,19 @@ fn field<'a>(head: &'a str, name: &str) -> &'a str {
 impl Endpoint {
     pub fn new(own: &str, peer: &str) -> Self {
         Self { own: own.to_owned(), peer: peer.to_owned(), ..Self::default() }
+    }
+
+    /// RFC 4975 §5.4: who opened the connection says whose it is, and sends a request without body where there is nothing
+    /// to say.
+    pub fn hello(&mut self, prng: &mut Prng) -> Vec<u8> {
+        self.sent += 1;
+        self.unanswered += 1;
+        let tid = format!("t{:07x}{:06x}", prng.below(1 << 28), self.sent);
+        let (to, from) = (&self.peer, &self.own);
+        format!(
+            "MSRP {tid} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: h{tid}\r\nByte-Range: 1-0/0\r\n-------{tid}$\r\n"
+        )
+        .into_bytes()
     }
 
     /// One message as one to four chunks.
@@ -114,24 +130,27 @@ impl Endpoint {
     }
 
     /// The first whole frame: head, body where it has one, flag, and where it ends.
-    fn frame(&self) -> Option<(String, Option<Vec<u8>>, u8, usize)> {
+    fn frame(&mut self) -> Option<(String, Option<Vec<u8>>, u8, usize)> {
         let held = &self.held;
-        let line_end = held.windows(2).position(|pair| pair == b"\r\n")?;
+        let line_end = memmem::find(held, b"\r\n")?;
         let tid = std::str::from_utf8(&held[..line_end]).ok()?.split(' ').nth(1)?.to_owned();
         let end_line = format!("\r\n-------{tid}");
-        let find = |needle: &[u8], from: usize| {
-            held[from..].windows(needle.len()).position(|window| window == needle).map(|at| at + from)
+        let Some(at) = memmem::find(&held[self.searched..], end_line.as_bytes()) else {
+            // What was searched is not searched again, but for an end-line that has begun.
+            self.searched = held.len().saturating_sub(end_line.len()).max(self.searched);
+            return None;
         };
-        let at = find(end_line.as_bytes(), 0)?;
+        let at = at + self.searched;
         let end = at + end_line.len();
         let flag = *held.get(end)?;
         if held.len() < end + 3 {
             return None;
         }
-        let blank = find(b"\r\n\r\n", 0).filter(|blank| *blank < at);
+        let blank = memmem::find(&held[..at], b"\r\n\r\n");
         let head_end = blank.unwrap_or(at);
         let head = String::from_utf8_lossy(&held[..head_end]).into_owned();
         let body = blank.map(|blank| held[blank + 4..at.max(blank + 4)].to_vec());
+        self.searched = 0;
         Some((head, body, flag, end + 3))
     }
 }

@@ -53,6 +53,31 @@ struct Resend {
     invite: bool,
 }
 
+impl Resend {
+    fn of(now: Instant, text: String, invite: bool) -> Self {
+        Self { text, next: now + T1, wait: T1, until: now + GIVE_UP, invite }
+    }
+
+    fn due(&self) -> Instant {
+        self.next.min(self.until)
+    }
+
+    /// A provisional stops the resends, not the patience.
+    fn trying(&mut self, now: Instant) {
+        self.until = now + Duration::from_secs(300);
+        self.next = self.until;
+    }
+
+    /// What is to be sent again now.
+    fn again(&mut self, now: Instant) -> Option<String> {
+        (now >= self.next).then(|| {
+            self.wait = if self.invite { self.wait * 2 } else { (self.wait * 2).min(T2) };
+            self.next = now + self.wait;
+            self.text.clone()
+        })
+    }
+}
+
 pub struct Call {
     pub number: u64,
     pub stage: Stage,
@@ -77,6 +102,17 @@ pub struct Call {
     pub peer_path: String,
     passive: bool,
     pub why_over: &'static str,
+    /// When this side hung up, was told to, or saw the call refused.
+    pub ended: Option<Instant>,
+    /// The Contact we name.
+    contact: String,
+    /// When this side changes the session next; its re-INVITE or UPDATE under way.
+    change: Option<Instant>,
+    changing: Option<Resend>,
+    /// Our 2xx to the peer's re-INVITE, until its ACK; the last answer to a change, by the CSeq of the request.
+    taken: Option<Resend>,
+    theirs: Option<(u32, String)>,
+    version: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,6 +122,7 @@ enum Deed {
     Refuse,
     Cancel,
     HangUp,
+    Die,
 }
 
 pub struct Ue {
@@ -95,6 +132,10 @@ pub struct Ue {
     pub calls: BTreeMap<u64, Call>,
     climate: Climate,
     prng: Prng,
+    /// Final status by top Via branch and CSeq of each request of ours.
+    finals: BTreeMap<(String, String), u16>,
+    /// What the peer must not have done.
+    pub faults: Vec<String>,
 }
 
 /// A header's value by its long name; the proxy writes no compact ones.
@@ -111,6 +152,10 @@ fn all<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     head.split("\r\n").skip(1).filter_map(move |line| {
         line.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     })
+}
+
+fn number_of_cseq(text: &str) -> u32 {
+    header(text, "CSeq").split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 fn uri(value: &str) -> &str {
@@ -133,11 +178,17 @@ pub fn authority(path: &str) -> Option<SocketAddr> {
 impl Ue {
     pub fn new(address: SocketAddr, proxy: SocketAddr, climate: Climate, prng: Prng) -> Self {
         let msrp = SocketAddr::new(address.ip(), 7000);
-        Self { address, msrp, proxy, calls: BTreeMap::new(), climate, prng }
+        Self { address, msrp, proxy, calls: BTreeMap::new(), climate, prng, finals: BTreeMap::new(), faults: Vec::new() }
     }
 
     fn chance(&mut self, thousandths: u64) -> bool {
         self.prng.below(1000) < thousandths
+    }
+
+    /// A Contact, and now and then one whose host nobody knows.
+    fn contact(&mut self, user: &str) -> String {
+        let host = if self.chance(self.climate.unresolved) { "unknown.example".into() } else { self.address.to_string() };
+        format!("<sip:{user}@{host}>")
     }
 
     fn sdp(&self, path: &str, setup: &str, large: bool) -> String {
@@ -155,11 +206,12 @@ impl Ue {
         let path = format!("msrp://{}/a{number}x{:x};tcp", self.msrp, self.prng.u64());
         let body = self.sdp(&path, "actpass", large);
         let feature = if large { "largemsg" } else { "session" };
+        let contact = self.contact("alice");
         let call_id = format!("c{number}-{:x}@{}", self.prng.u64(), self.address.ip());
         let local = format!("<sip:{from}>;tag=f{:x}", self.prng.u64());
         let invite = format!(
             "INVITE sip:{to} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bKi{number}\r\nMax-Forwards: 70\r\nRoute: <sip:{case}@{proxy};lr>\r\n\
-             From: {local}\r\nTo: <sip:{to}>\r\nCall-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: <sip:alice@{address}>\r\n\
+             From: {local}\r\nTo: <sip:{to}>\r\nCall-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: {contact}\r\n\
              Accept-Contact: *;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.{feature}\"\r\n\
              P-Asserted-Identity: <sip:{from}>\r\nConversation-ID: call{number}\r\nContribution-ID: k{number}\r\nSupported: timer\r\n\
              Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
@@ -188,6 +240,13 @@ impl Ue {
             peer_path: String::new(),
             passive: false,
             why_over: "",
+            ended: None,
+            contact,
+            change: None,
+            changing: None,
+            taken: None,
+            theirs: None,
+            version: 1,
         };
         self.calls.insert(number, call);
         acts.push(Act::Send { to: self.proxy, text: invite });
@@ -195,7 +254,10 @@ impl Ue {
 
     /// When [`Ue::due`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
-        let times = |call: &Call| [call.resend.as_ref().map(|resend| resend.next.min(resend.until)), call.deed.map(|(at, _)| at)];
+        let times = |call: &Call| {
+            let resends = [&call.resend, &call.changing, &call.taken].map(|resend| resend.as_ref().map(Resend::due));
+            [resends[0], resends[1], resends[2], call.deed.map(|(at, _)| at), call.change]
+        };
         self.calls.values().flat_map(times).flatten().min()
     }
 
@@ -217,17 +279,24 @@ impl Ue {
         let Some(number) = self.find(text) else { return };
         let status: u16 = text[8..11].parse().unwrap_or(0);
         let cseq = header(text, "CSeq");
+        if status >= 200 {
+            let branch = header(text, "Via").split("branch=").nth(1).unwrap_or("").split([';', ',']).next().unwrap_or("");
+            let first = *self.finals.entry((branch.to_owned(), cseq.to_owned())).or_insert(status);
+            if first != status {
+                self.faults.push(format!("{cseq} of call {number} had the final answers {first} and {status}"));
+            }
+        }
+        if number_of_cseq(text) > 1 && (cseq.ends_with("INVITE") || cseq.ends_with("UPDATE")) {
+            return self.change_answered(now, number, status, text, acts);
+        }
         let call = self.calls.get_mut(&number).expect("found by its Call-ID");
         match (cseq.rsplit(' ').next().unwrap_or(""), status) {
             ("INVITE", 100..200) if call.caller => {
                 if matches!(call.stage, Stage::Inviting) {
                     call.stage = Stage::Ringing;
                 }
-                // A provisional stops the resends, not the patience.
                 if let Some(resend) = call.resend.as_mut().filter(|resend| resend.invite) {
-                    resend.next = resend.until;
-                    resend.until = now + Duration::from_secs(300);
-                    resend.next = resend.until;
+                    resend.trying(now);
                 }
             }
             ("INVITE", 200..300) if call.caller => self.established(now, number, status, text, acts),
@@ -278,8 +347,10 @@ impl Ue {
                 acts.push(Act::Connect { call: number, to });
             }
             let wait = Duration::from_millis(if hang_up { 0 } else { 500 + self.prng.below(30_000) });
-            let leave = hang_up || self.prng.below(1000) >= self.climate.called_hangs_up;
+            let leave = hang_up || (!self.climate.patient && self.prng.below(1000) >= self.climate.called_hangs_up);
+            let change = self.when_to_change(now);
             let call = self.calls.get_mut(&number).expect("still there");
+            call.change = change;
             call.deed = leave.then_some((now + wait, Deed::HangUp));
         }
         let call = &self.calls[&number];
@@ -288,10 +359,17 @@ impl Ue {
 
     fn request(&mut self, now: Instant, from: SocketAddr, text: &str, acts: &mut Vec<Act>) {
         let method = text.split(' ').next().unwrap_or("");
-        match (method, self.find(text)) {
+        let found = self.find(text);
+        if found.is_some_and(|number| self.calls[&number].why_over == "died") {
+            return;
+        }
+        match (method, found) {
+            ("INVITE" | "UPDATE", Some(number)) if header(text, "To").contains(";tag=") => {
+                self.change_asked(now, from, number, text, acts);
+            }
             ("INVITE", None) if !header(text, "To").contains(";tag=") => self.invited(now, from, text, acts),
             ("INVITE", Some(number)) => {
-                // A resend of the INVITE, or a re-INVITE (refresh): the last answer again.
+                // A resend of the INVITE: the last answer again.
                 let call = &self.calls[&number];
                 if !call.reply.is_empty() {
                     acts.push(Act::Send { to: from, text: call.reply.clone() });
@@ -299,6 +377,10 @@ impl Ue {
             }
             ("ACK", Some(number)) => {
                 let call = self.calls.get_mut(&number).expect("found by its Call-ID");
+                if number_of_cseq(text) != number_of_cseq(&call.invite) {
+                    call.taken = None;
+                    return;
+                }
                 if call.resend.as_ref().is_some_and(|resend| !resend.text.starts_with("BYE")) {
                     call.resend = None;
                 }
@@ -320,8 +402,10 @@ impl Ue {
             ("BYE", Some(number)) => {
                 acts.push(Act::Send { to: from, text: answer(text, "200 OK", "", "") });
                 let call = self.calls.get_mut(&number).expect("found by its Call-ID");
+                if call.stage != Stage::Leaving {
+                    call.why_over = "bye";
+                }
                 call.stage = Stage::Over;
-                call.why_over = "bye";
                 call.resend = None;
                 call.deed = None;
                 acts.push(Act::Close { call: number });
@@ -366,6 +450,13 @@ impl Ue {
             peer_path: path_of(text).to_owned(),
             passive: self.prng.below(1000) < self.climate.passive,
             why_over: "",
+            ended: None,
+            contact: self.contact(&format!("b{number}")),
+            change: None,
+            changing: None,
+            taken: None,
+            theirs: None,
+            version: 1,
         };
         self.calls.insert(number, call);
         acts.push(Act::Send { to: from, text: answer(text, "100 Trying", "", "") });
@@ -375,6 +466,7 @@ impl Ue {
     pub fn due(&mut self, now: Instant, acts: &mut Vec<Act>) {
         for number in self.calls.keys().copied().collect::<Vec<_>>() {
             self.resend(now, number, acts);
+            self.change_due(now, number, acts);
             let call = self.calls.get_mut(&number).expect("listed");
             if let Some((_, deed)) = call.deed.take_if(|(at, _)| *at <= now) {
                 self.act(now, number, deed, acts);
@@ -396,10 +488,8 @@ impl Ue {
             call.stage = Stage::Over;
             call.why_over = if bye { "bye unanswered" } else { "gave up" };
             acts.push(Act::Close { call: number });
-        } else if now >= resend.next {
-            resend.wait = if resend.invite { resend.wait * 2 } else { (resend.wait * 2).min(T2) };
-            resend.next = now + resend.wait;
-            acts.push(Act::Send { to: call.peer, text: resend.text.clone() });
+        } else if let Some(text) = resend.again(now) {
+            acts.push(Act::Send { to: call.peer, text });
         }
     }
 
@@ -409,7 +499,7 @@ impl Ue {
             Deed::Ring if call.stage == Stage::Inviting => {
                 call.stage = Stage::Ringing;
                 call.deed = Some((now + Duration::from_millis(self.prng.below(10_000)), Deed::Answer));
-                let contact = format!("Contact: <sip:b{number}@{}>\r\n", self.address);
+                let contact = format!("Contact: {}\r\n", call.contact);
                 acts.push(Act::Send {
                     to: call.peer,
                     text: answer(&call.invite, "180 Ringing", &format!("t{number}"), &contact),
@@ -445,6 +535,11 @@ impl Ue {
                 acts.push(Act::Send { to: call.peer, text: text + "Content-Length: 0\r\n\r\n" });
             }
             Deed::HangUp if call.stage == Stage::Up => self.leave(now, number, acts),
+            Deed::Die if call.stage == Stage::Up => {
+                call.stage = Stage::Over;
+                call.why_over = "died";
+                (call.resend, call.change, call.changing, call.taken) = (None, None, None, None);
+            }
             _ => {}
         }
     }
@@ -454,17 +549,23 @@ impl Ue {
         let setup = if call.passive { "passive" } else { "active" };
         let large = call.invite.contains("a=sendonly");
         let body = self.sdp(&call.path, setup, false).replace("a=sendrecv", if large { "a=recvonly" } else { "a=sendrecv" });
-        let extra = format!("Contact: <sip:b{number}@{}>\r\nContent-Type: application/sdp\r\n", self.address);
+        let extra = format!("Contact: {}\r\nAllow: INVITE, ACK, BYE, UPDATE\r\nContent-Type: application/sdp\r\n", call.contact);
         let text = answer(&call.invite, "200 OK", &format!("t{number}"), &extra)
             .replace("Content-Length: 0\r\n\r\n", &format!("Content-Length: {}\r\n\r\n{body}", body.len()));
         let to = authority(&call.peer_path).filter(|_| !call.passive);
-        let hang_up = (self.prng.below(1000) < self.climate.called_hangs_up)
-            .then(|| (now + Duration::from_millis(500 + self.prng.below(30_000)), Deed::HangUp));
+        let wait = now + Duration::from_millis(500 + self.prng.below(30_000));
+        let hang_up = match self.prng.below(1000) {
+            dice if dice < self.climate.dies => Some((wait, Deed::Die)),
+            _ if self.climate.patient => None,
+            _ => (self.prng.below(1000) < self.climate.called_hangs_up).then_some((wait, Deed::HangUp)),
+        };
+        let change = self.when_to_change(now);
         let call = self.calls.get_mut(&number).expect("just seen");
         call.stage = Stage::Up;
         call.finals.push(200);
         call.reply = text.clone();
         call.deed = hang_up;
+        call.change = change;
         call.resend = Some(Resend { text: text.clone(), next: now + T1, wait: T1, until: now + GIVE_UP, invite: false });
         acts.push(Act::Send { to: call.peer, text });
         if let Some(to) = to {
@@ -479,9 +580,138 @@ impl Ue {
         let text = in_dialog(call, "BYE", call.cseq, self.address);
         call.stage = Stage::Leaving;
         call.why_over = "left";
+        (call.change, call.changing, call.taken) = (None, None, None);
         call.resend = Some(Resend { text: text.clone(), next: now + T1, wait: T1, until: now + GIVE_UP, invite: false });
         acts.push(Act::Send { to: call.peer, text });
     }
+
+    fn when_to_change(&mut self, now: Instant) -> Option<Instant> {
+        // Few moments to choose from, so that both sides often choose the same one.
+        self.chance(self.climate.changes).then(|| now + Duration::from_secs(2 + 3 * self.prng.below(3)))
+    }
+
+    /// Our re-INVITE or UPDATE: begun, sent again, given up.
+    fn change_due(&mut self, now: Instant, number: u64, acts: &mut Vec<Act>) {
+        let call = self.calls.get_mut(&number).expect("listed");
+        if call.stage != Stage::Up {
+            (call.change, call.changing, call.taken) = (None, None, None);
+            return;
+        }
+        if call.taken.as_ref().is_some_and(|taken| now >= taken.until) || call.changing.as_ref().is_some_and(|it| now >= it.until)
+        {
+            // RFC 3261 §14.2: no ACK; §12.2.1.2: no answer.
+            return self.leave(now, number, acts);
+        }
+        for resend in [&mut call.changing, &mut call.taken].into_iter().flatten() {
+            if let Some(text) = resend.again(now) {
+                acts.push(Act::Send { to: call.peer, text });
+            }
+        }
+        if call.change.is_none_or(|at| at > now) {
+            return;
+        }
+        call.change = None;
+        // RFC 3261 §14.1: not while another one is under way, nor before the ACK of the first INVITE.
+        if call.changing.is_some() || call.taken.is_some() || call.resend.is_some() {
+            call.change = Some(now + Duration::from_secs(3));
+            return;
+        }
+        call.cseq += 1;
+        call.version += 1;
+        let method = if self.prng.below(2) == 0 { "UPDATE" } else { "INVITE" };
+        let body = self.changed_sdp(number, "actpass");
+        let call = self.calls.get_mut(&number).expect("listed");
+        let text = with_body(in_dialog(call, method, call.cseq, self.address), &call.contact, "", &body);
+        call.changing = Some(Resend::of(now, text.clone(), method == "INVITE"));
+        acts.push(Act::Send { to: call.peer, text });
+    }
+
+    /// Our SDP once more, as the version it has come to.
+    fn changed_sdp(&self, number: u64, setup: &str) -> String {
+        let call = &self.calls[&number];
+        let large = call.invite.contains("a=sendonly");
+        let direction = match (large, call.caller) {
+            (false, _) => "a=sendrecv",
+            (true, true) => "a=sendonly",
+            (true, false) => "a=recvonly",
+        };
+        self.sdp(&call.path, setup, false)
+            .replace("o=- 1 1 ", &format!("o=- 1 {} ", call.version))
+            .replace("a=sendrecv", direction)
+    }
+
+    fn change_answered(&mut self, now: Instant, number: u64, status: u16, text: &str, acts: &mut Vec<Act>) {
+        let cseq = number_of_cseq(text);
+        let invite = header(text, "CSeq").ends_with("INVITE");
+        let call = self.calls.get_mut(&number).expect("found by its Call-ID");
+        let awaited = call.changing.as_mut().filter(|changing| number_of_cseq(&changing.text) == cseq);
+        if status < 200 {
+            if let Some(changing) = awaited {
+                changing.trying(now);
+            }
+            return;
+        }
+        let asked = awaited.is_some();
+        if asked {
+            call.changing = None;
+        }
+        if invite {
+            let mut ack = in_dialog(call, "ACK", cseq, self.address);
+            if status >= 300 {
+                // RFC 3261 §17.1.1.3: in the INVITE's transaction.
+                ack = ack.replace(&format!("branch=z9hG4bKA{number}{cseq}\r\n"), &format!("branch=z9hG4bKI{number}{cseq}\r\n"));
+            }
+            acts.push(Act::Send { to: call.peer, text: ack });
+        }
+        match status {
+            491 if asked && call.stage == Stage::Up => {
+                call.change = Some(now + Duration::from_millis(if call.caller { 2_100 } else { 0 } + self.prng.below(1_900)));
+            }
+            500 if asked && call.stage == Stage::Up => call.change = Some(now + Duration::from_secs(11)),
+            408 | 481 if asked => self.leave(now, number, acts),
+            _ => {}
+        }
+    }
+
+    /// The peer changes or refreshes the session.
+    fn change_asked(&mut self, now: Instant, from: SocketAddr, number: u64, text: &str, acts: &mut Vec<Act>) {
+        let cseq = number_of_cseq(text);
+        let call = &self.calls[&number];
+        if let Some((_, answer)) = call.theirs.as_ref().filter(|(theirs, _)| *theirs == cseq) {
+            return acts.push(Act::Send { to: from, text: answer.clone() });
+        }
+        let invite = text.starts_with("INVITE");
+        let reply = if call.stage != Stage::Up {
+            answer(text, "481 Call/Transaction Does Not Exist", "", "")
+        } else if call.changing.is_some() {
+            answer(text, "491 Request Pending", "", "")
+        } else {
+            let setup = if call.caller || !call.passive { "active" } else { "passive" };
+            let body =
+                if invite || !header(text, "Content-Type").is_empty() { self.changed_sdp(number, setup) } else { String::new() };
+            let expires = match header(text, "Session-Expires") {
+                "" => String::new(),
+                expires => format!("Session-Expires: {expires}\r\nRequire: timer\r\n"),
+            };
+            with_body(answer(text, "200 OK", "", ""), &call.contact, &expires, &body)
+        };
+        let accepted = reply.starts_with("SIP/2.0 200");
+        let call = self.calls.get_mut(&number).expect("found by its Call-ID");
+        call.theirs = Some((cseq, reply.clone()));
+        if invite && accepted {
+            call.taken = Some(Resend::of(now, reply.clone(), false));
+        }
+        acts.push(Act::Send { to: from, text: reply });
+    }
+}
+
+/// A message without body, with Contact, further lines and a body.
+fn with_body(text: String, contact: &str, lines: &str, body: &str) -> String {
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+    text.replace(
+        "Content-Length: 0\r\n\r\n",
+        &format!("Contact: {contact}\r\nSupported: timer\r\n{lines}{kind}Content-Length: {}\r\n\r\n{body}", body.len()),
+    )
 }
 
 fn in_dialog(call: &Call, method: &str, cseq: u32, address: SocketAddr) -> String {

@@ -7,6 +7,8 @@
 //! ```
 //! Phase 1, safety: the climate's faults are on. Phase 2, liveness: they are off, everybody hangs up, and all must come to rest.
 
+mod checkers;
+
 use crate::agenda::Agenda;
 use crate::climate::Climate;
 use crate::msrp::Endpoint;
@@ -14,8 +16,8 @@ use crate::ue::{Act, Stage, Ue};
 use cpm_pf::base::clock::{Duration, Instant};
 use cpm_pf::base::prng::Prng;
 use cpm_pf::base::transport::{Flow, Transport};
-use cpm_pf::config::{Config, Listen};
-use cpm_pf::shard::exchange::{Command, Document, Fetched, Query, Report, Ticket};
+use cpm_pf::config::{Config, Listen, SessionAnswer, SessionClients};
+use cpm_pf::shard::exchange::{Command, Document, Fetched, Query, Report, Resolved, Ticket};
 use cpm_pf::shard::media::Media;
 use cpm_pf::shard::media_outbox::{Buffer, Connection, Gone, MediaEffect, MediaOutbox, Piece};
 use cpm_pf::shard::outbox::{Destination, Effect, Outbox};
@@ -32,6 +34,10 @@ pub enum Canary {
     Octet,
     /// The proxy's BYEs never arrive.
     Bye,
+    /// A message vanishes on its way.
+    Message,
+    /// Requests are answered twice.
+    Answer,
 }
 
 enum Happening {
@@ -58,6 +64,10 @@ enum Happening {
         stream: usize,
         octets: Vec<u8>,
     },
+    /// The proxy reads again.
+    Resumed {
+        stream: usize,
+    },
     Broken {
         stream: usize,
     },
@@ -83,6 +93,8 @@ struct Stream {
     /// When the last octets of each direction arrive: the next ones cannot overtake them.
     last: [Instant; 2],
     open: bool,
+    /// The UE takes its time over every piece.
+    slow: bool,
 }
 
 const CALLER: usize = 0;
@@ -103,38 +115,49 @@ pub struct World {
     by_connection: BTreeMap<Connection, usize>,
     /// What was sent in which call: id to call and body; and what arrived.
     sent: BTreeMap<String, (u64, Vec<u8>)>,
-    arrived: BTreeMap<String, u32>,
+    arrived: BTreeMap<(String, usize), u32>,
     large: BTreeMap<u64, bool>,
     pub failures: Vec<String>,
     pub delivered: u64,
     pub established: u64,
+    /// Datagrams lost and doubled, streams broken.
+    pub faults: [u64; 3],
+    healed: bool,
+    /// Nothing was ever lost.
+    lossless: bool,
     steps: u64,
     /// `SIM_TRACE=1`: every datagram is told, with how often it arrives.
     trace: bool,
 }
 
-fn config() -> Config {
+fn config(climate: &Climate) -> Config {
     let mut config = Config::default();
     let address = |text: &str| text.parse().expect("an address");
     config.node.host = "10.0.0.1".into();
     config.sip.listen = vec![Listen { transport: Transport::Udp, address: address("10.0.0.1:5060") }];
-    config.sip.core = Some("sip:10.0.0.3:5060;lr".into());
+    // With several clients there is no core that would fork: they are called where they are.
+    config.sip.core = (climate.clients == 1).then(|| "sip:10.0.0.3:5060;lr".into());
+    config.msrp.high_water = climate.high_water;
+    config.policy.session_answer = if climate.early { SessionAnswer::Early } else { SessionAnswer::Late };
+    config.policy.session_clients = if climate.all { SessionClients::All } else { SessionClients::First };
     config.sip.trusted = vec![cpm_pf::config::value::network("10.0.0.0/8").expect("a network")];
     config.sip.home_domains = vec!["example.net".into()];
     config.msrp.listen = vec![Listen { transport: Transport::Tcp, address: address("10.0.0.1:2855") }];
     config.policy.authorised_originators = vec!["sip:*@example.net".into()];
     config.policy.delivery = cpm_pf::config::Delivery::Reject;
     config.limits.sessions_per_originator = 1000;
-    let client = cpm_pf::config::RegisteredClient {
-        contact: "sip:bob@10.0.0.3:5060".into(),
-        instance: None,
+    let client = |number: usize| cpm_pf::config::RegisteredClient {
+        contact: format!("sip:bob@10.0.0.{}:5060", 3 + number),
+        instance: Some(format!("<urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6b{number:02x}>")),
         gruu: None,
         features: vec!["largemsg".into(), "session".into()],
         user_agent: None,
         primary: true,
     };
-    config.registrations.users =
-        vec![cpm_pf::config::RegisteredUser { address: "sip:bob@example.net".into(), clients: vec![client] }];
+    config.registrations.users = vec![cpm_pf::config::RegisteredUser {
+        address: "sip:bob@example.net".into(),
+        clients: (0..climate.clients).map(client).collect(),
+    }];
     config
 }
 
@@ -142,13 +165,13 @@ impl World {
     pub fn new(seed: u64, canary: Canary) -> Self {
         let mut prng = Prng::seeded(seed);
         let climate = Climate::draw(&mut prng);
-        let config = Arc::new(config());
+        let config = Arc::new(config(&climate));
         let bound = Bound { sip: config.sip.listen.clone(), msrp: config.msrp.listen.clone(), fingerprint: None, media_cores: 1 };
         let proxy = config.sip.listen[0].address;
         let ue = |last: u8, prng: &mut Prng| {
             Ue::new(SocketAddr::from(([10, 0, 0, last], 5060)), proxy, climate.clone(), Prng::seeded(prng.u64()))
         };
-        let ues = vec![ue(2, &mut prng), ue(3, &mut prng)];
+        let ues = (0..=climate.clients).map(|number| ue(2 + number as u8, &mut prng)).collect();
         let now = Instant::from_unix_s(1_700_000_000);
         let mut world = Self {
             now,
@@ -168,11 +191,17 @@ impl World {
             failures: Vec::new(),
             delivered: 0,
             established: 0,
+            faults: [0; 3],
+            healed: false,
+            lossless: climate.lost == 0,
             steps: 0,
             trace: std::env::var_os("SIM_TRACE").is_some(),
             climate,
             prng,
         };
+        if world.trace {
+            eprintln!("{:?}", world.climate);
+        }
         for number in 0..world.climate.sessions {
             let at = now + Duration::from_millis(world.prng.below(5_000));
             world.agenda.add(at, Happening::Begin { number });
@@ -192,7 +221,10 @@ impl World {
 
     /// Plays the world to its end; what the checkers found is in `failures`.
     pub fn play(&mut self) {
-        self.run(Duration::from_secs(120));
+        self.run(Duration::from_secs(if self.climate.long { 3 * 3600 } else { 120 }));
+        if self.climate.patient && self.climate.is_calm() && !self.climate.long {
+            self.check_promises();
+        }
         self.heal();
         // A transaction takes 32 s to give up, a called party that stays silent three minutes (Timer C); both twice over.
         self.run(Duration::from_secs(600));
@@ -200,6 +232,7 @@ impl World {
     }
 
     fn heal(&mut self) {
+        self.healed = true;
         let climate = &mut self.climate;
         (climate.lost, climate.doubled, climate.broken) = (0, 0, 0);
         for ue in 0..self.ues.len() {
@@ -268,6 +301,7 @@ impl World {
                     self.media_turn(None, |media, now, out| media.ended(now, connection, out));
                 }
             }
+            Happening::Resumed { stream } => self.resume(stream),
             Happening::Broken { stream } => self.gone(stream, Gone::Broken),
             Happening::Closed { stream } => self.gone(stream, Gone::Closed),
             Happening::Command(command) => self.media_turn(None, |media, now, out| media.command(now, command, out)),
@@ -290,6 +324,14 @@ impl World {
 
     /// What a UE wants done.
     fn carry_out(&mut self, ue: usize, acts: Vec<Act>) {
+        for call in self.ues[ue].calls.values_mut() {
+            if matches!(call.stage, Stage::Over | Stage::Leaving) && call.ended.is_none() {
+                call.ended = Some(self.now);
+            }
+        }
+        for fault in std::mem::take(&mut self.ues[ue].faults) {
+            self.fail(format!("UE {ue}: {fault}"));
+        }
         for act in acts {
             match act {
                 Act::Send { to, text } => self.datagram(self.ues[ue].address, to, text),
@@ -327,6 +369,12 @@ impl World {
             dice if dice < self.climate.lost + self.climate.doubled => 2,
             _ => 1,
         };
+        self.faults[0] += u64::from(copies == 0);
+        self.faults[1] += u64::from(copies == 2);
+        if self.canary == Canary::Answer && from == self.proxy && text.starts_with("SIP/2.0 200") {
+            let other = text.replacen("200 OK", "480 Temporarily Unavailable", 1);
+            self.agenda.add(self.now + Duration::from_secs(1), Happening::Datagram { from, to, text: other });
+        }
         if self.trace {
             let since = self.now.since(Instant::from_unix_s(1_700_000_000));
             let kind = if text.starts_with("SIP/2.0") { crate::ue::header(&text, "CSeq") } else { "" };
@@ -343,6 +391,7 @@ impl World {
     }
 
     fn stream(&mut self, ue: usize, call: Option<u64>) -> usize {
+        let slow = ue != CALLER && self.prng.below(1000) < self.climate.slow;
         self.streams.push(Stream {
             connection: None,
             ue,
@@ -352,19 +401,31 @@ impl World {
             held: VecDeque::new(),
             last: [self.now; 2],
             open: true,
+            slow,
         });
         self.streams.len() - 1
     }
 
     /// Octets on a stream, torn into pieces that arrive in order. Side 0: to the proxy.
     fn send_stream(&mut self, stream: usize, side: usize, octets: Vec<u8>) {
+        if self.trace && !octets.is_empty() {
+            let since = self.now.since(Instant::from_unix_s(1_700_000_000));
+            let arrow = ["->", "<-"][side];
+            eprintln!(
+                "{since:?} stream {stream} of UE {} {arrow} proxy {:?}",
+                self.streams[stream].ue,
+                String::from_utf8_lossy(&octets)
+            );
+        }
         let mut at = 0;
         while at < octets.len() {
             let size = 1 + self.prng.below(self.climate.piece) as usize;
-            let end = (at + size.max(octets.len() / 200)).min(octets.len());
+            let pieces_max = if side == 1 && self.streams[stream].slow { 5 } else { 200 };
+            let end = (at + size.max(octets.len() / pieces_max)).min(octets.len());
             let piece = octets[at..end].to_vec();
             at = end;
-            let when = self.streams[stream].last[side].max(self.now + self.delay()) + Duration::from_nanos(1);
+            let ease = if side == 1 && self.streams[stream].slow { Duration::from_millis(200) } else { Duration::from_nanos(1) };
+            let when = self.streams[stream].last[side].max(self.now + self.delay()) + ease;
             self.streams[stream].last[side] = when;
             self.agenda.add(
                 when,
@@ -375,6 +436,7 @@ impl World {
                 },
             );
             if self.prng.below(1000) < self.climate.broken {
+                self.faults[2] += 1;
                 return self.agenda.add(when + Duration::from_nanos(1), Happening::Broken { stream });
             }
         }
@@ -413,11 +475,14 @@ impl World {
         };
         let mut octets = Vec::new();
         for count in 0..messages {
-            let id = format!("{}{number}.{count}", if caller { "up" } else { "dn" });
+            let id = if caller { format!("up{number}.{count}") } else { format!("dn{ue}.{number}.{count}") };
             let length = 1 + self.prng.below(self.climate.octets);
             let body: Vec<u8> = (0..length).map(|_| b"-\r\n\0ab"[self.prng.below(6) as usize]).collect();
             octets.extend(endpoint.message(&id, &body, &mut self.prng));
             self.sent.insert(id, (number, body));
+        }
+        if octets.is_empty() {
+            octets = endpoint.hello(&mut self.prng);
         }
         self.streams[stream].endpoint = Some(endpoint);
         self.send_stream(stream, 0, octets);
@@ -426,9 +491,23 @@ impl World {
     fn proxy_gets(&mut self, stream: usize, octets: Vec<u8>) {
         let state = &mut self.streams[stream];
         let Some(connection) = state.connection.filter(|_| state.open) else { return };
-        if state.paused {
+        if state.paused || !state.held.is_empty() {
             return state.held.push_back(octets);
         }
+        self.hand_over(connection, octets);
+    }
+
+    /// What was held back while the proxy did not read, in order, until it pauses again.
+    fn resume(&mut self, stream: usize) {
+        loop {
+            let state = &mut self.streams[stream];
+            let Some(connection) = state.connection.filter(|_| state.open && !state.paused) else { return };
+            let Some(octets) = state.held.pop_front() else { return };
+            self.hand_over(connection, octets);
+        }
+    }
+
+    fn hand_over(&mut self, connection: Connection, octets: Vec<u8>) {
         let mut octets = octets;
         let mut out = MediaOutbox::default();
         self.media.receive(self.now, connection, Buffer(1), &mut octets, 0, &mut out);
@@ -445,13 +524,18 @@ impl World {
         }
         self.find_call(stream, &octets);
         let Some(endpoint) = self.streams[stream].endpoint.as_mut() else { return };
-        let (back, whole) = endpoint.receive(&octets);
+        let (back, mut whole) = endpoint.receive(&octets);
         let refused = std::mem::take(&mut endpoint.refused);
+        if self.canary == Canary::Message {
+            whole.truncate(0);
+        }
         for arrived in whole {
             self.arrive(stream, arrived);
         }
         // A 481 or a REPORT 408 is the truth when a link broke or the far end left; elsewhere it is a fault.
-        if self.climate.broken == 0 && refused.iter().any(|what| what.starts_with("chunk of")) {
+        let promised = self.climate.patient && self.climate.is_calm() && !self.healed;
+        let fault = |what: &String| what.starts_with("chunk of") || (promised && !self.climate.long);
+        if self.climate.broken == 0 && refused.iter().any(fault) {
             self.fail(format!("stream {stream}: {refused:?}"));
         }
         self.send_stream(stream, 0, back);
@@ -488,7 +572,7 @@ impl World {
 
     fn arrive(&mut self, stream: usize, arrived: crate::msrp::Arrived) {
         let number = self.streams[stream].call.unwrap_or(0) % 1_000_000;
-        let count = self.arrived.entry(arrived.id.clone()).or_default();
+        let count = self.arrived.entry((arrived.id.clone(), self.streams[stream].ue)).or_default();
         *count += 1;
         let twice = *count > 1;
         let fault = match self.sent.get(&arrived.id) {
@@ -598,42 +682,7 @@ impl World {
         if paused {
             return;
         }
-        for octets in std::mem::take(&mut self.streams[stream].held) {
-            let at = self.now + Duration::from_nanos(1);
-            self.agenda.add(at, Happening::ToProxy { stream, octets });
-        }
-    }
-
-    /// Liveness: one final answer a call, both legs over, nothing left in a table.
-    fn check_rest(&mut self) {
-        let mut found = Vec::new();
-        for ue in &self.ues {
-            for call in ue.calls.values() {
-                if call.stage != Stage::Over {
-                    found.push(format!(
-                        "call {} of the {} is still {:?}",
-                        call.number % 1_000_000,
-                        if call.caller { "caller" } else { "called party" },
-                        call.stage
-                    ));
-                }
-                if call.caller && call.finals.len() > 1 {
-                    found.push(format!("call {} had the final answers {:?}", call.number, call.finals));
-                }
-                if call.caller && call.finals.is_empty() && self.climate.lost == 0 && call.why_over == "gave up" {
-                    found.push(format!("call {} had no final answer", call.number));
-                }
-            }
-        }
-        if !self.signalling.is_idle() {
-            found.push(format!("the signalling core is not at rest: {}", self.signalling.left()));
-        }
-        if !self.media.is_idle() {
-            found.push("the media core is not at rest".into());
-        }
-        for what in found {
-            self.fail(what);
-        }
+        self.agenda.add(self.now + Duration::from_nanos(1), Happening::Resumed { stream });
     }
 }
 
@@ -641,6 +690,9 @@ impl World {
 fn answer(query: &Query) -> Fetched {
     match query {
         Query::Document { .. } | Query::External { .. } => Fetched::Document(Document::Absent),
+        Query::Resolve { host, .. } if &**host == "example.net" => {
+            Fetched::Resolved(vec![Resolved { transport: Transport::Udp, address: SocketAddr::from(([10, 0, 0, 3], 5060)) }])
+        }
         Query::Resolve { .. } => Fetched::Resolved(Vec::new()),
         Query::Waiting { .. } => Fetched::Waiting(Vec::new()),
         Query::Claim { .. } => Fetched::Claimed(None),
