@@ -230,7 +230,7 @@ fn a_message_storage_server_gets_the_objects_also_those_of_a_time_when_it_was_aw
     let mut ladder = ladder.again(&store);
     let _server = dovecot(&folder, port).expect("it was there");
     ladder.pf.until("the server has both", |_| listed(&first, "while it was away") && listed(&second, "the second of them"));
-    ladder.pf.until("nothing waits any more", |_| std::fs::read_dir(&queue_of(&ladder.pf)).is_ok_and(|files| files.count() == 0));
+    ladder.pf.until("nothing waits any more", |_| std::fs::read_dir(queue_of(&ladder.pf)).is_ok_and(|files| files.count() == 0));
     let third = large(&mut ladder, b"as before");
     ladder.pf.until("the server has it", |_| listed(&third, "as before"));
 }
