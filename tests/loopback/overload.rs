@@ -31,7 +31,7 @@ fn turned_away(refusal: &Message) {
 
 #[test]
 fn a_slow_queue_turns_new_calls_away_and_nothing_else() {
-    let mut ladder = Originating::new("");
+    let mut ladder = Originating::new("[limits]\noverload_queue_delay = \"50ms\"\n");
     let ok = call(&mut ladder);
     let invites = [LARGE, SESSION].map(|service| Invite::new(&ladder.alice, BOB, service));
     let timer = "Supported: timer\r\nSession-Expires: 1800\r\nContent-Length";

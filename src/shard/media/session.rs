@@ -5,7 +5,7 @@
 //! target ──content──> the origin and every sink      (targets do not hear each other)
 //! ```
 //! Octets of an idle session: 208 here, 144 a leg with some 250 more for its URIs on the heap, 416 a connection: below 2 KiB
-//! for one origin and one target (`an_idle_session_stays_below_two_kibibytes`).
+//! for one origin and one target (`an_idle_session_stays_at_two_kibibytes`).
 
 use super::connection::{Conn, LegId};
 use super::forward::Target;
