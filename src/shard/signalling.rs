@@ -44,7 +44,7 @@ use crate::sip::session_timer;
 use crate::sip::transaction::seam::{Arrival, Event, Heard, ServerKey};
 use crate::sip::transaction::table::Transactions;
 use crate::sip::validate::{self, Reject};
-use crate::sip::{lenient, status};
+use crate::sip::{lenient, owner, status};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -247,9 +247,9 @@ impl Signalling {
                     Incoming::Request(request) => self.request(now, flow, request, out),
                     Incoming::Response(response) => self.response(now, flow, &response, out),
                 },
-                Err(reject) => self.reject(&flow, message, reject, out),
+                Err(reject) => self.reject(now, &flow, message, reject, out),
             },
-            Err(malformed) => self.reject(&flow, message, malformed.into(), out),
+            Err(malformed) => self.reject(now, &flow, message, malformed.into(), out),
         }
         self.settle(now, out);
     }
@@ -269,7 +269,7 @@ impl Signalling {
     }
 
     /// What cannot be served is answered from its octets, without a transaction (RFC 3261 §8.2.7).
-    fn reject(&mut self, flow: &Flow, message: &[u8], reject: Reject, out: &mut Outbox) {
+    fn reject(&mut self, now: Instant, flow: &Flow, message: &[u8], reject: Reject, out: &mut Outbox) {
         clause!("62-1");
         self.counts.malformed += 1;
         let Some(status) = reject.status() else { return };
@@ -278,6 +278,15 @@ impl Signalling {
             self.counts.rejection("RFC 3261 §8.2", status);
             self.counts.response(Method::Other, status, Direction::Out);
             out.send(to, SendTag(0), |buffer| buffer.extend_from_slice(&octets));
+            let record = Cdr {
+                call_id: owner::header(message, Name::CallId).unwrap_or("").to_string(),
+                originator: flow.peer.to_string(),
+                started_s: now.unix_s(),
+                status,
+                cause: reject.context(),
+                ..Cdr::default()
+            };
+            out.effects.push(Effect::Record(Box::new(record)));
         }
     }
 
@@ -597,8 +606,16 @@ impl Signalling {
         self.transactions.respond(now, server, *status, reason, fill, out);
     }
 
+    /// A line of the log and of the call records for what no procedure refused, so that it finds its packet in a capture.
+    fn note_refusal(&self, now: Instant, server: ServerKey, status: u16, cause: &'static str, out: &mut Outbox) {
+        if let Some(request) = self.transactions.served(server) {
+            out.effects.push(Effect::Record(Box::new(Cdr::refused(now, ("", ""), request, status, cause))));
+        }
+    }
+
     /// Answers with a status that no clause stands for.
     pub(super) fn refuse_status(&mut self, now: Instant, server: ServerKey, status: u16, out: &mut Outbox) {
+        self.note_refusal(now, server, status, "RFC 3261", out);
         self.refuse(now, server, &Refusal::new(status, "RFC 3261"), out);
     }
 
