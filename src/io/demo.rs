@@ -198,12 +198,14 @@ fn large_message(
 fn session(alice: &mut Client, bob: Client, proxy: SocketAddr, ladder: &Arc<Ladder>, messages: usize) -> Result<Client, Failure> {
     ladder.note(&format!("session: {messages} messages each way"));
     let theirs = ladder.clone();
+    let (has_all, bob_has_all) = std::sync::mpsc::channel();
     let bob: Bob<(String, String)> = std::thread::spawn(move || {
         let (invite, from) = bob.expect("INVITE")?;
         bob.answer(&invite, from, Some(&sdp("bob-session", "sendrecv", "")))?;
         let msrp = Msrp::connect("bob-session", invite.attribute("path"))?;
         theirs.sent(Side::Bob, "MSRP SEND (opens)");
         let (hashes, _open) = chat(msrp, Side::Bob, &theirs, messages)?;
+        let _ = has_all.send(());
         let (bye, from) = bob.expect("BYE")?;
         bob.answer(&bye, from, None)?;
         Ok((bob, hashes))
@@ -214,6 +216,8 @@ fn session(alice: &mut Client, bob: Client, proxy: SocketAddr, ladder: &Arc<Ladd
     let started = ladder.seconds();
     // A connection that closes before the BYE would end the session by itself.
     let ((from_alice, to_alice), _open) = chat(msrp, Side::Alice, ladder, messages)?;
+    // A BYE ends the media too: nobody hangs up on what is still on its way to the other.
+    let _ = bob_has_all.recv();
     let seconds = ladder.seconds() - started;
     alice.bye(proxy, &ok)?;
     let (bob, (from_bob, to_bob)) = join(bob)?;
