@@ -1,10 +1,11 @@
-//! Real servers beside the program, each in a folder of its own and on ports the kernel picked; ended with the test.
+//! Real servers beside the program, each in a folder of its own and on ports of its own; ended with the test.
 
 use crate::proxy::PATIENCE;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 /// A server that runs in the foreground.
@@ -59,8 +60,20 @@ pub fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Ports that were free a moment ago.
+/// Ports for servers that bind them later, free for UDP and TCP, none given twice. They lie below the range from which the
+/// kernel picks, so that no socket of another test gets one meanwhile.
 pub fn free<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind(at(0)).expect("a loopback port"));
-    listeners.each_ref().map(|listener| listener.local_addr().expect("bound").port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    // Two runs side by side begin at places of their own.
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    [(); N].map(|()| {
+        loop {
+            let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+            if UdpSocket::bind(at(port)).is_ok() && TcpListener::bind(at(port)).is_ok() {
+                return port;
+            }
+        }
+    })
 }

@@ -1,8 +1,8 @@
 //! SIPp on both sides of the program: scenarios of `tests/loopback/sipp`, some calls each, over UDP and TCP. A scenario that does
 //! not go as written fails with what SIPp saw.
 
+use crate::peers::free;
 use crate::proxy::{PATIENCE, Proxy};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -67,22 +67,15 @@ impl Drop for Sipp {
     }
 }
 
-/// A port that is free for UDP and TCP.
-fn free_port() -> u16 {
-    loop {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a loopback port");
-        let port = socket.local_addr().expect("bound").port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-/// Waits until a scenario's party can be sent to.
+/// Waits until a scenario's party can be sent to. To try the port itself would take it from the party, or be a call.
 fn wait_for_listener(party: &mut Sipp, transport: &str, port: u16) {
     let until = Instant::now() + PATIENCE;
-    let at = SocketAddr::from(([127, 0, 0, 1], port));
-    let listens = || if transport == "u1" { UdpSocket::bind(at).is_err() } else { TcpListener::bind(at).is_err() };
+    let table = if transport == "u1" { "/proc/net/udp" } else { "/proc/net/tcp" };
+    let at = format!(" 0100007F:{port:04X} 00000000:0000 ");
+    let listens = || {
+        let sockets = std::fs::read_to_string(table).expect("Linux tells");
+        sockets.lines().any(|line| line.contains(&at) && (transport == "u1" || line.contains("00000000:0000 0A")))
+    };
     while !listens() {
         let over = Instant::now() > until || party.child.try_wait().expect("it is our child").is_some();
         assert!(!over, "{} does not listen: {}", party.name, party.trace());
@@ -104,7 +97,7 @@ fn play(caller: &str, called: &str, transport: &str, more: &str) -> Option<Proxy
     if !installed() {
         return None;
     }
-    let port = free_port();
+    let [port, caller_port] = free();
     let over = if transport == "t1" { ";transport=tcp" } else { "" };
     let pf = Proxy::start(&format!(
         "{more}\n---\n[sip]\ncore = \"sip:127.0.0.1:{port}{over};lr\"\n[limits]\nsessions_per_originator = 1000\n"
@@ -116,7 +109,7 @@ fn play(caller: &str, called: &str, transport: &str, more: &str) -> Option<Proxy
         pf.folder.path(),
         caller,
         transport,
-        free_port(),
+        caller_port,
         CALLS,
         &[&at.to_string(), "-r", "100", "-l", &CALLS.to_string()],
     );
