@@ -117,7 +117,7 @@ impl Media {
         connection
     }
 
-    /// A TLS peer that connected showed this certificate (DER); said right after `accepted`.
+    /// A TLS peer showed this certificate (DER); said right after `accepted`, right before `connected`.
     pub fn certified(&mut self, connection: Connection, certificate: &[u8]) {
         if let Some(conn) = self.net.get_mut(connection) {
             conn.certificate = Some(certificate.into());

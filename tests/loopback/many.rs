@@ -8,7 +8,7 @@ const SESSIONS: usize = 1_000;
 const MESSAGES: usize = 5;
 
 /// Lets this process hold the far ends of so many connections.
-fn raise_descriptors() {
+pub fn raise_descriptors() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls read or write a structure of this stack frame.
     unsafe {

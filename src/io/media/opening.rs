@@ -227,7 +227,10 @@ impl Engine {
 
     fn established(&mut self, key: Key) {
         let link = self.links.get_mut(key).expect("the caller looked it up");
-        if link.connection.is_some() {
+        if let Some(connection) = link.connection {
+            if let Some(certificate) = link.tls.as_ref().and_then(|tls| tls.session.certificate()) {
+                self.shard.certified(connection, certificate);
+            }
             return self.opened(key);
         }
         link.stage = Stage::Open;

@@ -124,7 +124,7 @@ pub(super) struct Conn {
     pub me: Connection,
     pub peer: SocketAddr,
     pub tls: bool,
-    /// What a TLS peer that connected showed, in DER form.
+    /// What a TLS peer showed, in DER form; none: it showed nothing.
     pub certificate: Option<Box<[u8]>>,
     /// It came from outside and has not named a session: counted against its address.
     pub stranger: bool,

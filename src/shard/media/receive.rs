@@ -326,13 +326,13 @@ impl Media {
         Addressed::Leg(id)
     }
 
-    /// RFC 8122 §6.2: a TLS peer that showed a certificate showed the one that its SDP announced. (One that showed none is
-    /// known by the session id alone, which its SDP keeps secret as well; `verify_client` admits none of those.)
+    /// RFC 8122 §6.2: where its SDP announced a certificate, a TLS peer has to show that one; none at all, as another one, is
+    /// somebody else.
     pub(super) fn shows_certificate_of(&self, connection: Connection, id: LegId) -> bool {
         let leg = self.sessions.get(id.session).and_then(|session| session.legs.get(usize::from(id.place)));
-        let expected = leg.and_then(|leg| leg.fingerprint.as_deref());
-        let shown = self.net.get(connection).and_then(|conn| conn.certificate.as_deref());
-        expected.zip(shown).is_none_or(|(expected, shown)| fingerprint::is_of(expected, shown))
+        let Some(expected) = leg.and_then(|leg| leg.fingerprint.as_deref()) else { return true };
+        let Some(conn) = self.net.get(connection).filter(|conn| conn.tls) else { return true };
+        conn.certificate.as_deref().is_some_and(|shown| fingerprint::is_of(expected, shown))
     }
 
     /// The core whose number a session id begins with, if it is another of ours.
