@@ -24,6 +24,7 @@ mod peers;
 mod preferences;
 mod program;
 mod proxy;
+mod registrar;
 mod relay;
 mod secure;
 mod service;
