@@ -39,6 +39,9 @@ impl Signalling {
         request: &Rc<Request>,
         out: &mut Outbox,
     ) {
+        if self.sessions.crosses_bye(tag, request) {
+            return self.answer_plain(now, server, 200, out);
+        }
         if let Some(subscription) = self.subscriptions.by_tag.get(tag) {
             return self.notified(now, *subscription, server, request, out);
         }

@@ -50,20 +50,14 @@ pub enum Purpose {
 /// What a request within a dialog is for.
 #[derive(Clone, Debug)]
 pub enum Within {
-    Bye,
+    /// BYE, in the dialog with this local tag.
+    Bye { tag: Box<str> },
     /// A session refresh of ours (RFC 4028 §10).
     Refresh,
     /// The other leg's request, relayed; its transaction, and which leg waits.
-    Relayed {
-        server: ServerKey,
-        from: LegIndex,
-    },
+    Relayed { server: ServerKey, from: LegIndex },
     /// The other leg's re-INVITE or UPDATE with another SDP.
-    Changed {
-        server: ServerKey,
-        from: LegIndex,
-        request: Rc<Request>,
-    },
+    Changed { server: ServerKey, from: LegIndex, request: Rc<Request> },
 }
 
 /// A request on its way.

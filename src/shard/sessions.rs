@@ -59,6 +59,8 @@ pub struct Sessions {
     pub table: Slab<Session>,
     /// Local tag of every dialog to its session and leg.
     pub tags: HashMap<Box<str>, (Key, LegIndex)>,
+    /// Local tag of every dialog in which our BYE is under way to a digest of the rest of its name.
+    pub parting: HashMap<Box<str>, u64>,
     /// Media session to session and stream.
     pub media: HashMap<MediaKey, (Key, usize)>,
     /// Sessions by originator, for the limit on them.
@@ -169,6 +171,9 @@ pub struct Leg {
     pub updates: bool,
     /// INVITE and UPDATE transactions open in this dialog (RFC 3261 §14).
     pub pending: Pending,
+    /// Our re-INVITE or UPDATE that passes on a change of the other leg, among the requests on their way; an old key when it is
+    /// over.
+    pub changing: Key,
     /// CSeq of the INVITE whose 2xx is to be acknowledged.
     pub invite_seq: u32,
     /// A re-INVITE of the peer: its transaction, until the ACK of our 2xx.
@@ -234,6 +239,7 @@ impl Sessions {
         Self {
             table: Slab::with_capacity(capacity),
             tags: HashMap::new(),
+            parting: HashMap::new(),
             media: HashMap::new(),
             originators: BTreeMap::new(),
             contributions: BTreeMap::new(),
@@ -302,6 +308,7 @@ impl Leg {
             timer: Refresh::default(),
             updates: false,
             pending: Pending::default(),
+            changing: Key::from_u64(0),
             invite_seq: 0,
             reinvited: None,
         }

@@ -409,6 +409,7 @@ impl Signalling {
                 }
                 self.refuse_status(now, invite, 487, out);
             }
+            Some((Cookie::Within, session)) => self.cancel_change(now, session, invite, cancel, out),
             Some((Cookie::Proxy, proxied)) => self.cancel_proxied(now, proxied, cancel, out),
             _ => self.refuse_status(now, invite, 487, out),
         }
@@ -515,6 +516,7 @@ impl Signalling {
         self.transactions.is_empty()
             && self.outbound.is_empty()
             && self.sessions.table.is_empty()
+            && self.sessions.parting.is_empty()
             && self.proxies.is_empty()
             && self.batches.is_empty()
             && self.prefetch.pending.is_empty()

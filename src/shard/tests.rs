@@ -1,6 +1,7 @@
 //! One signalling core against scripted peers: messages as text in, messages as text out, on virtual time.
 
 mod beside;
+mod changing;
 mod core_rules;
 mod kept;
 mod large_message;

@@ -4,7 +4,7 @@
 //! Dialog::calling ----- 1xx or 2xx with a tag ---> answered      caller; forks: one clone for each To tag
 //! Dialog::called(INVITE, our tag)                                callee
 //!        next_seq, request, ack                                  what we send in it
-//!        receive, refreshed                                      what the peer sends: order, remote target
+//!        receive, accepted, refreshed                            what the peer sends: order, remote target
 //! ```
 
 use super::header::list;
@@ -208,8 +208,8 @@ impl Dialog {
         };
     }
 
-    /// §12.2.2: a request came that may be of this dialog. Where it is, its number is kept, and the remote target where it
-    /// is a target refresh.
+    /// §12.2.2: a request came that may be of this dialog. Where it is, its number is kept. The remote target of a target
+    /// refresh counts once it is [`Dialog::accepted`].
     ///
     /// # Errors
     /// [`OutOfDialog`]: what to answer instead (nothing to an ACK).
@@ -232,9 +232,17 @@ impl Dialog {
         }
         self.remote_seq = Some(seq);
         if refreshes_target(request.method()) {
-            self.retarget(request).map_err(OutOfDialog::Malformed)?;
+            contact(request).map_err(OutOfDialog::Malformed)?;
         }
         Ok(())
+    }
+
+    /// RFC 6141 §4.3 (which settles what §12.2.2 and §14.2 leave open): our 2xx to a request of the peer goes out; the Contact of
+    /// a target refresh is the remote target from here on. One that is refused leaves it as it was.
+    pub fn accepted(&mut self, request: &Request) {
+        if refreshes_target(request.method()) {
+            let _ = self.retarget(request);
+        }
     }
 
     /// §12.2.1.2: a 2xx for our target refresh request came.
@@ -376,7 +384,10 @@ mod tests {
         assert_eq!(dialog.receive(&request("INFO", 8, "lt")), Ok(()));
         assert_eq!(dialog.remote_target(), "sip:alice@pc");
         assert_eq!(dialog.receive(&request("UPDATE", 9, "lt")), Ok(()));
+        assert_eq!(dialog.remote_target(), "sip:alice@pc");
+        dialog.accepted(&request("UPDATE", 9, "lt"));
         assert_eq!(dialog.remote_target(), "sip:alice@new9");
+        dialog.accepted(&request("INFO", 9, "lt"));
         assert_eq!(dialog.receive(&request("BYE", 8, "lt")), Err(OutOfDialog::OutOfOrder));
         dialog.refreshed(&response(200, "")).unwrap();
         assert_eq!(dialog.remote_target(), "sip:bob@phone");

@@ -9,7 +9,7 @@ use crate::cpm::media_plan::{self, MediaPlan, Side};
 use crate::cpm::refusal::Refusal;
 use crate::shard::counts::Direction;
 use crate::shard::exchange::LegIndex;
-use crate::shard::outbound::Within;
+use crate::shard::outbound::{Purpose, Within};
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::{Cookie, Signalling};
 use crate::shard::writing::{Draft, MAX_FORWARDS};
@@ -110,7 +110,31 @@ impl Signalling {
             writer.body(sdp.as_bytes());
         });
         let what = Within::Changed { server, from: leg, request: Rc::clone(request) };
-        self.send_within(now, key, other, method, draft, what, out);
+        let outbound = self.send_within(now, key, other, method, draft, what, out);
+        if let (Some(outbound), Some(session)) = (outbound, self.sessions.table.get_mut(key)) {
+            session.legs[usize::from(other)].changing = outbound;
+        }
+    }
+
+    /// RFC 3261 §9: the peer cancels its re-INVITE. The other leg is cancelled too, and its final response stays the answer:
+    /// 487, or the 2xx that crossed the CANCEL, since each side then knows the session as the other one does.
+    pub(in crate::shard) fn cancel_change(
+        &mut self,
+        now: Instant,
+        key: Key,
+        invite: ServerKey,
+        cancel: &Request,
+        out: &mut Outbox,
+    ) {
+        let asks = |leg: &&super::Leg| {
+            let what = self.outbound.get(leg.changing).map(|outbound| &outbound.purpose);
+            matches!(what, Some(Purpose::Within { what: Within::Changed { server, .. }, .. }) if *server == invite)
+        };
+        let session = self.sessions.table.get(key);
+        match session.and_then(|session| session.legs.iter().find(asks)).map(|leg| leg.changing) {
+            Some(outbound) => self.cancel_outbound(now, outbound, cancel.header(Name::Reason), out),
+            None => self.refuse_status(now, invite, 487, out),
+        }
     }
 
     /// The other leg's answer to a change.
@@ -225,6 +249,7 @@ impl Signalling {
                 None => writer.body(b""),
             }
         };
+        at.dialog.accepted(request);
         if request.method() == Method::Invite {
             at.reinvited = Some(server);
             self.transactions.set_cookie(server, Cookie::Within.of(key));

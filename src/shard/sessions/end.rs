@@ -11,8 +11,10 @@ use crate::shard::outbox::{Effect, Outbox};
 use crate::shard::signalling::{Due, SessionView, Signalling};
 use crate::shard::writing::{Draft, MAX_FORWARDS};
 use crate::sip::header::name::Name;
+use crate::sip::message::Request;
 use crate::sip::method::Method;
 use crate::sip::transaction::seam;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The media core drains for two seconds; a core that never says Closed is not waited for longer than this.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
@@ -99,8 +101,10 @@ impl Signalling {
         });
         let hop = at.dialog.next_hop().to_string();
         let way = Hop::of_leg(at, &hop);
+        let tag = at.dialog.id().local_tag.clone();
+        self.sessions.parting.insert(tag.clone(), digest(&at.dialog.id().call_id, &at.dialog.id().remote_tag));
         self.leg_over(key, leg, out);
-        let purpose = Purpose::Within { session: key, leg, what: Within::Bye };
+        let purpose = Purpose::Within { session: key, leg, what: Within::Bye { tag } };
         self.dispatch(now, purpose, Method::Bye, seam::Role::UserAgent, draft, way, out);
     }
 
@@ -221,6 +225,27 @@ impl Signalling {
         }
         self.finish(now, key, out);
         // A leg whose transaction is still open ends with it: Timers B, C and H, or 64*T1 without ACK.
+    }
+}
+
+/// Who the peer of a dialog is and what the dialog is called, in one number.
+fn digest(call_id: &str, remote_tag: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (call_id, remote_tag).hash(&mut hasher);
+    hasher.finish()
+}
+
+impl super::Sessions {
+    /// RFC 5407 §3.1.3, §3.2.3: whether a BYE crosses ours: its dialog is over for us, and not unknown.
+    pub(in crate::shard) fn crosses_bye(&self, tag: &str, request: &Request) -> bool {
+        let remote = request.from().ok().and_then(|from| from.tag()).unwrap_or("");
+        request.method() == Method::Bye
+            && self.parting.get(tag).is_some_and(|known| *known == digest(request.call_id().unwrap_or(""), remote))
+    }
+
+    /// Our BYE was answered, or never will be.
+    pub(super) fn parted(&mut self, tag: &str) {
+        self.parting.remove(tag);
     }
 }
 

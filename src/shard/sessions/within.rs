@@ -160,7 +160,7 @@ impl Signalling {
         self.send_within(now, key, other, request.method(), draft, what, out);
     }
 
-    /// Sends a request in a leg's dialog.
+    /// Sends a request in a leg's dialog: its key among the requests on their way.
     pub(super) fn send_within(
         &mut self,
         now: Instant,
@@ -170,13 +170,12 @@ impl Signalling {
         draft: Draft,
         what: Within,
         out: &mut Outbox,
-    ) {
-        let Some(session) = self.sessions.table.get(key) else { return };
-        let at = &session.legs[usize::from(leg)];
+    ) -> Option<Key> {
+        let at = &self.sessions.table.get(key)?.legs[usize::from(leg)];
         let hop = at.dialog.next_hop().to_string();
         let way = Hop::of_leg(at, &hop);
         let purpose = Purpose::Within { session: key, leg, what };
-        self.dispatch(now, purpose, method, seam::Role::UserAgent, draft, way, out);
+        self.dispatch(now, purpose, method, seam::Role::UserAgent, draft, way, out)
     }
 
     /// The answer to a request of ours in a dialog.
@@ -203,7 +202,7 @@ impl Signalling {
             return;
         }
         match what {
-            Within::Bye => {}
+            Within::Bye { tag } => self.sessions.parted(tag),
             Within::Refresh => self.refreshed(now, key, leg, status, Some(response), out),
             Within::Relayed { server, from } => self.relay_back(now, key, *server, *from, response, out),
             Within::Changed { server, from, request } => {
@@ -215,7 +214,7 @@ impl Signalling {
     /// A request of ours in a dialog got no answer.
     pub(super) fn within_lost(&mut self, now: Instant, key: Key, leg: LegIndex, what: &Within, status: u16, out: &mut Outbox) {
         match what {
-            Within::Bye => {}
+            Within::Bye { tag } => self.sessions.parted(tag),
             Within::Refresh => self.refreshed(now, key, leg, status, None, out),
             Within::Relayed { server, .. } => self.refuse_status(now, *server, status, out),
             Within::Changed { server, from, request } => {
@@ -238,12 +237,14 @@ impl Signalling {
         response: &Response,
         out: &mut Outbox,
     ) -> bool {
-        let alive = self.sessions.table.get(key).and_then(|session| session.legs.get(usize::from(leg)));
+        let alive = self.sessions.table.get_mut(key).and_then(|session| session.legs.get_mut(usize::from(leg)));
         let Some(at) = alive.filter(|leg| leg.state.is_answered()) else {
             // Its BYE came or went already.
             self.acknowledge_foreign(now, client, response, out);
             return false;
         };
+        // §12.2.1.2: the ACK goes to where the 2xx says.
+        let _ = at.dialog.refreshed(response);
         let number = response.cseq().map_or(at.invite_seq, |cseq| cseq.number);
         let max_forwards = crate::shard::writing::MAX_FORWARDS;
         let draft = Draft::of_dialog(&at.dialog, Method::Ack, number, max_forwards, |writer| writer.body(b""));
@@ -257,8 +258,13 @@ impl Signalling {
     /// The other leg's response, for the leg whose request was relayed.
     fn relay_back(&mut self, now: Instant, key: Key, server: ServerKey, from: LegIndex, response: &Response, out: &mut Outbox) {
         let status = relayed_status(response.status());
-        let contact =
-            self.sessions.table.get(key).and_then(|session| session.legs.get(usize::from(from))).map(|leg| leg.contact.clone());
+        let asker = self.sessions.table.get_mut(key).and_then(|session| session.legs.get_mut(usize::from(from)));
+        let contact = asker.map(|leg| {
+            if let Some(request) = self.transactions.served(server).filter(|_| status < 300) {
+                leg.dialog.accepted(request);
+            }
+            leg.contact.clone()
+        });
         let product = crate::cpm::release::product(&self.config);
         let reason =
             if status == response.status() && !response.reason().is_empty() { response.reason() } else { status::reason(status) };
