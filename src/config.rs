@@ -65,6 +65,8 @@ pub struct Sip {
     pub home_domains: Vec<String>,
     pub t1: Duration,
     pub max_message: usize,
+    /// How long a core under load gathers messages before it takes its turn.
+    pub batch_wait: BatchWait,
     pub tls: Option<Tls>,
     /// Where copies of all SIP messages go; none: nowhere.
     pub hep: Option<Hep>,
@@ -120,7 +122,7 @@ pub enum Interop {
     Always,
 }
 
-/// `msrp.batch_wait`.
+/// `sip.batch_wait`, `msrp.batch_wait`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchWait {
     Auto,
@@ -316,6 +318,7 @@ impl Default for Config {
                 home_domains: Vec::new(),
                 t1: Duration::from_millis(500),
                 max_message: 64 * 1024,
+                batch_wait: BatchWait::Auto,
                 tls: None,
                 hep: None,
             },

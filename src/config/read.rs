@@ -153,6 +153,7 @@ fn sip(section: Section<'_, '_>, sip: &mut Sip, end: usize) {
     if let Some(size) = section.size("max_message", 1300, 16 << 20) {
         sip.max_message = size as usize;
     }
+    batch_wait(&section, &mut sip.batch_wait, Duration::from_millis(5), "\"auto\", or \"0us\" to \"5ms\"");
     sip.tls = tls(section.section("tls"));
     sip.hep = hep(section.section("hep"), &section);
     section.finish();
@@ -227,16 +228,20 @@ fn msrp(section: Section<'_, '_>, msrp: &mut Msrp, sip_tls: bool, end: usize) {
     if let Some(size) = section.size("high_water", 4096, 1 << 30) {
         msrp.high_water = size as usize;
     }
-    let wait = |text: &str| match text {
-        "auto" => Some(BatchWait::Auto),
-        _ => value::duration(text).filter(|wait| *wait <= Duration::from_micros(200)).map(BatchWait::At),
-    };
-    if let Some(wait) = section.read("batch_wait", "\"auto\", or \"0us\" to \"200us\"", |value| value.as_str().and_then(wait)) {
-        msrp.batch_wait = wait;
-    }
+    batch_wait(&section, &mut msrp.batch_wait, Duration::from_micros(200), "\"auto\", or \"0us\" to \"200us\"");
     section.string("congestion", &mut msrp.congestion);
     msrp.tls = tls(section.section("tls"));
     section.finish();
+}
+
+fn batch_wait(section: &Section<'_, '_>, field: &mut BatchWait, longest: Duration, accepted: &str) {
+    let wait = |text: &str| match text {
+        "auto" => Some(BatchWait::Auto),
+        _ => value::duration(text).filter(|wait| *wait <= longest).map(BatchWait::At),
+    };
+    if let Some(wait) = section.read("batch_wait", accepted, |value| value.as_str().and_then(wait)) {
+        *field = wait;
+    }
 }
 
 fn policy(section: Section<'_, '_>, policy: &mut Policy) {

@@ -38,6 +38,7 @@ impl Config {
         strings(out, "home_domains", sip.home_domains.iter().cloned());
         duration(out, "t1", sip.t1);
         string(out, "max_message", &print_size(sip.max_message as u64));
+        batch_wait(out, sip.batch_wait);
         tls(out, "sip.tls", sip.tls.as_ref());
         if let Some(hep) = &sip.hep {
             table(out, "sip.hep");
@@ -62,11 +63,7 @@ impl Config {
         duration(out, "idle_timeout", msrp.idle_timeout);
         string(out, "max_message", &print_size(msrp.max_message));
         string(out, "high_water", &print_size(msrp.high_water as u64));
-        let wait = match msrp.batch_wait {
-            BatchWait::Auto => "auto".into(),
-            BatchWait::At(wait) => print_duration(wait),
-        };
-        string(out, "batch_wait", &wait);
+        batch_wait(out, msrp.batch_wait);
         string(out, "congestion", &msrp.congestion);
         tls(out, "msrp.tls", msrp.tls.as_ref());
     }
@@ -167,6 +164,13 @@ fn quoted(value: &str) -> String {
 fn optional(out: &mut String, key: &str, value: Option<&str>) {
     if let Some(value) = value {
         string(out, key, value);
+    }
+}
+
+fn batch_wait(out: &mut String, wait: BatchWait) {
+    match wait {
+        BatchWait::Auto => string(out, "batch_wait", "auto"),
+        BatchWait::At(wait) => duration(out, "batch_wait", wait),
     }
 }
 

@@ -241,10 +241,11 @@ impl Running {
         let cpu = self.config.cores.signaling[core];
         let cores = self.config.cores.signaling.len() as u8;
         let (config, bound, clock) = (self.config.clone(), self.bound.clone(), self.threads.clock);
+        let min_wait = self.threads.features.min_wait;
         let prng = prng()?;
         let thread = self.threads.spawn(format!("signaling-{core}"), Some(cpu), move |ready| {
             let shard = Signalling::new(core as u8, config.clone(), bound, prng);
-            let setup = Setup { core: core as u8, cores, cpu, sockets, config, tls, clock, links };
+            let setup = Setup { core: core as u8, cores, cpu, sockets, config, tls, clock, min_wait, links };
             let engine = Engine::new(setup, shard)?;
             let _ = ready.send(Ok(()));
             engine.run()

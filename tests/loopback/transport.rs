@@ -93,6 +93,19 @@ fn a_message_may_come_octet_by_octet_and_two_may_come_at_once() {
 }
 
 #[test]
+fn a_core_that_gathers_answers_a_single_request_too() {
+    let proxy = Proxy::start("[sip]\nbatch_wait = \"5ms\"\n");
+    let mut alice = Ue::udp("alice");
+    alice.send(proxy.udp, &options(&proxy, "UDP", "alone", "Content-Length: 0\r\n"));
+    assert_eq!(alice.expect_status(200).want("Call-ID"), "alone");
+    let mut stream = connect(proxy.tcp.unwrap());
+    stream.write_all(options(&proxy, "TCP", "stream", "Content-Length: 0\r\n").as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"SIP/2.0 200 ");
+}
+
+#[test]
 fn garbage_in_datagrams_does_no_harm() {
     let proxy = Proxy::start("");
     let mut alice = Ue::udp("alice");

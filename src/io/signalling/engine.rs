@@ -7,6 +7,7 @@
 //! ```
 //! A message is framed where it lands; if another core owns it, that core gets it by a lane, and its answer comes back by one.
 
+use super::gather::Gather;
 use super::hep::Hep;
 use super::lanes::{Links, Mark, Order, Passed, Peer};
 use super::op::{self, Op};
@@ -60,6 +61,8 @@ pub struct Setup {
     pub config: Arc<Config>,
     pub tls: Option<Tls>,
     pub clock: Clock,
+    /// The kernel has a minimum wait.
+    pub min_wait: bool,
     pub links: Links,
 }
 
@@ -84,6 +87,9 @@ pub struct Engine {
     out: Outbox,
     failed: Vec<Mark>,
     completions: Vec<Completion>,
+    gather: Gather,
+    /// Messages that came in with this turn.
+    messages: u32,
     /// When the ring last gave something, which is when what lies in a stream is taken to have come.
     entered: Instant,
     /// When the ring was last looked at.
@@ -104,12 +110,13 @@ impl Engine {
     /// # Errors
     /// What the kernel says where it lacks something; `io::probe` has checked for it before.
     pub fn new(setup: Setup, shard: Signalling) -> io::Result<Self> {
-        let Setup { core, cores, cpu, sockets, config, tls, clock, links } = setup;
+        let Setup { core, cores, cpu, sockets, config, tls, clock, min_wait, links } = setup;
         let ring = Ring::new(SUBMISSIONS, COMPLETIONS, false)?;
         let datagrams = BufferRing::new(&ring, 0, udp::BUFFERS, udp::BUFFER_OCTETS, false)?;
         let streams = BufferRing::new(&ring, 1, STREAM_BUFFERS, STREAM_OCTETS, false)?;
         let (udp, tcp) = sockets.into_iter().partition(|bound| bound.transport == Transport::Udp);
         let now = clock.now();
+        let gather = config.sip.batch_wait;
         let mut engine = Self {
             tcp: Tcp::new(core, tcp, streams.group(), tls, config.sip.max_message),
             udp: Udp::new(udp),
@@ -129,6 +136,8 @@ impl Engine {
             out: Outbox::default(),
             failed: Vec::new(),
             completions: Vec::new(),
+            gather: Gather::new(gather, min_wait, now),
+            messages: 0,
             entered: now,
             looked: now,
             swept: now,
@@ -181,6 +190,7 @@ impl Engine {
         let busy = self.take_orders() + self.drain_lanes() + self.take_completions()?;
         self.queue_depth = self.queue_depth.max(busy as u64);
         let now = self.clock.now();
+        self.gather.turn(now, std::mem::take(&mut self.messages));
         if self.shard.next_due().is_some_and(|due| due <= now) {
             self.shard.due(now, &mut self.out);
         }
@@ -211,6 +221,7 @@ impl Engine {
                     }
                     self.config = config.clone();
                     self.tcp.reload(tls, config.sip.max_message);
+                    self.gather.reload(config.sip.batch_wait);
                     self.shard.reload(now, config, &mut self.out);
                 }
                 Order::Drain => {
@@ -294,7 +305,7 @@ impl Engine {
     fn datagram(&mut self, socket: usize, completion: &Completion) -> io::Result<()> {
         if let (Ok(octets), Some(buffer)) = (u32::try_from(completion.result), completion.buffer()) {
             let (core, cores, now) = (self.core, self.cores, self.clock.now());
-            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, hep, .. } = self;
+            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, hep, messages, .. } = self;
             // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
             let buffered = unsafe { datagrams.octets(buffer, 0, octets) };
             if let Some(datagram) = udp.read(socket, core, buffered) {
@@ -305,6 +316,7 @@ impl Engine {
                         None => *unanswerable += 1,
                     }
                 } else if !is_keep_alive(datagram.octets) {
+                    *messages += 1;
                     if let Some(hep) = hep {
                         hep.copy(now, Transport::Udp, datagram.flow.peer, udp.local(socket), datagram.octets);
                     }
@@ -351,13 +363,14 @@ impl Engine {
             // A connection that is gone still has its buffer given back.
             if let Some(key) = found {
                 let (core, cores, arrived) = (self.core, self.cores, self.entered);
-                let Self { tcp, streams, shard, out, links, owners, unanswerable, hep, .. } = self;
+                let Self { tcp, streams, shard, out, links, owners, unanswerable, hep, messages, .. } = self;
                 let local = hep.as_ref().and_then(|_| tcp.local(key.as_u64()));
                 let mut refused = Vec::new();
                 // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
                 let octets = unsafe { streams.octets(buffer, 0, octets) };
                 tcp.received(now, key, octets, |flow, framed| match framed {
                     Ok(message) => {
+                        *messages += 1;
                         if let (Some(hep), Some(local)) = (hep.as_mut(), local) {
                             hep.copy(now, flow.transport, flow.peer, local, message);
                         }
@@ -552,7 +565,8 @@ impl Engine {
         let links = &mut self.links;
         let sleep = !pending && links.wake.clone().sleeping.may_wait(|| links.is_waiting());
         let longest = if sleep { until.since(now) } else { Duration::ZERO };
-        let waited = self.ring.wait(Wait { timeout: Some(longest), gather: Duration::ZERO, completions: 1 });
+        let (gather, completions) = self.gather.wait();
+        let waited = self.ring.wait(Wait { timeout: Some(longest), gather: gather.min(longest), completions });
         self.links.wake.sleeping.awake();
         // What lies in a stream now came after the last look, unless there was a sleep between: then it came at its end.
         let after = self.clock.now();

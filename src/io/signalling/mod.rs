@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod engine;
+pub mod gather;
 pub mod hep;
 pub mod lanes;
 pub mod op;
