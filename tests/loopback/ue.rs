@@ -2,6 +2,7 @@
 //! the proxy.
 
 use crate::proxy::PATIENCE;
+use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
@@ -95,8 +96,12 @@ impl Message {
 }
 
 enum Wire {
-    Udp(UdpSocket),
-    Tcp { listener: TcpListener, streams: Vec<(TcpStream, Vec<u8>)> },
+    /// With the TCP port of the same number, at which nobody listens.
+    Udp(UdpSocket, Socket),
+    Tcp {
+        listener: TcpListener,
+        streams: Vec<(TcpStream, Vec<u8>)>,
+    },
 }
 
 /// A SIP endpoint on a loopback port.
@@ -117,9 +122,16 @@ impl Ue {
 
     /// Over UDP at an address of the test's choice.
     pub fn udp_at(name: &str, at: &str) -> Ue {
-        let socket = UdpSocket::bind(at).expect("a loopback port");
-        let address = socket.local_addr().expect("bound");
-        Ue { name: name.into(), address, wire: Wire::Udp(socket), kept: VecDeque::new(), count: 0 }
+        // A large request is tried over TCP first: there it has to be refused, and not taken by a listener of another test.
+        let pair = (0..100).find_map(|_| {
+            let udp = UdpSocket::bind(at).expect("a loopback port");
+            let address = udp.local_addr().expect("bound");
+            let tcp = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+            tcp.bind(&address.into()).is_ok().then_some((udp, tcp))
+        });
+        let (udp, tcp) = pair.expect("a port that is free for both");
+        let address = udp.local_addr().expect("bound");
+        Ue { name: name.into(), address, wire: Wire::Udp(udp, tcp), kept: VecDeque::new(), count: 0 }
     }
 
     /// Over TCP: listens, and connects where it sends first.
@@ -127,11 +139,18 @@ impl Ue {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let address = listener.local_addr().expect("bound");
-        Ue { name: name.into(), address, wire: Wire::Tcp { listener, streams: Vec::new() }, kept: VecDeque::new(), count: 0 }
+        Ue {
+            name: name.into(),
+            address,
+            wire: Wire::Tcp { listener, streams: Vec::new() },
+            kept: VecDeque::new(),
+            count: 0,
+            tape: None,
+        }
     }
 
     pub fn transport(&self) -> &'static str {
-        if matches!(self.wire, Wire::Udp(_)) { "UDP" } else { "TCP" }
+        if matches!(self.wire, Wire::Udp(..)) { "UDP" } else { "TCP" }
     }
 
     /// Sends text as it is (line ends `\n` become `\r\n`).
@@ -142,7 +161,7 @@ impl Ue {
 
     pub fn send_octets(&mut self, to: SocketAddr, octets: &[u8]) {
         match &mut self.wire {
-            Wire::Udp(socket) => {
+            Wire::Udp(socket, _) => {
                 socket.send_to(octets, to).expect("loopback takes a datagram");
             }
             Wire::Tcp { streams, .. } => {
@@ -168,7 +187,7 @@ impl Ue {
     pub fn poll(&mut self) -> Option<(Message, SocketAddr)> {
         let mut buffer = vec![0; 65_536];
         match &mut self.wire {
-            Wire::Udp(socket) => {
+            Wire::Udp(socket, _) => {
                 socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket has a time limit");
                 let (read, from) = socket.recv_from(&mut buffer).ok()?;
                 Some((Message(String::from_utf8_lossy(&buffer[..read]).into_owned()), from))
