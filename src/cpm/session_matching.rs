@@ -28,7 +28,7 @@ pub enum Ours {
 }
 
 /// The far end of one m-line. None: the line was rejected, or says nothing that could be reached.
-pub fn peer(description: &Description, line: usize, ours: Ours) -> Option<Peer> {
+pub fn peer(interop: Interop, description: &Description, line: usize, ours: Ours) -> Option<Peer> {
     let media = description.media.get(line)?;
     let path = media.path();
     if media.port == 0 || !media.is_msrp() || path.is_empty() {
@@ -42,6 +42,7 @@ pub fn peer(description: &Description, line: usize, ours: Ours) -> Option<Peer> 
         fingerprint: description.fingerprint_of(media).map(Box::from),
         accept_types: media.accept_types().into_iter().map(Box::from).collect(),
         max_size: media.max_size(),
+        matching: of_leg(interop, media),
     })
 }
 
@@ -97,6 +98,12 @@ pub fn wants_new_offer(interop: Interop, description: &Description, media: &Medi
         && !media.msrp_cema()
         && description.setup_of(media) == Some(Setup::Active)
         && !is_consistent(description, media)
+}
+
+/// How a To-Path on a leg is known before the peer's SDP has come: a client may connect before its answer was read. The
+/// session id alone is the whole secret, so the wider of the two is no risk.
+pub fn before_answer(interop: Interop) -> Matching {
+    if interop == Interop::Never { Matching::Strict } else { Matching::SessionId }
 }
 
 /// How a To-Path on a leg is known (EMS-1.e.v), by the peer's m-line.

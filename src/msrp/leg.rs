@@ -42,4 +42,6 @@ pub struct Peer {
     pub accept_types: Vec<Box<str>>,
     /// `a=max-size` in octets.
     pub max_size: Option<u64>,
+    /// How the peer's To-Path is compared with our URI, by what its SDP says.
+    pub matching: Matching,
 }

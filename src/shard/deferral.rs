@@ -254,6 +254,7 @@ impl Signalling {
             state: State::Standing,
             later: LaterSuccess::Join,
             ack: AckTime::AtOnce,
+            interop: self.config.msrp.interop,
             legs: vec![source],
             streams: Vec::with_capacity(1),
             call: None,

@@ -30,6 +30,7 @@ use crate::base::clock::Instant;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Handle;
 use crate::base::transport::Flow;
+use crate::config::Interop;
 use crate::cpm::decision::{AckTime, Bridge, LaterSuccess, Service, TargetKind};
 use crate::cpm::facts::Role;
 use crate::cpm::procedures::Procedure;
@@ -81,6 +82,8 @@ pub struct Session {
     pub state: State,
     pub later: LaterSuccess,
     pub ack: AckTime,
+    /// `msrp.interop` when the session was made.
+    pub interop: Interop,
     /// Leg 0 is the origin.
     pub legs: Vec<Leg>,
     pub streams: Vec<Stream>,

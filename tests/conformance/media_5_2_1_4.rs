@@ -3,7 +3,9 @@
 use crate::alice::Alice;
 use crate::bob::{CHAT_ANSWER, CHAT_SDP, Letter};
 use cpm_pf::config::Interop;
-use cpm_pf::cpm::session_matching::{self, Ours, direction_of_ours, direction_of_peer, is_consistent, peer, wants_new_offer};
+use cpm_pf::cpm::session_matching::{
+    Ours, before_answer, direction_of_ours, direction_of_peer, is_consistent, of_leg, peer, wants_new_offer,
+};
 use cpm_pf::msrp::leg::{Direction, Matching};
 use cpm_pf::sdp::description::Description;
 
@@ -12,7 +14,7 @@ fn sdp(text: &str) -> Description {
 }
 
 fn connects_to(text: &str, ours: Ours) -> Option<String> {
-    peer(&sdp(text), 0, ours).expect("a far end").connect.map(|address| address.to_string())
+    peer(Interop::Never, &sdp(text), 0, ours).expect("a far end").connect.map(|address| address.to_string())
 }
 
 const PLAIN: &str = "v=0\r\no=- 2 2 IN IP4 192.0.2.2\r\ns=-\r\nc=IN IP4 192.0.2.2\r\nt=0 0\r\nm=message 9999 TCP/MSRP *\r\n\
@@ -36,11 +38,11 @@ fn we_connect_to_the_line_and_to_a_relay_by_its_uri() {
     assert_eq!(connects_to(&moved, Ours::ActPass).as_deref(), Some("198.51.100.9:9999"));
     let relayed = moved.replace("a=path:", "a=path:msrp://203.0.113.5:1234/r;tcp ");
     assert_eq!(connects_to(&relayed, Ours::ActPass).as_deref(), Some("203.0.113.5:1234"));
-    assert_eq!(peer(&sdp(&relayed), 0, Ours::ActPass).expect("a far end").path.len(), 2);
+    assert_eq!(peer(Interop::Never, &sdp(&relayed), 0, Ours::ActPass).expect("a far end").path.len(), 2);
     let named = PLAIN.replace("c=IN IP4 192.0.2.2", "c=IN IP4 host.example.net");
     assert_eq!(connects_to(&named, Ours::ActPass).as_deref(), Some("192.0.2.2:9999"));
     let unknown = named.replace("msrp://192.0.2.2", "msrp://host.example.net");
-    assert!(peer(&sdp(&unknown), 0, Ours::ActPass).is_none());
+    assert!(peer(Interop::Never, &sdp(&unknown), 0, Ours::ActPass).is_none());
     let six = PLAIN.replace("IN IP4 192.0.2.2", "IN IP6 2001:db8::2").replace("//192.0.2.2", "//[2001:db8::2]");
     assert_eq!(connects_to(&six, Ours::ActPass).as_deref(), Some("[2001:db8::2]:9999"));
 }
@@ -50,16 +52,18 @@ fn the_far_end_is_told_with_what_it_takes() {
     let text = CHAT_ANSWER
         .replace("TCP/MSRP", "TCP/TLS/MSRP")
         .replace("a=sendrecv", "a=max-size:1000\r\na=fingerprint:sha-256 AA:BB\r\na=sendrecv");
-    let far = peer(&sdp(&text), 0, Ours::ActPass).expect("a far end");
+    let far = peer(Interop::Auto, &sdp(&text), 0, Ours::ActPass).expect("a far end");
+    assert_eq!(far.matching, of_leg(Interop::Auto, &sdp(&text).media[0]), "by the answer of that leg");
+    assert_eq!((before_answer(Interop::Never), before_answer(Interop::Always)), (Matching::Strict, Matching::SessionId));
     assert!(far.tls && far.connect.is_none());
     assert_eq!((far.max_size, far.fingerprint.as_deref()), (Some(1000), Some("sha-256 AA:BB")));
     assert_eq!(far.accept_types, [Box::from("message/cpim")]);
     for nobody in
         [CHAT_ANSWER.replace("9999 T", "0 T"), CHAT_ANSWER.replace("a=path", "a=x"), CHAT_ANSWER.replace("TCP/MSRP", "TCP/X")]
     {
-        assert!(peer(&sdp(&nobody), 0, Ours::ActPass).is_none());
+        assert!(peer(Interop::Never, &sdp(&nobody), 0, Ours::ActPass).is_none());
     }
-    assert!(peer(&sdp(CHAT_ANSWER), 1, Ours::ActPass).is_none());
+    assert!(peer(Interop::Never, &sdp(CHAT_ANSWER), 1, Ours::ActPass).is_none());
 }
 
 #[test]
@@ -107,8 +111,8 @@ fn a_to_path_is_known_by_session_id_where_legacy_endpoints_are_served() {
         (Interop::Auto, Matching::Strict, Matching::SessionId),
         (Interop::Always, Matching::Strict, Matching::SessionId),
     ] {
-        assert_eq!(session_matching::of_leg(interop, &with), cema, "{interop:?}");
-        assert_eq!(session_matching::of_leg(interop, &without), bare, "{interop:?}");
+        assert_eq!(of_leg(interop, &with), cema, "{interop:?}");
+        assert_eq!(of_leg(interop, &without), bare, "{interop:?}");
     }
 }
 

@@ -244,4 +244,50 @@ fn legacy_session_matching_accepts_another_authority_where_it_is_configured() {
     sender.send("msg1", b"by id alone");
     assert_eq!(receiver.message(), b"by id alone");
     proves!("EMS-1.e.v.1"; ladder.pf);
+
+    // Where it is not, or where both know how to go without: another authority names no session of ours.
+    for (more, without) in [("", true), ("[msrp]\ninterop = \"auto\"", false)] {
+        let mut ladder = Terminating::new(&[FIRST], more);
+        let mut invite = call(&ladder, LARGE).sdp("m=message 9", "m=message 7654").sdp("127.0.0.1:9/", "127.0.0.1:7654/");
+        if without {
+            invite = invite.sdp("a=msrp-cema\r\n", "");
+        }
+        let (arrived, from) = ladder.passes(&invite);
+        let waiting = Waiting::new();
+        ladder.accept(0, &arrived, from, waiting.address(), "recvonly");
+        let ok = ladder.alice.expect_status(200);
+        ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
+        let elsewhere = ok.attribute("path").replace("127.0.0.1", "192.0.2.7");
+        let mut sender = Msrp::connect(ok.msrp_address(), invite.message().attribute("path"), &elsewhere);
+        sender.send("msg1", b"by id alone");
+        sender.expect("481");
+        let mut sender = Msrp::connect(ok.msrp_address(), invite.message().attribute("path"), ok.attribute("path"));
+        sender.send("msg1", b"by the whole path");
+        sender.expect("200");
+        proves!("EMS-1.e.v.2"; ladder.pf);
+    }
+}
+
+#[test]
+fn each_clients_own_answer_says_how_its_to_path_is_compared() {
+    let mut ladder = Terminating::new(&[FIRST, "instance = \"<urn:x:2>\""], "[msrp]\ninterop = \"auto\"");
+    let invite = call(&ladder, SESSION);
+    ladder.alice.send(ladder.pf.udp, &invite.text());
+    let ok = ladder.alice.expect_status(200);
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
+    let mut alice = Msrp::connect(ok.msrp_address(), invite.message().attribute("path"), ok.attribute("path"));
+    alice.open();
+    alice.expect("200");
+    for (index, cema, answered) in [(0, "a=msrp-cema\r\n", "481"), (1, "", "200")] {
+        let (arrived, from) = ladder.clients[index].expect_from("INVITE");
+        let nowhere = "127.0.0.1:9".parse().expect("an address");
+        let sdp = answer_sdp(nowhere, "client", "active", "sendrecv").replace("a=msrp-cema\r\n", cema);
+        let extra = format!("Contact: <sip:bob@{}>\nContent-Type: application/sdp\n", ladder.clients[index].address);
+        ladder.clients[index].answer(&arrived, from, "200 OK", &extra, &sdp);
+        ladder.clients[index].expect("ACK");
+        let elsewhere = arrived.attribute("path").replace("127.0.0.1", "192.0.2.7");
+        let mut client = Msrp::connect(arrived.msrp_address(), "msrp://127.0.0.1:9/client;tcp", &elsewhere);
+        client.send("msg1", b"hello");
+        client.expect(answered);
+    }
 }

@@ -124,7 +124,7 @@ impl Media {
     fn bind_peer(&mut self, now: Instant, id: LegId, peer: Peer, out: &mut MediaOutbox) {
         let Some(session) = self.sessions.get_mut(id.session) else { return };
         let leg = &mut session.legs[usize::from(id.place)];
-        (leg.accept_types, leg.max_size) = (peer.accept_types, peer.max_size);
+        (leg.accept_types, leg.max_size, leg.matching) = (peer.accept_types, peer.max_size, peer.matching);
         if !leg.is_peer() {
             return;
         }

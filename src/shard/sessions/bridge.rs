@@ -19,7 +19,7 @@ use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::session_matching::{self, Ours};
 use crate::limits::TARGET_LEGS_MAX;
-use crate::msrp::leg::{Direction, Matching, SessionKind};
+use crate::msrp::leg::{Direction, SessionKind};
 use crate::sdp::description::Description;
 use crate::shard::addresses::MsrpAddress;
 use crate::shard::counts::{Outcome, case_label, service_label};
@@ -110,6 +110,7 @@ impl Signalling {
             state: State::Inviting,
             later: crate::cpm::decision::LaterSuccess::Join,
             ack: crate::cpm::decision::AckTime::AtOnce,
+            interop: self.config.msrp.interop,
             legs: Vec::with_capacity(2),
             streams: Vec::with_capacity(1),
             call: None,
@@ -194,7 +195,7 @@ impl Signalling {
         let kind = media_kind(service);
         for (index, line) in lines.iter().enumerate() {
             let Some(media) = offer.media.get(*line) else { return false };
-            let Some(peer) = session_matching::peer(&offer, *line, Ours::Passive) else { return false };
+            let Some(peer) = session_matching::peer(self.config.msrp.interop, &offer, *line, Ours::Passive) else { return false };
             let Some(address) = self.addresses.msrp(media.is_msrp_over_tls()) else { return false };
             let stream = self.sessions.open_stream(self.shard, key, index, *line);
             let uri: Box<str> = address.uri(stream.core, &mut self.prng).into();
@@ -207,7 +208,7 @@ impl Signalling {
                 leg: 0,
                 kind: MediaKind::Msrp { uri: uri.clone(), tls: address.tls },
                 direction,
-                matching: session_matching::of_leg(self.config.msrp.interop, media),
+                matching: peer.matching,
             };
             let max_message = self.config.msrp.max_message;
             let open = Open { session: stream.key, kind, max_message, origin };
@@ -356,7 +357,7 @@ impl Signalling {
                 (SessionKind::Session, Some(media)) => session_matching::direction_of_ours(media),
                 (SessionKind::Session, None) => Direction::Both,
             };
-            let matching = line.map_or(Matching::Strict, |media| session_matching::of_leg(self.config.msrp.interop, media));
+            let matching = session_matching::before_answer(self.config.msrp.interop);
             let media_leg = MediaLeg { leg, kind: MediaKind::Msrp { uri: uri.clone(), tls: address.tls }, direction, matching };
             push(out, stream, Command::Leg { session: stream.key, leg: Box::new(media_leg) });
             made.uris.push(uri);

@@ -52,7 +52,7 @@ impl Session {
                     None => continue,
                 },
             };
-            let command = match session_matching::peer(&description, line, ours) {
+            let command = match session_matching::peer(self.interop, &description, line, ours) {
                 Some(peer) => {
                     bound = true;
                     Command::Bind { session: stream.key, leg, peer: Box::new(peer) }

@@ -177,5 +177,5 @@ impl Drop for Rig {
 /// A peer over TCP.
 pub fn peer(uri: &str, connect: Option<SocketAddr>) -> Peer {
     let path = vec![uri.into()];
-    Peer { path, connect, tls: false, fingerprint: None, accept_types: Vec::new(), max_size: None }
+    Peer { path, connect, tls: false, fingerprint: None, accept_types: Vec::new(), max_size: None, matching: Matching::Strict }
 }
