@@ -8,7 +8,8 @@
 //! | session to a client                       | uas       | 90 to 1799     | TSI-8.d.vi                  |
 //! | back to the origin                        | table 2   | never increased| OLM-r4, EMS-1.c, 1.d        |
 
-use super::decision::{Refresher, SessionExpires};
+use super::decision::{Refresher, Service, SessionExpires};
+use super::facts::Role;
 use crate::config::Config;
 use crate::sip::header::min_se::FLOOR_S;
 use crate::sip::header::name::Name;
@@ -35,6 +36,14 @@ pub fn originating_session(config: &Config) -> u32 {
 /// The interval for a session towards a client of its recipient, in seconds.
 pub fn terminating_session(config: &Config) -> u32 {
     limited(config.policy.session_session_expires, BELOW_1800_S)
+}
+
+/// The longest interval that a leg towards a target may have, in seconds, also where its 422 asks for more.
+pub fn limit_s(service: Service, role: Role) -> u32 {
+    match (service, role) {
+        (Service::Session | Service::GroupSession, Role::Originating) => UP_TO_1800_S,
+        _ => BELOW_1800_S,
+    }
 }
 
 /// The shortest interval that we accept, in seconds (`policy.min_se`; RFC 4028 §5: never below 90).
@@ -98,6 +107,9 @@ mod tests {
         assert_eq!((large_message(&config), originating_session(&config)), (1799, 90));
         config.policy.min_se = Duration::from_secs(5);
         assert_eq!(min_s(&config), 90);
+        assert_eq!(limit_s(Service::GroupSession, Role::Originating), 1800);
+        assert_eq!(limit_s(Service::Session, Role::Terminating), 1799);
+        assert_eq!(limit_s(Service::LargeMessage, Role::Originating), 1799);
     }
 
     #[test]

@@ -6,8 +6,10 @@ use super::{LegKind, LegState, State};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::clause;
+use crate::cpm::conversation;
 use crate::cpm::decision::{AckTime, Decision, LaterSuccess, TargetKind};
 use crate::cpm::refusal::Refusal;
+use crate::cpm::session_expires;
 use crate::shard::counts::{Direction, Outcome};
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Hop, Purpose};
@@ -283,7 +285,7 @@ impl Signalling {
         let Some(min_se) = response.and_then(asked) else { return false };
         let Some(session) = self.sessions.table.get_mut(key) else { return false };
         let again = session.legs[usize::from(leg)].dialog.local_seq() > 1;
-        let limit = if session.service == crate::cpm::decision::Service::LargeMessage { 1799 } else { 1800 };
+        let limit = session_expires::limit_s(session.service, session.role);
         let Some(call) = session.call.as_ref() else { return false };
         let Some(invite) = usize::from(leg).checked_sub(call.first_leg).and_then(|target| call.bridge.targets.get(target)) else {
             return false;
@@ -383,7 +385,8 @@ impl Signalling {
             if !best.reason().is_empty() && refusal.reason.is_none() {
                 refusal.reason = Some(best.reason().to_string().into());
             }
-            for name in [Name::Warning, Name::RetryAfter, Name::Reason] {
+            // What a target says of the conversation or of why and when concerns the origin; the rest is of that hop.
+            for name in [Name::Warning, Name::RetryAfter, Name::Reason].into_iter().chain(conversation::IDS) {
                 let named = refusal.headers.iter().any(|(known, _)| *known == name.as_str());
                 let present = named || (name == Name::Warning && refusal.warning.is_some());
                 if !present {
