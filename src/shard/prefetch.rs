@@ -20,6 +20,7 @@ use crate::cpm::facts::{Client, Facts, Needs, Role};
 use crate::cpm::identity::normalise;
 use crate::cpm::procedures::Procedure;
 use crate::limits::{PENDING_DECISIONS_MAX, XDM_CACHE_ENTRIES_MAX};
+use crate::sip::uri::Uri;
 use crate::xdm::access_rules::AccessRules;
 use crate::xdm::cache::{Answer, Cache, Look};
 use crate::xdm::uri_list::{Place, Reference, Resolving, UriList};
@@ -314,11 +315,19 @@ impl Signalling {
                     *contact == client.contact
                 }
                 // The user began the session from this client.
-                LegKind::Origin => session.role == Role::Originating && leg.dialog.remote_target() == client.contact,
+                LegKind::Origin => session.role == Role::Originating && same_place(leg.dialog.remote_target(), &client.contact),
                 _ => false,
             })
         };
         (0..clients.len()).filter(|index| connected(&clients[*index])).collect()
+    }
+}
+
+/// Whether two Contact URIs lead to one place: parameters differ between a registration and a call.
+fn same_place(one: &str, other: &str) -> bool {
+    match (Uri::parse(one), Uri::parse(other)) {
+        (Ok(one), Ok(other)) => one.host.eq_ignore_ascii_case(other.host) && one.port == other.port,
+        _ => one == other,
     }
 }
 

@@ -154,6 +154,29 @@ fn a_session_that_replaces_another_goes_to_the_clients_of_that_one() {
 }
 
 #[test]
+fn a_session_that_its_user_began_is_replaced_on_the_client_it_began_on() {
+    let (mut alice, mut bob, mut tablet) = (Ue::udp("alice"), Ue::udp("bob"), Ue::udp("tablet"));
+    let other = "instance = \"<urn:uuid:00000000-0000-1000-8000-00000000000b>\"";
+    let pf = Proxy::start(&registered("sip:alice@example.net", &[(alice.address, FIRST), (tablet.address, other)]));
+    // Her Contact has a parameter more than what she registered.
+    let invite = Invite::new(&alice, &format!("sip:bob@{}", bob.address), SESSION).with("Contribution-ID", "one-to-one");
+    alice.send(pf.udp, &invite.text());
+    let (arrived, from) = bob.expect_from("INVITE");
+    let waiting = Waiting::new();
+    let extra = format!("Contact: <sip:bob@{}>\nContent-Type: application/sdp\n", bob.address);
+    bob.answer(&arrived, from, "200 OK", &extra, &answer_sdp(waiting.address(), "bob", "passive", "sendrecv"));
+    let ok = alice.expect_status(200);
+    alice.ack(pf.udp, &invite.message(), &ok);
+    bob.expect("ACK");
+
+    let replacing = Invite::new(&bob, "sip:alice@example.net", SESSION).terminating().with("Session-Replaces", "one-to-one");
+    bob.send(pf.udp, &replacing.text());
+    assert_eq!(alice.expect("INVITE").want("Session-Replaces"), "one-to-one");
+    tablet.nothing(pf.udp, "an INVITE for a session it is not in", |message| message.method() == "INVITE");
+    proves!("TSI-8.b.i.1"; pf);
+}
+
+#[test]
 fn streams_the_isf_rejected_are_offered_again_in_a_session_of_their_own() {
     let mut ladder = Originating::new("[policy]\nmedia = [\"message\", \"audio\"]");
     let invite = Invite::new(&ladder.alice, "mailto:bob@example.org", SESSION);
@@ -225,7 +248,30 @@ fn the_originators_other_clients_join_the_session() {
     assert_eq!(side.message(), b"to bob and to my tablet");
     sender.expect("200");
     alice.nothing(pf.udp, "a copy of its own session", |message| message.method() == "INVITE");
-    proves!("OSI-r8", "OSI-r8.b", "OSI-r8.b.i", "OSI-r8.b.ii", "OSI-r8.c"; pf);
+    proves!("OSI-r8", "OSI-r8.a", "OSI-r8.b", "OSI-r8.b.i", "OSI-r8.b.ii", "OSI-r8.c", "OSI-r8.d.1", "OSI-r8.d.2"; pf);
+}
+
+#[test]
+fn own_clients_of_another_version_get_no_copy() {
+    let (mut alice, mut core, mut tablet) = (Ue::udp("alice"), Ue::udp("core"), Ue::udp("tablet"));
+    let own = "instance = \"<urn:uuid:00000000-0000-1000-8000-00000000000a>\"\nuser_agent = \"CPM-client/OMA2.2\"";
+    let other = "instance = \"<urn:uuid:00000000-0000-1000-8000-00000000000b>\"\nuser_agent = \"CPM-client/OMA1.0\"";
+    let clients = registered("sip:alice@example.net", &[(alice.address, own), (tablet.address, other)]);
+    let pf = Proxy::start(&format!("[policy]\ndeliver_to_own_clients = true\nuser_agents = [\"CPM-client/OMA2.*\"]\n{clients}"));
+    let contact = format!("<sip:alice@{}>;+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-00000000000a>\"", alice.address);
+    let invite = Invite::new(&alice, &format!("sip:bob@{}", core.address), SESSION).with("Contact", &contact);
+    alice.send(pf.udp, &invite.text());
+    let (arrived, from) = core.expect_from("INVITE");
+    let waiting = Waiting::new();
+    let extra = format!("Contact: <sip:x@{}>\nContent-Type: application/sdp\n", core.address);
+    core.answer(&arrived, from, "200 OK", &extra, &answer_sdp(waiting.address(), "bob", "passive", "sendrecv"));
+    let ok = alice.expect_status(200);
+    alice.ack(pf.udp, &invite.message(), &ok);
+    core.expect("ACK");
+    for ue in [&mut tablet, &mut alice] {
+        ue.nothing(pf.udp, "a copy that its version does not allow", |message| message.method() == "INVITE");
+    }
+    proves!("OSI-r8.a", "OSI-r8.a.i"; pf);
 }
 
 #[test]
