@@ -140,6 +140,58 @@ fn a_session_is_recorded_with_what_both_sides_said() {
     proves!("OSI-r7.a"; ladder.pf);
 }
 
+#[test]
+fn an_operator_who_records_gets_sessions_of_groups_with_their_state() {
+    // Alice's rule says no, the operator says yes.
+    let mut ladder = Originating::in_folder(recorded(ALICE, false), "[policy]\nrecord_sessions = true");
+    let list = "<?xml version=\"1.0\"?>\r\n<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\"><list><entry uri=\"sip:carol@example.net\"/><entry uri=\"tel:+15551230002\"/></list></resource-lists>";
+    let group = |invite: Invite| {
+        let icsi = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.session.group";
+        let coded = format!("*;+g.3gpp.icsi-ref=\"{}\"", icsi.replace(':', "%3A"));
+        let mut invite = invite.with("Accept-Contact", &coded).with("P-Preferred-Service", icsi);
+        let path = invite.message().attribute("path").to_owned();
+        invite.body = format!(
+            "--b1\r\nContent-Type: application/sdp\r\n\r\n{}\r\n--b1\r\nContent-Type: application/resource-lists+xml\r\nContent-Disposition: recipient-list\r\n\r\n{list}\r\n--b1--\r\n",
+            invite.body
+        );
+        assert_eq!(invite.message().attribute("path"), path);
+        invite.with("Content-Type", "multipart/mixed;boundary=b1").with("Require", "recipient-list-invite")
+    };
+    let focus = format!("<sip:conference-7@{}>;isfocus", ladder.core.address);
+    chat(&mut ladder, group, &focus);
+    let history = ladder.pf.path("var/history");
+    ladder.pf.until("all is recorded", |_| objects(&history).len() == 4);
+    let objects = objects(&history);
+    let state = objects.iter().find(|object| object.contains("Application/group-state-object+xml")).expect("a group has a state");
+    assert!(state.contains(&format!("lastfocussessionid=\"sip:conference-7@{}\"", ladder.core.address)), "{state}");
+    assert!(state.contains("sip:carol@example.net") && state.contains("tel:+15551230002"), "{state}");
+    let info = ends_with(&objects, "</session>\r\n");
+    assert!(info.contains("<invited-participants>sip:carol@example.net;tel:+15551230002</invited-participants>"), "{info}");
+    proves!("OSI-r7.b", "OSI-r7.c"; ladder.pf);
+}
+
+#[test]
+fn a_large_message_is_recorded_for_its_recipient_too() {
+    let mut ladder = crate::ladder::Terminating::in_folder(recorded("sip:bob@example.net", true), &["primary = true"], "");
+    let invite = Invite::new(&ladder.alice, "sip:bob@example.net", LARGE).terminating();
+    let (arrived, from) = ladder.passes(&invite);
+    let waiting = Waiting::new();
+    ladder.accept(0, &arrived, from, waiting.address(), "recvonly");
+    let ok = ladder.alice.expect_status(200);
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
+    let mut bob = waiting.accept(&format!("msrp://{}/client0;tcp", waiting.address()), arrived.attribute("path"));
+    let mut alice = Msrp::connect(ok.msrp_address(), invite.message().attribute("path"), ok.attribute("path"));
+    alice.send("msg1", b"kept for bob");
+    assert_eq!(bob.message(), b"kept for bob");
+    alice.expect("200");
+    let history = ladder.pf.path("var/history");
+    ladder.pf.until("it is recorded", |_| objects(&history).len() == 1);
+    let object = objects(&history).remove(0);
+    assert!(object.ends_with("\r\n\r\nkept for bob"), "{object}");
+    has(&object, &[("From", ALICE), ("To", "sip:bob@example.net"), ("Message-Direction", "received")]);
+    proves!("TLM-9.1"; ladder.pf);
+}
+
 /// Starts Dovecot with a mail folder of its own; any user, password "secret".
 fn dovecot(folder: &Path, port: u16) -> Option<Server> {
     use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,7 @@
 //! A small MSRP endpoint for the tests (RFC 4975), blocking, sharing no code with the proxy.
 
 use crate::proxy::PATIENCE;
+use crate::tape::Tape;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,12 @@ impl Frame {
         self.head.split(['\r', ' ']).nth(2).unwrap_or("")
     }
 
+    /// As it came.
+    pub fn text(&self) -> String {
+        let body = self.body.as_ref().map_or(String::new(), |body| format!("\r\n\r\n{}", String::from_utf8_lossy(body)));
+        format!("{}{body}\r\n-------{}{}\r\n", self.head, self.tid(), self.flag)
+    }
+
     pub fn field(&self, name: &str) -> Option<&str> {
         self.head.split("\r\n").skip(1).find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     }
@@ -43,6 +50,8 @@ pub struct Msrp {
     pub own: String,
     pub peer: String,
     count: u32,
+    /// Where what it says and hears is noted, and under which name.
+    pub tape: Option<(Tape, String)>,
 }
 
 /// Where an answerer waits to be connected to.
@@ -84,10 +93,13 @@ impl Msrp {
     pub fn over(stream: TcpStream, own: &str, peer: &str) -> Msrp {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
         stream.set_nodelay(true).expect("a TCP socket has no delay");
-        Msrp { stream, held: Vec::new(), searched: 0, own: own.into(), peer: peer.into(), count: 0 }
+        Msrp { stream, held: Vec::new(), searched: 0, own: own.into(), peer: peer.into(), count: 0, tape: None }
     }
 
     pub fn write(&mut self, octets: &[u8]) {
+        if let Some((tape, name)) = &self.tape {
+            tape.note(name, "the proxy", &String::from_utf8_lossy(octets));
+        }
         self.stream.write_all(octets).expect("the proxy reads");
     }
 
@@ -146,6 +158,9 @@ impl Msrp {
         let mut buffer = [0; 65_536];
         loop {
             if let Some(frame) = self.take() {
+                if let Some((tape, name)) = &self.tape {
+                    tape.note("the proxy", name, &frame.text());
+                }
                 return Some(frame);
             }
             match self.stream.read(&mut buffer) {

@@ -186,6 +186,7 @@ fn a_rule_to_reject_is_told_122_and_beats_every_other() {
         let mut ladder = Terminating::in_folder(folder, &[FIRST], "");
         let invite = call(&ladder, LARGE);
         ladder.passes(&invite);
+        proves!("TLM-6.0.1", "TLM-6.0.2"; ladder.pf);
     }
 }
 
@@ -268,7 +269,7 @@ fn a_rule_to_defer_or_to_store_makes_us_the_endpoint() {
 }
 
 /// Whether a file below the folder holds the octets.
-fn holds(folder: &std::path::Path, octets: &[u8]) -> bool {
+pub fn holds(folder: &std::path::Path, octets: &[u8]) -> bool {
     std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
         let path = entry.path();
         if path.is_dir() {
@@ -319,7 +320,7 @@ fn a_rule_to_interwork_sends_it_to_the_isf() {
         proves!(
             "TLM-6.c.0", "TLM-6.c.i", "TLM-6.c.ii.1", "TLM-6.c.ii.2", "TLM-6.c.ii.3", "TLM-6.c.ii.5", "TLM-6.c.ii.6", "TLM-6.c.iii.1", "TLM-6.c.iv", "TLM-6.c.v",
             "TLM-6.c.vi", "TLM-6.c.vii.1", "TLM-6.c.viii.2", "TLM-6.c.ix", "TLM-6.c.x.0", "TLM-6.c.x.1", "TLM-6.c.x.2", "TLM-6.c.x.3", "TLM-6.c.x.4", "TLM-6.c.x.5",
-            "TLM-6.c.xi"; ladder.pf
+            "TLM-6.c.xi", "TLM-6.c.z2"; ladder.pf
         );
     }
     let mut ladder = Terminating::in_folder(

@@ -2,6 +2,7 @@
 //! the proxy.
 
 use crate::proxy::PATIENCE;
+use crate::tape::Tape;
 use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -112,6 +113,8 @@ pub struct Ue {
     /// Came while something else was waited for.
     kept: VecDeque<(Message, SocketAddr)>,
     count: u32,
+    /// Where what it says and hears is noted.
+    pub tape: Option<Tape>,
 }
 
 impl Ue {
@@ -131,7 +134,7 @@ impl Ue {
         });
         let (udp, tcp) = pair.expect("a port that is free for both");
         let address = udp.local_addr().expect("bound");
-        Ue { name: name.into(), address, wire: Wire::Udp(udp, tcp), kept: VecDeque::new(), count: 0 }
+        Ue { name: name.into(), address, wire: Wire::Udp(udp, tcp), kept: VecDeque::new(), count: 0, tape: None }
     }
 
     /// Over TCP: listens, and connects where it sends first.
@@ -160,6 +163,9 @@ impl Ue {
     }
 
     pub fn send_octets(&mut self, to: SocketAddr, octets: &[u8]) {
+        if let Some(tape) = &self.tape {
+            tape.note(&self.name, &to.to_string(), &String::from_utf8_lossy(octets));
+        }
         match &mut self.wire {
             Wire::Udp(socket, _) => {
                 socket.send_to(octets, to).expect("loopback takes a datagram");
@@ -215,19 +221,29 @@ impl Ue {
     /// The next message for which `wanted` holds; others are kept for later, in order.
     #[track_caller]
     pub fn next(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> (Message, SocketAddr) {
+        if let Some(found) = self.find(wanted) {
+            if let Some(tape) = &self.tape {
+                tape.note(&found.1.to_string(), &self.name, &found.0.0);
+            }
+            return found;
+        }
+        let kept: Vec<&str> = self.kept.iter().map(|(message, _)| message.first_line()).collect();
+        panic!("{} waited in vain for {what}; it got {kept:?}", self.name);
+    }
+
+    fn find(&mut self, wanted: impl Fn(&Message) -> bool) -> Option<(Message, SocketAddr)> {
         let until = Instant::now() + PATIENCE;
         if let Some(at) = self.kept.iter().position(|(message, _)| wanted(message)) {
-            return self.kept.remove(at).expect("just found");
+            return self.kept.remove(at);
         }
         while Instant::now() < until {
             match self.poll() {
-                Some(found) if wanted(&found.0) => return found,
+                Some(found) if wanted(&found.0) => return Some(found),
                 Some(other) => self.kept.push_back(other),
                 None => {}
             }
         }
-        let kept: Vec<&str> = self.kept.iter().map(|(message, _)| message.first_line()).collect();
-        panic!("{} waited in vain for {what}; it got {kept:?}", self.name);
+        None
     }
 
     /// The next message for which `wanted` holds; None when `stop` is set before it comes.
