@@ -20,7 +20,7 @@
 //! shard/outbound.rs           a next hop is found (locate.rs, RFC 3263), a client transaction sends and resends
 //! shard/sessions/targets.rs   a target's 2xx: the procedure makes the origin's answer, the media core learns the peer's path
 //! shard/sessions/answer.rs    200 to the origin, resent until ACK; the target's ACK at once or with the origin's (OSI-r6)
-//! shard/sessions/end.rs       BYE from anywhere ends every leg; the media core's totals become the call record
+//! shard/sessions/end.rs       BYE from anywhere: media is drained, every leg ends; the totals become the call record
 //! ```
 //!
 //! # Life of a chunk

@@ -40,9 +40,15 @@ pub const MSRP_MESSAGES_WANTED: usize = 32;
 pub const MSRP_MESSAGES_MAX: usize = 256;
 /// Octets that may still come in on a connection that was paused: what the kernel and the rings had delivered.
 pub const MSRP_HELD_OCTETS_MAX: usize = 4 * 1024 * 1024;
-/// How long what is under way may take after the SIP session ended, and how much longer whole messages to reach the disk.
+/// After the SIP session ended: how long what is under way may stand still, how long it may take in all, and how much longer
+/// whole messages may take to reach the disk.
 pub const MSRP_CLOSE_WAIT: Duration = Duration::from_secs(2);
+pub const MSRP_CLOSE_MAX: Duration = Duration::from_secs(30);
 pub const MSRP_STORE_WAIT: Duration = Duration::from_secs(28);
+/// What a peer sent before its BYE may come so much later than that, since the two travel on connections of their own: where it
+/// was silent for some time, and where it was speaking or its connection has not come yet (two retransmissions' time).
+pub const MSRP_QUIET_WAIT: Duration = Duration::from_millis(50);
+pub const MSRP_SPEAKING_WAIT: Duration = Duration::from_millis(500);
 /// Messages a sink writes at the same time.
 pub const SINK_FILES_MAX: usize = 16;
 /// Stretches of a message that are there while others are missing: chunks out of order.

@@ -266,6 +266,7 @@ impl Signalling {
             replaceable: None,
             reason: None,
             guard: None,
+            draining: false,
         };
         let Ok(key) = self.sessions.table.insert(session) else { return self.delivery_over(now, user, Outcome::NotNow, out) };
         self.counts.sessions += 1;

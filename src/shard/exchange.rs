@@ -43,9 +43,10 @@ pub enum Command {
     Release { session: MediaKey, leg: LegIndex },
     /// A sink's message is durable and indexed (`status` 200), or could not be kept (413, 500 …): answer its last chunk.
     Acknowledge { session: MediaKey, leg: LegIndex, message_id: Box<str>, status: u16 },
-    /// The SIP session ended. Chunks in hand are finished within two seconds, then connections close and
-    /// [`Report::Closed`] is the last word about the session.
-    Close { session: MediaKey },
+    /// The SIP session ends. What was accepted goes out first, at most two seconds after its last progress, and what the
+    /// leg whose peer said BYE (`left`) sent before that is still accepted; then connections close and
+    /// [`Report::Closed`] is the last word about the session. With `awaited` the other legs' BYE waits for that word.
+    Close { session: MediaKey, left: Option<LegIndex>, awaited: bool },
 }
 
 /// Opens a session.

@@ -381,6 +381,20 @@ impl Media {
         }
     }
 
+    /// Nothing of a closing session is under way; what its peer sent before it said BYE may still come.
+    fn close_when_quiet(&mut self, now: Instant, key: Key, out: &mut MediaOutbox) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match session.quiet_at().filter(|at| now < *at) {
+            None => self.remove_session(now, key, out),
+            Some(at) => {
+                if let Some(closing) = session.closing.as_mut() {
+                    closing.look_at = Some(at);
+                }
+                self.arm_session(key);
+            }
+        }
+    }
+
     /// Goes on with what waited for a change in its session: held requests, sources, the end.
     fn wake(&mut self, now: Instant, out: &mut MediaOutbox) {
         while let Some(key) = self.woken.pop() {
@@ -393,7 +407,7 @@ impl Media {
             self.resume_session(key, out);
             let Some(session) = self.sessions.get(key) else { continue };
             if session.closing.is_some() && !session.is_busy(key, &self.net) {
-                self.remove_session(now, key, out);
+                self.close_when_quiet(now, key, out);
             } else {
                 self.arm_session(key);
             }

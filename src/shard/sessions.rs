@@ -102,6 +102,8 @@ pub struct Session {
     pub reason: Option<Box<str>>,
     /// Ends a session whose media core never says [`super::exchange::Report::Closed`].
     pub guard: Option<Handle>,
+    /// It is ending, and BYE waits until what was accepted on the media plane is delivered.
+    pub draining: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,6 +139,8 @@ pub struct Stream {
     pub core: u8,
     /// Index of the m-line in the origin's offer.
     pub line: usize,
+    /// Some leg's connection is there, so something may be under way.
+    pub bound: bool,
     pub closed: bool,
     /// The first target rejected the line (OSI-r1).
     pub rejected: bool,
@@ -270,7 +274,7 @@ impl Sessions {
         self.media_keys += 1;
         let key = MediaKey((u64::from(shard) << 56) | (self.media_keys & 0x00ff_ffff_ffff_ffff));
         self.media.insert(key, (session, index));
-        Stream { key, core: core as u8, line, closed: false, rejected: false }
+        Stream { key, core: core as u8, line, bound: false, closed: false, rejected: false }
     }
 }
 

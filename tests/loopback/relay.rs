@@ -250,3 +250,35 @@ fn the_listener_answers_as_soon_as_the_200_is_out() {
     let session = relayed(LARGE, "");
     proves!("OLM-r6.b"; session.ladder.pf);
 }
+
+#[test]
+fn what_was_sent_before_bye_arrives_before_the_other_side_hears_it() {
+    let mut session = relayed(SESSION, "");
+    let body = vec![b'x'; 1_000];
+    for n in 0..200 {
+        session.a.chunk(&format!("last{n:03}"), "1-1000/1000", "Failure-Report: no\r\n", &body, '$');
+    }
+    let (alice, pf) = (&mut session.ladder.alice, &session.ladder.pf);
+    let bye = alice.in_dialog("BYE", &session.ok, 1);
+    alice.send(pf.udp, &bye);
+    alice.next("an answer to BYE", |message| message.status() == 200 && message.want("CSeq").ends_with("BYE"));
+    for n in 0..200 {
+        assert_eq!(session.b.message().len(), 1_000, "message {n}");
+    }
+    session.ladder.core.expect("BYE");
+}
+
+#[test]
+fn what_was_answered_and_not_taken_before_bye_is_reported() {
+    let mut session = relayed(SESSION, "");
+    session.a.send("msg1", b"nobody takes this");
+    session.a.expect("200");
+    let (alice, pf) = (&mut session.ladder.alice, &session.ladder.pf);
+    let bye = alice.in_dialog("BYE", &session.ok, 1);
+    alice.send(pf.udp, &bye);
+    alice.next("an answer to BYE", |message| message.status() == 200 && message.want("CSeq").ends_with("BYE"));
+    session.ladder.core.expect("BYE");
+    let report = session.a.expect("REPORT");
+    assert!(report.field("Status").is_some_and(|status| status.starts_with("000 408")), "{report:?}");
+    assert!(session.a.next().is_none(), "the connection ends after it");
+}

@@ -114,7 +114,8 @@ const UNHURRIED_MAX: Duration = Duration::from_millis(10);
 /// Whether somebody waits for what this command does: a peer for our connection or answer, a message for its way out.
 fn is_urgent(command: &Command) -> bool {
     match command {
-        Command::Open(_) | Command::Release { .. } | Command::Close { .. } => false,
+        Command::Open(_) | Command::Release { .. } => false,
+        Command::Close { awaited, .. } => *awaited,
         Command::Leg { leg, .. } => !matches!(leg.kind, LegKind::Msrp { .. }),
         Command::Bind { peer, .. } => peer.connect.is_some(),
         Command::Acknowledge { .. } => true,

@@ -3,12 +3,12 @@
 use super::Media;
 use super::connection::{Conn, LegId};
 use super::counts::Cause;
-use super::session::{Far, Leg, Messages, Session};
+use super::session::{Closing, Far, Leg, Messages, Session};
 use super::sink::{Sink, Stage};
 use super::source::Outgoing;
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
-use crate::limits::{MSRP_CLOSE_WAIT, MSRP_LEGS_MAX, MSRP_UNBOUND_MAX};
+use crate::limits::{MSRP_LEGS_MAX, MSRP_UNBOUND_MAX};
 use crate::msrp::chunk::ByteRange;
 use crate::msrp::ident::Ident;
 use crate::msrp::leg::Peer;
@@ -37,7 +37,7 @@ impl Media {
                     self.acknowledge(now, id, &message_id, status, out);
                 }
             }
-            Command::Close { session } => self.close(now, session, out),
+            Command::Close { session, left, .. } => self.close(now, session, left, out),
         }
     }
 
@@ -59,7 +59,6 @@ impl Media {
             idle_told: false,
             look_at: now + crate::limits::MSRP_REPORT_WAIT,
             closing: None,
-            extended: false,
             timer: None,
         };
         let known = self.by_key.contains_key(&open.session);
@@ -258,14 +257,15 @@ impl Media {
         self.report_to(now, sender, &reported, out);
     }
 
-    fn close(&mut self, now: Instant, session: MediaKey, out: &mut MediaOutbox) {
+    fn close(&mut self, now: Instant, session: MediaKey, left: Option<LegIndex>, out: &mut MediaOutbox) {
         let Some(key) = self.by_key.get(&session).copied() else {
             // Closed on its own account before, or never opened: the last word stays the same.
             out.effects.push(MediaEffect::Tell(Report::Closed { session, totals: Totals::default() }));
             return;
         };
         let Some(found) = self.sessions.get_mut(key) else { return };
-        found.closing.get_or_insert(now + MSRP_CLOSE_WAIT);
+        let left = left.and_then(|leg| found.place(leg));
+        found.closing.get_or_insert_with(|| Box::new(Closing::new(now, left)));
         self.arm_session(key);
         self.woken.push(key);
     }

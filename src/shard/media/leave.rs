@@ -8,7 +8,7 @@ use super::respond::Missed;
 use super::session::{Far, Leg};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
-use crate::limits::{MSRP_REPORT_WAIT, MSRP_STORE_WAIT};
+use crate::limits::{MSRP_CLOSE_MAX, MSRP_CLOSE_WAIT, MSRP_REPORT_WAIT, MSRP_STORE_WAIT};
 use crate::msrp::chunk::{Continuation, FailureReport};
 use crate::msrp::parse::Step;
 use crate::msrp::{status, write};
@@ -285,7 +285,8 @@ impl Media {
     pub(super) fn arm_session(&mut self, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let wait = session.legs.iter().filter(|leg| !leg.bound).filter_map(|leg| leg.wait_until);
-        let deadline = wait.chain(session.closing).chain([session.active_at + self.idle_timeout, session.look_at]).min();
+        let closing = session.closing.iter().flat_map(|closing| closing.look_at.into_iter().chain([closing.until]));
+        let deadline = wait.chain(closing).chain([session.active_at + self.idle_timeout, session.look_at]).min();
         let Some(deadline) = deadline.filter(|deadline| session.timer.is_none_or(|(at, _)| *deadline < at)) else { return };
         if let Some((_, handle)) = session.timer.take() {
             self.net.timers.cancel(handle);
@@ -315,12 +316,8 @@ impl Media {
                 !leg.out && !leg.bound && leg.wait_until.is_some_and(|until| until <= now)
             })
             .collect();
-        if session.closing.is_some_and(|until| until <= now) {
-            if session.is_storing() && !std::mem::replace(&mut session.extended, true) {
-                session.closing = Some(now + MSRP_STORE_WAIT);
-            } else {
-                return self.remove_session(now, key, out);
-            }
+        if self.is_closed(now, key) {
+            return self.remove_session(now, key, out);
         }
         for place in late {
             self.net.count(Cause::NotConnected);
@@ -329,10 +326,38 @@ impl Media {
         self.arm_session(key);
     }
 
+    /// Whether a closing session has had the time it may have. What moves may go on, and whole messages get to the disk.
+    fn is_closed(&mut self, now: Instant, key: Key) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let storing = session.is_storing();
+        let going_on = session.progress_at(&self.net) + MSRP_CLOSE_WAIT;
+        let Some(closing) = session.closing.as_mut() else { return false };
+        if closing.look_at.is_some_and(|at| at <= now) {
+            closing.look_at = None;
+            self.woken.push(key);
+        }
+        if closing.until > now {
+            return false;
+        }
+        if now < going_on && now < closing.began + MSRP_CLOSE_MAX {
+            closing.until = going_on.min(closing.began + MSRP_CLOSE_MAX);
+        } else if storing && !std::mem::replace(&mut closing.extended, true) {
+            closing.until = now + MSRP_STORE_WAIT;
+        } else {
+            return true;
+        }
+        false
+    }
+
     /// A session ends: what is still under way is aborted, connections are finished, and the last word is said.
     pub(super) fn remove_session(&mut self, now: Instant, key: Key, out: &mut MediaOutbox) {
         let Some(session) = self.sessions.get(key) else { return };
-        for place in 0..session.legs.len() as u8 {
+        let legs = session.legs.len() as u8;
+        // All fall silent before any connection is let go of: who is told that a message failed must still be there.
+        for place in (0..legs).rev() {
+            self.silence(now, LegId { session: key, place }, out);
+        }
+        for place in 0..legs {
             self.part(now, LegId { session: key, place }, out);
         }
         let Some(session) = self.sessions.remove(key) else { return };

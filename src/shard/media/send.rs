@@ -69,7 +69,7 @@ impl Media {
             refused: None,
             answered: false,
         };
-        let message = match self.verdict(&chunk, &arrival) {
+        let message = match self.verdict(now, &chunk, &arrival) {
             Verdict::Go { takers, message } => {
                 chunk.takers = takers;
                 message
@@ -103,11 +103,11 @@ impl Media {
     }
 
     /// Who gets a chunk, or why nobody does.
-    fn verdict(&mut self, chunk: &Chunk, arrival: &Arrival<'_>) -> Verdict {
+    fn verdict(&mut self, now: Instant, chunk: &Chunk, arrival: &Arrival<'_>) -> Verdict {
         let head = arrival.head;
         let id = chunk.from;
         let Some(session) = self.sessions.get_mut(id.session) else { return Cause::UnknownSession.into() };
-        if session.closing.is_some() {
+        if session.is_over_for(now, id.place) {
             return Cause::Closing.into();
         }
         let leg = &session.legs[usize::from(id.place)];

@@ -12,10 +12,10 @@ use super::forward::Target;
 use super::net::Net;
 use super::sink::Sink;
 use super::source::Outgoing;
-use crate::base::clock::Instant;
+use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;
 use crate::base::timers::Handle;
-use crate::limits::{MSRP_MESSAGES_MAX, MSRP_MESSAGES_WANTED};
+use crate::limits::{MSRP_CLOSE_WAIT, MSRP_MESSAGES_MAX, MSRP_MESSAGES_WANTED, MSRP_QUIET_WAIT, MSRP_SPEAKING_WAIT};
 use crate::msrp::chunk::FailureReport;
 use crate::msrp::ident::Ident;
 use crate::msrp::leg::{Direction, Matching, SessionKind};
@@ -192,14 +192,61 @@ pub(super) struct Session {
     pub idle_told: bool,
     /// When to look next for messages that can be forgotten.
     pub look_at: Instant,
-    /// The SIP session ended; until then what is under way may finish. Messages that are whole may take longer to reach the
-    /// disk: that is granted once.
-    pub closing: Option<Instant>,
-    pub extended: bool,
+    /// The SIP session ended: what is under way may finish.
+    pub closing: Option<Box<Closing>>,
     pub timer: Option<(Instant, Handle)>,
 }
 
+/// A peer that sent something so short a time before its BYE may have more on the way.
+const SPEAKING_MAX: Duration = Duration::from_secs(1);
+
+/// How a session ends: when nothing of it is under way any more, or when that takes too long.
+pub(super) struct Closing {
+    pub began: Instant,
+    /// What is still under way then is given up, unless there was progress.
+    pub until: Instant,
+    /// The leg whose peer said BYE: what it sent before may still be on its way here.
+    pub left: Option<u8>,
+    /// A moment to look whether that is all in.
+    pub look_at: Option<Instant>,
+    /// Messages that are whole were granted more time to reach the disk: that is done once.
+    pub extended: bool,
+}
+
+impl Closing {
+    pub fn new(now: Instant, left: Option<u8>) -> Self {
+        Self { began: now, until: now + MSRP_CLOSE_WAIT, left, look_at: None, extended: false }
+    }
+
+    /// Whether what this leg begins to send is still taken.
+    fn takes_from(&self, now: Instant, place: u8) -> bool {
+        self.left == Some(place) && now < self.began + MSRP_CLOSE_WAIT
+    }
+}
+
 impl Session {
+    /// Whether a message that this leg begins now is too late.
+    pub fn is_over_for(&self, now: Instant, place: u8) -> bool {
+        self.closing.as_ref().is_some_and(|closing| !closing.takes_from(now, place))
+    }
+
+    /// When all that the peer which said BYE had sent will be here, if nothing more comes.
+    pub fn quiet_at(&self) -> Option<Instant> {
+        let closing = self.closing.as_ref()?;
+        let leg = &self.legs[usize::from(closing.left?)];
+        let speaking = closing.began <= self.active_at + SPEAKING_MAX;
+        let wait = if speaking || !leg.bound { MSRP_SPEAKING_WAIT } else { MSRP_QUIET_WAIT };
+        let quiet_at = closing.began.max(self.active_at) + wait;
+        let connected = self.legs.iter().any(|leg| leg.connection.is_some());
+        (connected && leg.is_peer() && !leg.out).then(|| quiet_at.min(closing.began + MSRP_CLOSE_WAIT))
+    }
+
+    /// When octets moved last on its connections, or came in.
+    pub fn progress_at(&self, net: &Net) -> Instant {
+        let connections = self.legs.iter().filter_map(|leg| leg.connection.and_then(|connection| net.get(connection)));
+        connections.map(|conn| conn.progress_at).fold(self.active_at, Instant::max)
+    }
+
     /// 0 from the origin towards targets, 1 the other way.
     pub fn way(&self, place: u8) -> usize {
         let from_source = matches!(self.legs[usize::from(place)].far, Far::Source(_));
@@ -275,10 +322,14 @@ impl Session {
             .filter_map(|(_, leg)| leg.connection.filter(|_| leg.bound))
     }
 
-    /// Whether some chunk, transaction or file of it is still under way.
+    /// Whether some chunk, transaction or file of it is still under way, or octets wait for a peer that has not left.
     pub fn is_busy(&self, me: Key, net: &Net) -> bool {
-        self.legs.iter().filter(|leg| !leg.out).any(|leg| match &leg.far {
-            Far::Peer => leg.connection.and_then(|connection| net.get(connection)).is_some_and(|conn| conn_is_busy(conn, me)),
+        let left = self.closing.as_ref().and_then(|closing| closing.left).map(usize::from);
+        self.legs.iter().enumerate().filter(|(_, leg)| !leg.out).any(|(place, leg)| match &leg.far {
+            Far::Peer => leg.connection.and_then(|connection| net.get(connection)).is_some_and(|conn| {
+                let waits = if left == Some(place) { conn.holding } else { conn.backlog() > 0 };
+                waits || conn_is_busy(conn, me)
+            }),
             Far::Sink(sink) => sink.is_busy(),
             Far::Source(outgoing) => outgoing.is_running(),
         })

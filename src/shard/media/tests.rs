@@ -5,6 +5,7 @@ use super::*;
 use crate::msrp::leg::{Direction, SessionKind};
 
 mod answers;
+mod closing;
 mod cutting;
 mod fan_out;
 mod files;

@@ -122,6 +122,7 @@ impl Signalling {
             replaceable: None,
             reason: None,
             guard: None,
+            draining: false,
         };
         let originator = self.originator_of(arrived);
         if let Some(originator) = &originator

@@ -1,10 +1,16 @@
-//! RFC 3261 §15, RFC 3326: the end of a session: BYE on every leg, media closed, and one line in the call records.
+//! RFC 3261 §15, RFC 3326: the end of a session: media drained and closed, BYE on every leg, and one line in the call records.
+//!
+//! ```text
+//! alice --BYE--> [ 200 | Close ──> media core delivers what it accepted ──> Closed | BYE ] --BYE--> bob
+//! ```
+//! Nobody hangs up on a peer that has not got what its correspondent was told is on its way.
 
 use super::bridge::push;
 use super::{LegKind, LegState, State};
 use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;
 use crate::clause;
+use crate::limits::{MSRP_CLOSE_MAX, MSRP_STORE_WAIT};
 use crate::shard::exchange::{Command, LegIndex, Report};
 use crate::shard::outbound::{Hop, Purpose, Within};
 use crate::shard::outbox::{Effect, Outbox};
@@ -16,19 +22,19 @@ use crate::sip::method::Method;
 use crate::sip::transaction::seam;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The media core drains for two seconds; a core that never says Closed is not waited for longer than this.
-const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// A media core that never says Closed is not waited for longer than it may take.
+const CLOSE_MAX: Duration = MSRP_CLOSE_MAX.saturating_add(MSRP_STORE_WAIT).saturating_add(Duration::from_secs(5));
 
 impl Signalling {
-    /// Ends a session: every leg but `except` hears BYE or CANCEL, with `reason` as Reason; media is closed. What follows
-    /// is waiting for the last answers.
+    /// Ends a session: every leg but `left`, whose peer ended it, hears BYE or CANCEL, with `reason` as Reason; media is
+    /// closed. What follows is waiting for the last octets and answers.
     pub(in crate::shard) fn end(
         &mut self,
         now: Instant,
         key: Key,
         cause: &'static str,
         reason: Option<&str>,
-        except: Option<LegIndex>,
+        left: Option<LegIndex>,
         out: &mut Outbox,
     ) {
         clause!("OLM-6", "OSI-4.e", "TLM-4");
@@ -40,6 +46,7 @@ impl Signalling {
             // The session ends before its client had the message; `not_delivered` calls again.
             return self.not_delivered(now, key, out);
         }
+        let standing = session.state == State::Standing;
         session.state = State::Ending;
         session.reason = reason.map(Box::from);
         let took = now.since(session.started);
@@ -47,19 +54,28 @@ impl Signalling {
         if session.record.cause.is_empty() {
             session.record.cause = cause;
         }
-        for leg in 0..session.legs.len() as LegIndex {
-            if Some(leg) != except {
-                self.end_leg(now, key, leg, cause, out);
-            }
-        }
-        let session = self.sessions.table.get_mut(key).expect("legs end, the session does not");
+        // Where no peer ever connected nothing is under way.
+        session.draining = standing && session.streams.iter().any(|stream| stream.bound && !stream.closed);
         for stream in session.streams.iter().filter(|stream| !stream.closed) {
-            push(out, stream, Command::Close { session: stream.key });
+            push(out, stream, Command::Close { session: stream.key, left, awaited: session.draining });
         }
         if session.guard.is_none() {
             session.guard = Some(self.timers.arm(now + CLOSE_MAX, Due::Guard(key)));
         }
+        if !session.draining {
+            self.end_legs(now, key, out);
+        }
         self.finish(now, key, out);
+    }
+
+    /// Nothing is under way any more: every leg that is still there hears the end.
+    fn end_legs(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        session.draining = false;
+        let cause = session.record.cause;
+        for leg in 0..session.legs.len() as LegIndex {
+            self.end_leg(now, key, leg, cause, out);
+        }
     }
 
     fn end_leg(&mut self, now: Instant, key: Key, leg: LegIndex, cause: &'static str, out: &mut Outbox) {
@@ -142,6 +158,15 @@ impl Signalling {
         }
     }
 
+    /// A stream of an ending session closed: with the last one its legs may hear BYE.
+    fn drained(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get(key) else { return };
+        if session.draining && session.streams.iter().all(|stream| stream.closed) {
+            self.end_legs(now, key, out);
+        }
+        self.finish(now, key, out);
+    }
+
     /// Whether an ending session has heard all there is to hear; then it goes, and its record is written.
     pub(super) fn finish(&mut self, now: Instant, key: Key, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get(key) else { return };
@@ -168,7 +193,7 @@ impl Signalling {
                 record.octets_forward += totals.octets[0];
                 record.octets_backward += totals.octets[1];
                 if at.state == State::Ending {
-                    self.finish(now, key, out);
+                    self.drained(now, key, out);
                 } else if at.streams.iter().all(|stream| stream.closed) {
                     self.end(now, key, "media", None, None, out);
                 }
@@ -192,7 +217,14 @@ impl Signalling {
                     self.not_delivered(now, key, out);
                 }
             }
-            Report::Bound { .. } | Report::Delivered { .. } => {}
+            Report::Bound { session, .. } => {
+                if let Some((key, index)) = self.sessions.media.get(&session).copied()
+                    && let Some(at) = self.sessions.table.get_mut(key)
+                {
+                    at.streams[index].bound = true;
+                }
+            }
+            Report::Delivered { .. } => {}
         }
     }
 
@@ -223,7 +255,7 @@ impl Signalling {
         for stream in &mut session.streams {
             stream.closed = true;
         }
-        self.finish(now, key, out);
+        self.drained(now, key, out);
         // A leg whose transaction is still open ends with it: Timers B, C and H, or 64*T1 without ACK.
     }
 }

@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::base::clock::Duration;
-use crate::shard::exchange::Command;
+use crate::shard::exchange::{Command, Report, Totals};
 use crate::sip::header::name::Name;
 
 const BOBS: &str = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\nServer: CPM-client/OMA2.2\r\n";
@@ -54,6 +54,52 @@ fn a_large_message_for_a_registered_user_goes_through_and_ends() {
 
     world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
     world.expect(ALICE, "SIP/2.0 481");
+    world.rests();
+}
+
+#[test]
+fn bob_hears_bye_when_he_has_what_alice_sent() {
+    let mut world = World::new(config());
+    world.media_closes = false;
+    world.receives(ALICE, &terminating());
+    world.expect(ALICE, "SIP/2.0 100");
+    let invite = world.expect(CORE, "INVITE");
+    world.answers(&invite, "200 OK", BOBS, &bob_answers());
+    let ok = world.expect(ALICE, "SIP/2.0 200 OK");
+    world.expect(BOB, "ACK");
+    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+    let session = world.media_key();
+    world.reports(Report::Bound { session, leg: 0 });
+    world.receives(ALICE, &in_dialog("BYE", 2, &ok, "", ""));
+    world.expect(ALICE, "SIP/2.0 200 OK");
+    world.expect_nothing();
+    assert!(matches!(world.commands.last(), Some(Command::Close { left: Some(0), .. })), "{:?}", world.commands.last());
+    // A session that ends takes nothing more from its other peer.
+    world.receives(BOB, &from_target("INFO", 1, &invite, "", ""));
+    world.expect(BOB, "SIP/2.0 481");
+    world.reports(Report::Closed { session, totals: Totals::default() });
+    let bye = world.expect(BOB, "BYE sip:bob@127.0.0.1:5081");
+    world.answers(&bye, "200 OK", "", "");
+    world.rests();
+}
+
+#[test]
+fn a_media_core_that_says_nothing_does_not_keep_the_bye_for_ever() {
+    let mut world = World::new(config());
+    world.media_closes = false;
+    world.receives(ALICE, &terminating());
+    world.expect(ALICE, "SIP/2.0 100");
+    let invite = world.expect(CORE, "INVITE");
+    world.answers(&invite, "200 OK", BOBS, &bob_answers());
+    let ok = world.expect(ALICE, "SIP/2.0 200 OK");
+    world.expect(BOB, "ACK");
+    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+    world.reports(Report::Bound { session: world.media_key(), leg: 1 });
+    world.receives(ALICE, &in_dialog("BYE", 2, &ok, "", ""));
+    world.expect(ALICE, "SIP/2.0 200 OK");
+    world.passes(Duration::from_secs(64));
+    let bye = world.expect(BOB, "BYE sip:bob@127.0.0.1:5081");
+    world.answers(&bye, "200 OK", "", "");
     world.rests();
 }
 

@@ -178,7 +178,7 @@ impl World {
             }
             Effect::Media { command, .. } => {
                 let closed = match &command {
-                    Command::Close { session } if self.media_closes => Some(*session),
+                    Command::Close { session, .. } if self.media_closes => Some(*session),
                     _ => None,
                 };
                 self.commands.push(command);

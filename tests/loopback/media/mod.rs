@@ -199,7 +199,7 @@ fn what_a_peer_sent_before_it_shut_its_side_arrives() {
         let seen = Reader::of(&pair.target, Answers::Own).read_until(|seen| seen.messages == 1);
         assert_eq!(seen.octets, 3 * MIB);
     });
-    rig.command(0, Command::Close { session: pair.key });
+    rig.command(0, Command::Close { session: pair.key, left: None, awaited: true });
     assert!(pair.target.next().is_none(), "the target is closed too");
     rig.expect(0, |report| matches!(report, Report::Closed { .. }).then_some(()));
 }

@@ -8,6 +8,8 @@ use cpm_pf::base::clock::{Duration, Instant};
 /// else a BYE waits for the ACK of a 2xx for 64*T1 and is sent again for 64*T1.
 const QUICK: Duration = Duration::from_secs(10);
 const LOSSY: Duration = Duration::from_secs(70);
+/// The others hear BYE when they have what was accepted for them, which a slow reader may draw out so long.
+const DRAIN: Duration = cpm_pf::limits::MSRP_CLOSE_MAX;
 
 impl World {
     /// The called sides of a call that took it, with their UE.
@@ -76,7 +78,7 @@ impl World {
 
     /// Once one side of a call has ended, so have the others before long.
     fn check_ends(&self) -> Vec<String> {
-        let bound = if self.lossless { QUICK } else { LOSSY };
+        let bound = DRAIN + if self.lossless { QUICK } else { LOSSY };
         let since = |at: Instant| at.since(Instant::from_unix_s(1_700_000_000));
         let mut found = Vec::new();
         for caller in self.callers().filter(|call| call.why_over != "gave up") {

@@ -161,7 +161,7 @@ fn a_session_closes_after_its_message_has_reached_the_disk() {
     let (mut harness, origin) = with_sink(false);
     harness.slow_disk = true;
     harness.send(origin, send(0, "tid1", "Message-ID: mid1\r\n", b"x", '$'));
-    harness.command(Command::Close { session: KEY });
+    harness.command(Command::Close { session: KEY, left: None, awaited: true });
     harness.wait(Duration::from_secs(3));
     assert_eq!(harness.take_reports(), []);
     harness.disk();

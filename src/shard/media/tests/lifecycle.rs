@@ -117,7 +117,7 @@ fn one_connection_may_carry_several_sessions() {
     assert_eq!((reads[0].body.as_slice(), reads[1].body.as_slice()), (&b"first"[..], &b"second"[..]));
     assert_ne!(reads[0].field("From-Path"), reads[1].field("From-Path"));
     harness.send(wires[1], response(1, "tid1", "200 OK"));
-    harness.command(Command::Close { session: KEY });
+    harness.command(Command::Close { session: KEY, left: None, awaited: true });
     assert!(!harness.wires[&wires[0]].finished, "the other session needs it");
 }
 
@@ -127,7 +127,7 @@ fn a_closed_session_says_its_totals_and_finishes_its_connections() {
     harness.send(wires[0], send(0, "tid1", "Message-ID: mid1\r\n", b"12345", '$'));
     harness.send(wires[1], response(1, "tid1", "200 OK"));
     harness.send(wires[1], send(1, "tid2", "Message-ID: mid2\r\nFailure-Report: no\r\n", b"12", '$'));
-    harness.command(Command::Close { session: KEY });
+    harness.command(Command::Close { session: KEY, left: None, awaited: true });
     let totals = crate::shard::exchange::Totals { chunks: [1, 1], octets: [5, 2], messages: [1, 1] };
     assert_eq!(harness.take_reports(), [Report::Closed { session: KEY, totals }]);
     assert!(wires.iter().all(|wire| harness.wires[wire].finished));
@@ -147,7 +147,7 @@ fn a_chunk_under_way_finishes_before_the_session_closes() {
     let body = vec![b'x'; 9000];
     let whole = send(0, "tid1", "Message-ID: mid1\r\nByte-Range: 1-*/9000\r\n", &body, '$');
     harness.send(wires[0], &whole[..4000]);
-    harness.command(Command::Close { session: KEY });
+    harness.command(Command::Close { session: KEY, left: None, awaited: true });
     assert_eq!(harness.take_reports(), []);
     harness.send(wires[0], &whole[4000..]);
     assert_eq!(assemble(&harness.read(wires[1])), [("mid1".to_owned(), body, Continuation::Complete)]);
@@ -162,7 +162,7 @@ fn a_session_whose_peers_do_not_finish_closes_after_two_seconds() {
     let (mut harness, wires) = session(1, SessionKind::Session);
     let whole = send(0, "tid1", "Message-ID: mid1\r\nByte-Range: 1-*/9000\r\n", &[b'x'; 9000], '$');
     harness.send(wires[0], &whole[..4000]);
-    harness.command(Command::Close { session: KEY });
+    harness.command(Command::Close { session: KEY, left: None, awaited: true });
     harness.wait(Duration::from_millis(1900));
     assert_eq!(harness.take_reports(), []);
     harness.wait(Duration::from_millis(200));
@@ -249,7 +249,7 @@ fn commands_for_nobody_are_counted_and_close_is_always_answered() {
     harness.command(Command::Bind { session: KEY, leg: 0, peer: Box::new(passive_peer(0)) });
     harness.command(Command::Leg { session: KEY, leg: Box::new(msrp_leg(1, Direction::Both)) });
     assert_eq!(harness.media.counts().of(Cause::BadCommand), 3);
-    harness.command(Command::Close { session: KEY });
+    harness.command(Command::Close { session: KEY, left: None, awaited: true });
     assert!(matches!(harness.take_reports()[..], [Report::Closed { .. }]));
 }
 

@@ -86,7 +86,7 @@ fn two_thousand_mutated_conversations_do_no_harm() {
                 1 => harness.gone(wire, Gone::Broken),
                 2 => harness.wait(Duration::from_secs(prng.below(40))),
                 3 => harness.command(Command::Release { session: KEY, leg: prng.below(4) as u8 }),
-                4 => harness.command(Command::Close { session: KEY }),
+                4 => harness.command(Command::Close { session: KEY, left: None, awaited: true }),
                 5 => {
                     if let Some(wire) = harness.wires.get_mut(&wire) {
                         wire.stalled = !wire.stalled;
@@ -100,8 +100,8 @@ fn two_thousand_mutated_conversations_do_no_harm() {
                 harness.drain(wire, usize::MAX);
             }
         }
-        harness.command(Command::Close { session: KEY });
-        harness.wait(Duration::from_secs(3));
+        harness.command(Command::Close { session: KEY, left: None, awaited: true });
+        harness.wait(Duration::from_secs(31));
         let closed = harness.take_reports().into_iter().filter(|report| matches!(report, Report::Closed { .. })).count();
         assert!(closed >= 1, "seed {seed}");
         for &wire in &wires {
