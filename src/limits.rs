@@ -21,6 +21,10 @@ pub const LADDER_STEPS_MAX: usize = 24;
 pub const LADDER_PEERS_MAX: usize = 1 + TARGET_LEGS_MAX;
 /// Ladders of one core whose call is no session yet or none any more: half a megabyte.
 pub const LADDERS_LOOSE_MAX: usize = 1024;
+/// Captures kept at a time, the octets one may hold, and how long one may run.
+pub const CAPTURES_MAX: usize = 8;
+pub const CAPTURE_OCTETS_MAX: usize = 16 * 1024 * 1024;
+pub const CAPTURE_SECONDS_MAX: u64 = 3600;
 /// Call records of one core that the operator's page shows again.
 pub const RECENT_MAX: usize = 128;
 /// MSRP sessions of one media core: the dialogs of the default configuration.

@@ -1,8 +1,9 @@
-//! The admin server: `GET /metrics /healthz /readyz /sessions /recent /ladder /`, `POST /drain /reload`; HTTP/1.1 in the
-//! services thread.
+//! The admin server: `GET /metrics /healthz /readyz /sessions /recent /ladder /capture /`, `POST /drain /reload /capture`; HTTP/1.1
+//! in the services thread.
 //!
 //! With `admin.token_file` all but the probes and the page, which has no data of its own, wants the token.
 
+mod capture;
 pub mod token;
 
 use super::cdr::Records;
@@ -56,6 +57,7 @@ struct State {
     admin: Admin,
     started: Instant,
     exposition: RefCell<Exposition>,
+    captures: RefCell<capture::Kept>,
 }
 
 /// Serves until the runtime ends.
@@ -65,7 +67,7 @@ pub async fn serve(listener: std::net::TcpListener, admin: Admin) {
         Err(error) => return tracing::error!(%error, "the admin server cannot listen"),
     };
     let started = admin.clock.now();
-    let state = Rc::new(State { admin, started, exposition: RefCell::default() });
+    let state = Rc::new(State { admin, started, exposition: RefCell::default(), captures: RefCell::default() });
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -121,11 +123,19 @@ async fn answer(state: Rc<State>, request: Request<Incoming>) -> Result<Answer, 
             process.tell(Event::Reload);
             plain(StatusCode::ACCEPTED, "reloading; the log says what changed\n")
         }
+        "/capture" if get => capture::list(&state),
+        "/capture" if post => capture::begin(&state, request.uri().query().unwrap_or("")),
         #[cfg(debug_assertions)]
         "/clauses" if get => text(StatusCode::OK, "text/plain; charset=utf-8", clauses()),
         "/metrics" | "/healthz" | "/readyz" | "/sessions" | "/recent" | "/ladder" | "/" => not_allowed("GET, HEAD"),
         "/drain" | "/reload" => not_allowed("POST"),
-        _ => plain(StatusCode::NOT_FOUND, "no such page\n"),
+        "/capture" => not_allowed("GET, HEAD, POST"),
+        _ => match (path.strip_prefix("/capture/"), request.method()) {
+            (Some(number), &Method::GET) => capture::read(&state, number),
+            (Some(number), &Method::DELETE) => capture::end(&state, number),
+            (Some(_), _) => not_allowed("GET, DELETE"),
+            (None, _) => plain(StatusCode::NOT_FOUND, "no such page\n"),
+        },
     })
 }
 

@@ -2,7 +2,9 @@
 
 use super::telemetry::MediaSnapshot;
 use crate::config::Config;
+use crate::io::capture::Capture;
 use crate::io::tls::Tls;
+use crate::shard::exchange::MediaKey;
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +55,8 @@ pub enum MediaOrder {
     Snapshot(oneshot::Sender<MediaSnapshot>),
     /// For the watchdog: answered by a core that still takes its turns.
     Ping(oneshot::Sender<()>),
+    /// The heads of this session's requests and responses go there too.
+    Capture(MediaKey, Arc<Capture>),
 }
 
 /// What the main thread waits for.

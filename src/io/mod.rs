@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bridge;
+pub mod capture;
 pub mod cdr;
 pub mod clock;
 pub mod control;

@@ -235,6 +235,7 @@ impl Running {
             services: self.services.clone(),
             fetched: wiring.fetched[core].receiver(),
             media: wiring.media_links(core),
+            media_orders: self.media.clone(),
             cores: std::mem::take(&mut wiring.links[core]),
             dropped: 0,
         };

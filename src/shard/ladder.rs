@@ -44,6 +44,8 @@ pub struct StepView {
 pub struct Ladders {
     /// Nobody could ask for what is kept without an admin server, so nothing is kept then.
     keeps: bool,
+    /// A capture server is told which call a message belongs to.
+    pub names: bool,
     seed: u64,
     table: Slab<Ladder>,
     /// Digest of Call-ID and our tag (empty: the origin's leg, before it has one) to ladder and peer.
@@ -55,6 +57,8 @@ pub struct Ladders {
 
 struct Ladder {
     began: Instant,
+    /// Its first Call-ID; empty where nobody is told of it.
+    call_id: Box<str>,
     /// A session lives whose ladder this is.
     held: bool,
     /// Keys in [`Ladders::dialogs`].
@@ -96,6 +100,7 @@ impl Ladders {
     pub fn new(keeps: bool, sessions: usize, prng: &mut Prng) -> Self {
         Self {
             keeps,
+            names: false,
             seed: prng.u64(),
             table: Slab::with_capacity(sessions + LADDERS_LOOSE_MAX),
             dialogs: HashMap::new(),
@@ -168,6 +173,19 @@ impl Ladders {
         self.recent.iter().rev().cloned().collect()
     }
 
+    /// Whether a message belongs to the call that began with this Call-ID.
+    pub fn is_of(&self, octets: &[u8], sent: bool, call_id: &str) -> bool {
+        let Some(glance) = glance(octets, sent) else { return false };
+        let of = self.dialogs.get(&self.digest(call_id, "")).map(|(key, _)| *key);
+        glance.call_id == call_id || of.is_some_and(|key| self.find(&glance).is_some_and(|(found, _)| found == key))
+    }
+
+    /// The Call-ID with which the call began that a message belongs to, where names are kept.
+    pub fn beginning(&self, octets: &[u8], sent: bool) -> Option<&str> {
+        let (key, _) = self.find(&glance(octets, sent)?)?;
+        self.table.get(key).map(|ladder| &*ladder.call_id).filter(|call_id| !call_id.is_empty())
+    }
+
     /// What was said in the call that began with this Call-ID.
     pub fn steps(&self, call_id: &str) -> Option<Vec<StepView>> {
         let (key, _) = self.dialogs.get(&self.digest(call_id, ""))?;
@@ -188,8 +206,16 @@ impl Ladders {
         if sent || !glance.initial || glance.method != Method::Invite {
             return None;
         }
-        let ladder =
-            Ladder { began: now, held: false, keys: Vec::new(), peers: Vec::new(), steps: Vec::with_capacity(8), gap: 0 };
+        let call_id = if self.names { glance.call_id.into() } else { Box::default() };
+        let ladder = Ladder {
+            began: now,
+            call_id,
+            held: false,
+            keys: Vec::new(),
+            peers: Vec::new(),
+            steps: Vec::with_capacity(8),
+            gap: 0,
+        };
         let key = self.table.insert(ladder).ok()?;
         self.name(key, glance.call_id, "", 0);
         self.let_go(key);
@@ -271,6 +297,11 @@ impl Ladder {
 
 fn tag(value: &str) -> Option<&str> {
     NameAddr::parse(value).ok()?.tag()
+}
+
+/// Our own tag in a message, where it has one.
+pub(super) fn local_tag(octets: &[u8], sent: bool) -> Option<&str> {
+    glance(octets, sent).map(|glance| glance.local_tag).filter(|tag| !tag.is_empty())
 }
 
 /// Start line, Call-ID, CSeq and our own tag; nothing more of the message is looked at. None: it is not SIP.

@@ -38,6 +38,7 @@ use crate::config::Config;
 use crate::limits::{MSRP_CONNECTIONS_MAX, MSRP_SESSIONS_MAX, MSRP_STRANGERS_MAX};
 use crate::msrp::chunk::{ByteRange, Continuation, FailureReport};
 use crate::msrp::ident::Ident;
+use crate::msrp::uri::Uri;
 use crate::msrp::{status, write};
 use crate::shard::exchange::{Command, LegFailure, MediaKey, Report, Stored};
 use crate::shard::media_outbox::{Buffer, Connection, File, Gone, MediaEffect, MediaOutbox};
@@ -115,6 +116,13 @@ impl Media {
             }
         }
         connection
+    }
+
+    /// The session of the leg whose URI begins a path; none where no leg of ours has it.
+    pub fn session_of_path(&self, path: &[u8]) -> Option<MediaKey> {
+        let first = path.split(|octet| *octet == b' ').next()?;
+        let id = self.by_id.get(Uri::parse(first)?.session_id?)?;
+        self.sessions.get(id.session).map(|session| session.key)
     }
 
     /// A TLS peer showed this certificate (DER); said right after `accepted`, right before `connected`.

@@ -12,7 +12,7 @@ use super::addresses::Addresses;
 use super::arrival;
 use super::counts::{Counts, Direction, Outcome, case_label, service_label};
 use super::deferral::Deferrals;
-use super::exchange::{Fetched, LegIndex, Query, Report, Ticket};
+use super::exchange::{Fetched, LegIndex, MediaKey, Query, Report, Ticket};
 use super::initial::Token;
 use super::ladder::{Ladders, StepView};
 use super::locate::Locator;
@@ -231,7 +231,12 @@ impl Signalling {
             subscriptions: Subscriptions::default(),
             overload: Overload::default(),
             draining: false,
-            ladders: Ladders::new(config.admin.listen.is_some(), config.limits.dialogs.div_ceil(2), &mut prng),
+            ladders: {
+                let watched = config.admin.listen.is_some() || config.sip.hep.is_some();
+                let mut ladders = Ladders::new(watched, config.limits.dialogs.div_ceil(2), &mut prng);
+                ladders.names = config.sip.hep.is_some();
+                ladders
+            },
             config,
             bound,
             prng,
@@ -485,6 +490,7 @@ impl Signalling {
     pub fn reload(&mut self, now: Instant, config: Arc<Config>, out: &mut Outbox) {
         self.addresses = Addresses::new(&config, &self.bound);
         self.transactions.set_t1(config.sip.t1);
+        self.ladders.names = config.sip.hep.is_some();
         self.prefetch.reload(config.xdm.cache);
         let registered = self.registrations.reload(&config);
         self.config = config;
@@ -553,6 +559,29 @@ impl Signalling {
     /// What was said in the call that began with this Call-ID.
     pub fn ladder(&self, call_id: &str) -> Option<Vec<StepView>> {
         self.ladders.steps(call_id)
+    }
+
+    /// Whether a message that was received or sent belongs to the call that began with this Call-ID, on whichever leg.
+    pub fn is_of_call(&self, message: &[u8], sent: bool, call_id: &str) -> bool {
+        self.ladders.is_of(message, sent, call_id)
+    }
+
+    /// The Call-ID with which the call began that a message belongs to; known where `sip.hep` stands.
+    pub fn beginning(&self, message: &[u8], sent: bool) -> Option<&str> {
+        self.ladders.beginning(message, sent)
+    }
+
+    /// Media cores and sessions of the session whose dialog a message belongs to.
+    pub fn media_of_message(&self, message: &[u8], sent: bool) -> Vec<(u8, MediaKey)> {
+        let tag = super::ladder::local_tag(message, sent);
+        let session = tag.and_then(|tag| self.sessions.tags.get(tag)).and_then(|(key, _)| self.sessions.table.get(*key));
+        session.map(media_of).unwrap_or_default()
+    }
+
+    /// Media cores and sessions of the call that began with this Call-ID. Looks through all of them.
+    pub fn media_of_call(&self, call_id: &str) -> Vec<(u8, MediaKey)> {
+        let all = self.sessions.table.iter().map(|(_, session)| session);
+        all.filter(|session| &*session.origin().dialog.id().call_id == call_id).flat_map(media_of).collect()
     }
 
     /// Records of the calls that ended last, the latest first.
@@ -637,4 +666,8 @@ pub(super) const fn service_of(procedure: Procedure) -> Option<crate::cpm::decis
         Procedure::OriginatingPager | Procedure::TerminatingPager => Some(Service::Pager),
         Procedure::Proxy => None,
     }
+}
+
+fn media_of(session: &super::sessions::Session) -> Vec<(u8, MediaKey)> {
+    session.streams.iter().map(|stream| (stream.core, stream.key)).collect()
 }

@@ -83,7 +83,7 @@ fn with_a_token_file_only_the_token_opens_what_has_data() {
     for path in ["/", "/healthz", "/readyz"] {
         assert_eq!(pf.get(path).0, 200, "{path} is open");
     }
-    for path in ["/metrics", "/sessions", "/recent", "/ladder?call_id=x", "/nothing"] {
+    for path in ["/metrics", "/sessions", "/recent", "/ladder?call_id=x", "/capture", "/capture/1", "/nothing"] {
         assert_eq!(pf.get(path).0, 401, "{path} wants the token");
     }
     assert_eq!((pf.post("/drain").0, pf.get("/readyz").0), (401, 200));

@@ -9,6 +9,7 @@ mod admin;
 mod branches;
 mod browser;
 mod calls;
+mod capture;
 mod clauses;
 mod deferral;
 mod fates;

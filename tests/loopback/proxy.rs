@@ -262,6 +262,18 @@ pub fn http(to: SocketAddr, method: &str, path: &str, more: &str) -> (u16, Strin
     (status, if chunked { unchunk(body) } else { body.to_owned() })
 }
 
+/// The body of a 200 to `GET path`, octet for octet.
+pub fn octets(to: SocketAddr, path: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(to).expect("the admin address answers");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n").expect("the request is sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("the answer is read");
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    let blank = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head ends");
+    answer.split_off(blank + 4)
+}
+
 fn unchunk(mut body: &str) -> String {
     let mut whole = String::new();
     while let Some((size, rest)) = body.split_once("\r\n") {

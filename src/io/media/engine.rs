@@ -14,6 +14,7 @@
 //! of them is no longer decent, this core rests until it has taken some.
 
 use super::buffers::{Buffers, Pools};
+use super::capture::Captured;
 use super::connection::{Link, Links};
 use super::file::Files;
 use super::gather::Gather;
@@ -82,6 +83,7 @@ pub struct Engine {
     pub(super) stillborn: Vec<(Connection, Gone)>,
     pub(super) handshakes: usize,
     pub(super) gather: Gather,
+    pub(super) captured: Captured,
     pub(super) counts: EngineCounts,
 
     pub(super) number: u8,
@@ -139,6 +141,7 @@ impl Engine {
             stillborn: Vec::new(),
             handshakes: 0,
             gather: Gather::new(core.config.msrp.batch_wait, core.features.min_wait, now),
+            captured: Captured::default(),
             counts: EngineCounts::default(),
             number: core.number,
             cpu: core.cpu,
@@ -276,6 +279,7 @@ impl Engine {
                 MediaOrder::Ping(asked) => drop(asked.send(())),
                 MediaOrder::Reload(config, tls) => (self.config, self.tls) = (config, tls),
                 MediaOrder::Stop => self.stopping = true,
+                MediaOrder::Capture(session, capture) => self.capture(session, capture),
             }
         }
     }
@@ -356,6 +360,8 @@ impl Engine {
         if link.closing.is_some() {
             return;
         }
+        self.tap_sent(key, &piece);
+        let link = self.links.get_mut(key).expect("a tap takes no link away");
         match piece {
             Piece::Lent { buffer, octets } => link.queue.push_lent(buffer, octets, &mut self.buffers),
             Piece::Own(octets) => link.queue.push_turn(octets),

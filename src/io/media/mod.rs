@@ -1,6 +1,7 @@
 //! RFC 4975 over TCP and TLS: one pinned thread a media core, with its own ring, buffers, connections and MSRP state.
 
 pub mod buffers;
+mod capture;
 mod connection;
 pub mod engine;
 mod file;

@@ -114,6 +114,7 @@ impl Engine {
             return;
         }
         let Some(connection) = link.connection else { return };
+        self.tap_received(key, buffer, offset, octets);
         let received = self.buffers.octets(buffer, offset, octets);
         self.shard.receive(self.now, connection, buffer, received, offset, &mut self.out);
         self.carry_out();

@@ -210,6 +210,7 @@ impl Engine {
     pub(super) fn bury(&mut self, key: Key) {
         let Some(link) = self.links.remove(key) else { return };
         let (connection, why) = (link.connection, link.closing.unwrap_or(Gone::Closed));
+        self.captured.forget(key);
         drop(link);
         if let Some(connection) = connection {
             self.shard.gone(self.now, connection, why, &mut self.out);

@@ -15,9 +15,11 @@ use super::owner::Owners;
 use super::sockets::Bound;
 use super::tcp::{Queued, Tcp};
 use super::udp::{self, Udp};
+use super::watch::Watch;
 use crate::base::clock::{Duration, Instant};
 use crate::base::transport::{Destination, Flow, Transport};
 use crate::config::Config;
+use crate::io::capture::Message;
 use crate::io::clock::Clock;
 use crate::io::control::Event;
 use crate::io::ring::{BufferRing, Completion, Plain, Ring, Wait};
@@ -81,7 +83,9 @@ pub struct Engine {
     udp: Udp,
     tcp: Tcp,
     shard: Signalling,
-    hep: Option<Hep>,
+    watch: Watch,
+    /// Our listening addresses, for messages on connections that another core has.
+    listening: Vec<(Transport, SocketAddr)>,
     links: Links,
     owners: Owners,
     out: Outbox,
@@ -114,13 +118,15 @@ impl Engine {
         let ring = Ring::new(SUBMISSIONS, COMPLETIONS, false)?;
         let datagrams = BufferRing::new(&ring, 0, udp::BUFFERS, udp::BUFFER_OCTETS, false)?;
         let streams = BufferRing::new(&ring, 1, STREAM_BUFFERS, STREAM_OCTETS, false)?;
+        let listening = sockets.iter().map(|bound| (bound.transport, bound.address)).collect();
         let (udp, tcp) = sockets.into_iter().partition(|bound| bound.transport == Transport::Udp);
         let now = clock.now();
         let gather = config.sip.batch_wait;
         let mut engine = Self {
             tcp: Tcp::new(core, tcp, streams.group(), tls, config.sip.max_message),
             udp: Udp::new(udp),
-            hep: Hep::open(config.sip.hep.as_ref()),
+            watch: Watch::new(Hep::open(config.sip.hep.as_ref()), links.media_orders.clone()),
+            listening,
             ring,
             datagrams,
             streams,
@@ -217,7 +223,7 @@ impl Engine {
             match order {
                 Order::Reload(config, tls) => {
                     if self.config.sip.hep != config.sip.hep {
-                        self.hep = Hep::open(config.sip.hep.as_ref());
+                        self.watch.hep = Hep::open(config.sip.hep.as_ref());
                     }
                     self.config = config.clone();
                     self.tcp.reload(tls, config.sip.max_message);
@@ -238,6 +244,7 @@ impl Engine {
                 Order::Ping(reply) => drop(reply.send(())),
                 Order::Recent(reply) => drop(reply.send(self.shard.recent())),
                 Order::Ladder(call_id, reply) => drop(reply.send(self.shard.ladder(&call_id))),
+                Order::Capture(capture) => self.watch.begin(&self.shard, capture),
             }
         }
         taken
@@ -262,11 +269,16 @@ impl Engine {
     fn passed(&mut self, passed: Passed) {
         let now = self.clock.now();
         match passed {
-            Passed::Received { flow, octets, arrived } => {
+            Passed::Received { flow, local, octets, arrived } => {
                 self.shard.queue_delay(now.since(arrived));
                 self.shard.receive(now, flow, &octets, &mut self.out);
+                if let Some(local) = local {
+                    self.watch.received(&self.shard, flow.transport, &incoming(now, &flow, local, &octets));
+                }
             }
-            Passed::Send { flow, fallback, octets, mark } => self.send_on(now, flow, fallback.as_ref(), &octets, mark),
+            Passed::Send { flow, fallback, octets, mark, call } => {
+                self.send_on(now, flow, fallback.as_ref(), &octets, mark, call.as_deref());
+            }
             Passed::Failed(tag) => self.shard.failed(now, tag, &mut self.out),
         }
     }
@@ -305,7 +317,7 @@ impl Engine {
     fn datagram(&mut self, socket: usize, completion: &Completion) -> io::Result<()> {
         if let (Ok(octets), Some(buffer)) = (u32::try_from(completion.result), completion.buffer()) {
             let (core, cores, now) = (self.core, self.cores, self.clock.now());
-            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, hep, messages, .. } = self;
+            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, watch, messages, .. } = self;
             // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
             let buffered = unsafe { datagrams.octets(buffer, 0, octets) };
             if let Some(datagram) = udp.read(socket, core, buffered) {
@@ -317,16 +329,18 @@ impl Engine {
                     }
                 } else if !is_keep_alive(datagram.octets) {
                     *messages += 1;
-                    if let Some(hep) = hep {
-                        hep.copy(now, Transport::Udp, datagram.flow.peer, udp.local(socket), datagram.octets);
-                    }
+                    let local = watch.is_on().then(|| udp.local(socket));
                     match owners.of(datagram.octets, core, cores) {
                         owner if owner == core => {
                             shard.queue_delay(now.since(arrived));
                             shard.receive(now, datagram.flow, datagram.octets, out);
+                            if let Some(local) = local {
+                                watch.received(shard, Transport::Udp, &incoming(now, &datagram.flow, local, datagram.octets));
+                            }
                         }
                         owner => {
-                            links.pass(owner, Passed::Received { flow: datagram.flow, octets: datagram.octets.into(), arrived })
+                            let (flow, octets) = (datagram.flow, datagram.octets.into());
+                            links.pass(owner, Passed::Received { flow, local, octets, arrived });
                         }
                     }
                 }
@@ -363,23 +377,23 @@ impl Engine {
             // A connection that is gone still has its buffer given back.
             if let Some(key) = found {
                 let (core, cores, arrived) = (self.core, self.cores, self.entered);
-                let Self { tcp, streams, shard, out, links, owners, unanswerable, hep, messages, .. } = self;
-                let local = hep.as_ref().and_then(|_| tcp.local(key.as_u64()));
+                let Self { tcp, streams, shard, out, links, owners, unanswerable, watch, messages, .. } = self;
+                let local = if watch.is_on() { tcp.local(key.as_u64()) } else { None };
                 let mut refused = Vec::new();
                 // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
                 let octets = unsafe { streams.octets(buffer, 0, octets) };
                 tcp.received(now, key, octets, |flow, framed| match framed {
                     Ok(message) => {
                         *messages += 1;
-                        if let (Some(hep), Some(local)) = (hep.as_mut(), local) {
-                            hep.copy(now, flow.transport, flow.peer, local, message);
-                        }
                         match owners.of(message, core, cores) {
                             owner if owner == core => {
                                 shard.queue_delay(now.since(arrived));
                                 shard.receive(now, flow, message, out);
+                                if let Some(local) = local {
+                                    watch.received(shard, flow.transport, &incoming(now, &flow, local, message));
+                                }
                             }
-                            owner => links.pass(owner, Passed::Received { flow, octets: message.into(), arrived }),
+                            owner => links.pass(owner, Passed::Received { flow, local, octets: message.into(), arrived }),
                         }
                     }
                     Err(Broken { fault, head }) => {
@@ -460,25 +474,48 @@ impl Engine {
     }
 
     fn send(&mut self, now: Instant, to: &Destination, octets: &[u8], mark: Mark) {
+        let call = self.watch.hep.as_ref().and_then(|_| self.shard.beginning(octets, true)).map(Box::<str>::from);
         match to {
             Destination::Flow { flow, fallback } if flow.core == self.core => {
                 let fallback = fallback.as_ref().map(Peer::of);
-                self.send_on(now, *flow, fallback.as_ref(), octets, mark);
+                self.send_on(now, *flow, fallback.as_ref(), octets, mark, call.as_deref());
             }
             Destination::Flow { flow, fallback } => {
                 let fallback = fallback.as_ref().map(Peer::of);
-                self.links.pass(flow.core, Passed::Send { flow: *flow, fallback, octets: octets.into(), mark });
+                self.links.pass(flow.core, Passed::Send { flow: *flow, fallback, octets: octets.into(), mark, call });
             }
-            Destination::Target(target) => self.send_to(now, &Peer::of(target), octets, mark),
+            Destination::Target(target) => self.send_to(now, &Peer::of(target), octets, mark, call.as_deref()),
+        }
+        if self.watch.captures() {
+            self.capture_sent(now, to, octets);
         }
     }
 
-    fn send_on(&mut self, now: Instant, flow: Flow, fallback: Option<&Peer>, octets: &[u8], mark: Mark) {
+    /// A message of ours for the captures that run.
+    fn capture_sent(&mut self, now: Instant, to: &Destination, octets: &[u8]) {
+        let (transport, peer, local) = match to {
+            Destination::Flow { flow, .. } if flow.transport == Transport::Udp => {
+                let socket = self.udp.of_listener(flow.listener).or_else(|| self.udp.towards(flow.peer));
+                (flow.transport, flow.peer, socket.map(|socket| self.udp.local(socket)))
+            }
+            Destination::Flow { flow, .. } => (flow.transport, flow.peer, self.tcp.local(flow.connection)),
+            Destination::Target(target) if target.transport == Transport::Udp => {
+                (target.transport, target.address, self.udp.towards(target.address).map(|socket| self.udp.local(socket)))
+            }
+            Destination::Target(target) => (target.transport, target.address, self.tcp.local_towards(&Peer::of(target))),
+        };
+        let listening = || self.listening.iter().find(|(kind, _)| *kind == transport).map(|(_, address)| *address);
+        let Some(local) = local.or_else(listening) else { return };
+        let datagram = transport == Transport::Udp;
+        self.watch.capture(&self.shard, &Message { at: now, sent: true, datagram, local, peer, octets });
+    }
+
+    fn send_on(&mut self, now: Instant, flow: Flow, fallback: Option<&Peer>, octets: &[u8], mark: Mark, call: Option<&str>) {
         if flow.transport == Transport::Udp {
             match self.udp.of_listener(flow.listener).or_else(|| self.udp.towards(flow.peer)) {
                 Some(socket) => {
                     self.udp.send(socket, flow.peer, octets, mark);
-                    self.copy_sent(now, Transport::Udp, Some(self.udp.local(socket)), flow.peer, octets);
+                    self.copy_sent(now, Transport::Udp, Some(self.udp.local(socket)), flow.peer, call, octets);
                 }
                 None => self.failed.push(mark),
             }
@@ -486,40 +523,48 @@ impl Engine {
         }
         let queued = self.tcp.send_on(now, flow.connection, octets, mark);
         if queued != Queued::Gone {
-            let local = self.hep.as_ref().and_then(|_| self.tcp.local(flow.connection));
-            self.copy_sent(now, flow.transport, local, flow.peer, octets);
+            let local = self.watch.hep.as_ref().and_then(|_| self.tcp.local(flow.connection));
+            self.copy_sent(now, flow.transport, local, flow.peer, call, octets);
         }
         match (queued, fallback) {
             (Queued::Open, _) | (Queued::HalfClosed, None) => {}
             // Whoever only shut its sending side has its answer; whoever closed gets it once more, where it listens.
-            (Queued::HalfClosed, Some(peer)) => self.send_to(now, peer, octets, Mark::NONE),
+            (Queued::HalfClosed, Some(peer)) => self.send_to(now, peer, octets, Mark::NONE, call),
             // RFC 3261 §18.2.2: the connection is gone; the sent-by address of the Via is tried.
-            (Queued::Gone, Some(peer)) => self.send_to(now, peer, octets, mark),
+            (Queued::Gone, Some(peer)) => self.send_to(now, peer, octets, mark, call),
             (Queued::Gone, None) => self.failed.push(mark),
         }
     }
 
-    fn send_to(&mut self, now: Instant, to: &Peer, octets: &[u8], mark: Mark) {
+    fn send_to(&mut self, now: Instant, to: &Peer, octets: &[u8], mark: Mark, call: Option<&str>) {
         match to.transport {
             Transport::Udp => match self.udp.towards(to.address) {
                 Some(socket) => {
                     self.udp.send(socket, to.address, octets, mark);
-                    self.copy_sent(now, Transport::Udp, Some(self.udp.local(socket)), to.address, octets);
+                    self.copy_sent(now, Transport::Udp, Some(self.udp.local(socket)), to.address, call, octets);
                 }
                 None => self.failed.push(mark),
             },
             Transport::Tcp | Transport::Tls => {
                 self.tcp.send_to(now, to, octets, mark);
-                let local = self.hep.as_ref().and_then(|_| self.tcp.local_towards(to));
-                self.copy_sent(now, to.transport, local, to.address, octets);
+                let local = self.watch.hep.as_ref().and_then(|_| self.tcp.local_towards(to));
+                self.copy_sent(now, to.transport, local, to.address, call, octets);
             }
         }
     }
 
     /// A copy of a message of ours for the capture server, where there is one.
-    fn copy_sent(&mut self, now: Instant, transport: Transport, local: Option<SocketAddr>, peer: SocketAddr, octets: &[u8]) {
-        if let (Some(hep), Some(local)) = (&mut self.hep, local) {
-            hep.copy(now, transport, local, peer, octets);
+    fn copy_sent(
+        &mut self,
+        now: Instant,
+        transport: Transport,
+        local: Option<SocketAddr>,
+        peer: SocketAddr,
+        call: Option<&str>,
+        octets: &[u8],
+    ) {
+        if let (Some(hep), Some(local)) = (&mut self.watch.hep, local) {
+            hep.copy(now, transport, local, peer, call, octets);
         }
     }
 
@@ -604,7 +649,7 @@ impl Engine {
         engine.insert("datagram-dropped", self.udp.dropped);
         engine.insert("unanswerable", self.unanswerable);
         engine.insert("lane-full", self.links.dropped);
-        if let Some(hep) = &self.hep {
+        if let Some(hep) = &self.watch.hep {
             engine.insert("hep-dropped", hep.dropped);
         }
         SignallingSnapshot {
@@ -615,6 +660,11 @@ impl Engine {
             engine,
         }
     }
+}
+
+/// A message that came in, for who looks on.
+fn incoming<'a>(at: Instant, flow: &Flow, local: SocketAddr, octets: &'a [u8]) -> Message<'a> {
+    Message { at, sent: false, datagram: flow.transport == Transport::Udp, local, peer: flow.peer, octets }
 }
 
 /// A refusal is worth a line of the log with its cause; a session that ran is in the call records.

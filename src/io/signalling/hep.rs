@@ -27,6 +27,7 @@ mod chunk {
     pub const KIND: u16 = 0x000b;
     pub const CAPTURE_ID: u16 = 0x000c;
     pub const PAYLOAD: u16 = 0x000f;
+    pub const CORRELATION_ID: u16 = 0x0011;
 }
 
 /// The kind of payload that is SIP.
@@ -61,10 +62,19 @@ impl Hep {
         }
     }
 
-    /// Sends a copy of a message that went from one address to another.
-    pub fn copy(&mut self, now: Instant, transport: Transport, from: SocketAddr, to: SocketAddr, message: &[u8]) {
+    /// Sends a copy of a message that went from one address to another. `call`: the Call-ID with which its call began, the same
+    /// for all legs, by which the server joins them.
+    pub fn copy(
+        &mut self,
+        now: Instant,
+        transport: Transport,
+        from: SocketAddr,
+        to: SocketAddr,
+        call: Option<&str>,
+        message: &[u8],
+    ) {
         self.buffer.clear();
-        write(&mut self.buffer, self.capture_id, now, transport, from, to, message);
+        write(&mut self.buffer, self.capture_id, now, transport, (from, to), call, message);
         // A message larger than any datagram has no copy.
         if self.buffer.len() > usize::from(u16::MAX) || self.socket.send(&self.buffer).is_err() {
             self.dropped += 1;
@@ -77,8 +87,8 @@ fn write(
     capture_id: u32,
     now: Instant,
     transport: Transport,
-    from: SocketAddr,
-    to: SocketAddr,
+    (from, to): (SocketAddr, SocketAddr),
+    call: Option<&str>,
     message: &[u8],
 ) {
     const AF_INET: u8 = 2;
@@ -109,6 +119,9 @@ fn write(
     put(buffer, chunk::MICROSECONDS, &micros.to_be_bytes());
     put(buffer, chunk::KIND, &[SIP]);
     put(buffer, chunk::CAPTURE_ID, &capture_id.to_be_bytes());
+    if let Some(call) = call {
+        put(buffer, chunk::CORRELATION_ID, call.as_bytes());
+    }
     put(buffer, chunk::PAYLOAD, message);
     let length = u16::try_from(buffer.len()).unwrap_or(u16::MAX);
     buffer[4..6].copy_from_slice(&length.to_be_bytes());
@@ -130,13 +143,13 @@ mod tests {
     fn written(from: &str, to: &str) -> Vec<u8> {
         let mut buffer = Vec::new();
         let (from, to) = (from.parse().expect("an address"), to.parse().expect("an address"));
-        write(&mut buffer, 7, Instant::from_nanos(1_000_002_000), Transport::Udp, from, to, b"SIP");
+        write(&mut buffer, 7, Instant::from_nanos(1_000_002_000), Transport::Udp, (from, to), Some("call"), b"SIP");
         buffer
     }
 
     #[test]
     fn a_copy_is_written_as_the_draft_draws_it() {
-        let expected = b"HEP3\0\x6f\
+        let expected = b"HEP3\0\x79\
             \0\0\0\x01\0\x07\x02\
             \0\0\0\x03\0\x0a\x7f\0\0\x01\
             \0\0\0\x04\0\x0a\x0a\0\0\x02\
@@ -147,6 +160,7 @@ mod tests {
             \0\0\0\x0a\0\x0a\0\0\0\x02\
             \0\0\0\x0b\0\x07\x01\
             \0\0\0\x0c\0\x0a\0\0\0\x07\
+            \0\0\0\x11\0\x0acall\
             \0\0\0\x0f\0\x09SIP";
         let octets = written("127.0.0.1:5060", "10.0.0.2:5061");
         assert_eq!(octets.len(), usize::from(u16::from_be_bytes([octets[4], octets[5]])));

@@ -5,8 +5,9 @@ use crate::base::transport::{Flow, Target, Transport};
 use crate::config::Config;
 use crate::io::bridge::lane::{Receiver, Sender};
 use crate::io::bridge::wake::Wake;
+use crate::io::capture::Capture;
 use crate::io::cdr::Records;
-use crate::io::control::{Mailbox, Process};
+use crate::io::control::{Mailbox, MediaOrder, Process};
 use crate::io::services::inbox::{Inbox, Question};
 use crate::io::telemetry::SignallingSnapshot;
 use crate::io::tls::Tls;
@@ -64,10 +65,10 @@ impl Peer {
 /// From one signalling core to another.
 #[derive(Debug)]
 pub enum Passed {
-    /// A message that landed here and is owned there.
-    Received { flow: Flow, octets: Box<[u8]>, arrived: Instant },
-    /// A message to go out on a flow of that core.
-    Send { flow: Flow, fallback: Option<Peer>, octets: Box<[u8]>, mark: Mark },
+    /// A message that landed here and is owned there; with our address, where somebody looks on.
+    Received { flow: Flow, local: Option<SocketAddr>, octets: Box<[u8]>, arrived: Instant },
+    /// A message to go out on a flow of that core; with the Call-ID that began its call, for the capture server.
+    Send { flow: Flow, fallback: Option<Peer>, octets: Box<[u8]>, mark: Mark, call: Option<Box<str>> },
     /// What that core wanted sent could not be sent.
     Failed(SendTag),
 }
@@ -91,6 +92,8 @@ pub enum Order {
     Recent(oneshot::Sender<Vec<Cdr>>),
     /// For the messages of the call that began with this Call-ID.
     Ladder(Box<str>, oneshot::Sender<Option<Vec<StepView>>>),
+    /// The heads of a call's messages go there too.
+    Capture(Arc<Capture>),
 }
 
 /// To and from a media core.
@@ -140,6 +143,7 @@ pub struct Links {
     pub fetched: Receiver<(Ticket, Fetched)>,
     /// By media core.
     pub media: Vec<MediaLink>,
+    pub media_orders: Vec<Arc<Mailbox<MediaOrder>>>,
     /// By signalling core; none for the core itself.
     pub cores: Vec<Option<CoreLink>>,
     /// Messages that another core could not be given, because it is far behind.

@@ -13,3 +13,4 @@ pub mod tcp;
 pub mod tls;
 pub mod udp;
 pub mod unreachable;
+mod watch;
