@@ -138,8 +138,8 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
         done: 0,
         started: 0,
         resent: 0,
-        body: sip::sdp("127.0.0.1", 9, "msrp://127.0.0.1:9/caller;tcp", "active"),
-        answer: sip::sdp("127.0.0.1", 28550, "msrp://127.0.0.1:28550/called;tcp", "active"),
+        body: sip::sdp("127.0.0.1", 9, "msrp://127.0.0.1:9/caller;tcp", "active", None),
+        answer: sip::sdp("127.0.0.1", 28550, "msrp://127.0.0.1:28550/called;tcp", "active", None),
         run: format!("b{}", std::process::id()),
     };
     load.stand(quiet)?;

@@ -48,6 +48,14 @@ pub fn own() -> u64 {
     Meter::new(std::process::id(), None).read()
 }
 
+/// Nanoseconds the calling thread has used.
+pub fn thread() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes a structure of this stack frame during the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Runs the calling thread on one CPU from now on.
 pub fn pin(cpu: usize) {
     // SAFETY: `set` is a plain bit set on this stack frame, all zero is a valid one, and the kernel only reads it during the call.

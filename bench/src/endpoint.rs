@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, Read, Write};
 
 pub struct Endpoint {
     pub stream: TcpStream,
+    tls: Option<Box<rustls::Connection>>,
     pub reader: Reader,
     out: Vec<u8>,
     at: usize,
@@ -13,31 +14,47 @@ pub struct Endpoint {
     pub own: String,
     pub peer: String,
     pub closed: bool,
+    /// Body octets of a chunk that has not ended, where somebody keeps them.
+    pub chunk: Vec<u8>,
 }
 
 impl Endpoint {
-    /// Takes over a connected socket.
-    pub fn new(stream: std::net::TcpStream, own: String, peer: String, congestion: &str) -> io::Result<Self> {
+    /// Takes over a connected socket, and the TLS session on it.
+    pub fn new(
+        stream: std::net::TcpStream,
+        tls: Option<rustls::Connection>,
+        own: String,
+        peer: String,
+        congestion: &str,
+    ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         tune(&socket2::SockRef::from(&stream), congestion)?;
         Ok(Self {
             stream: TcpStream::from_std(stream),
+            tls: tls.map(Box::new),
             reader: Reader::default(),
             out: Vec::new(),
             at: 0,
             own,
             peer,
             closed: false,
+            chunk: Vec::new(),
         })
     }
 
     /// Octets not yet taken by the kernel.
     pub fn pending(&self) -> usize {
-        self.out.len() - self.at
+        self.out.len() - self.at + usize::from(self.tls.as_ref().is_some_and(|tls| tls.wants_write()))
     }
 
     /// Writes pieces now as far as the kernel takes them, and keeps the rest.
     pub fn send(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            for piece in pieces {
+                tls.writer().write_all(piece)?;
+            }
+            return self.flush();
+        }
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
         let mut done = 0;
         if self.pending() == 0 {
@@ -64,6 +81,16 @@ impl Endpoint {
 
     /// Writes what was kept.
     pub fn flush(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            while tls.wants_write() {
+                match tls.write_tls(&mut self.stream) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
+            return Ok(());
+        }
         while self.pending() > 0 {
             match self.stream.write(&self.out[self.at..]) {
                 Ok(written) => self.at += written,
@@ -79,7 +106,11 @@ impl Endpoint {
         let mut sum = 0;
         while sum < limit {
             let room = buffer.len().min(limit - sum);
-            match self.stream.read(&mut buffer[..room]) {
+            let read = match &mut self.tls {
+                None => self.stream.read(&mut buffer[..room]),
+                Some(tls) => unseal(tls, &mut self.stream, &mut buffer[..room]),
+            };
+            match read {
                 Ok(0) => {
                     self.closed = true;
                     break;
@@ -94,6 +125,20 @@ impl Endpoint {
             }
         }
         Ok(sum)
+    }
+}
+
+/// Reads plain octets: what is there already, or what the socket has.
+fn unseal(tls: &mut rustls::Connection, stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match tls.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+        if tls.read_tls(stream)? == 0 {
+            return Ok(0);
+        }
+        tls.process_new_packets().map_err(io::Error::other)?;
     }
 }
 

@@ -3,10 +3,11 @@
 use crate::endpoint::{Endpoint, tune};
 use crate::frame::{Event, Head, Reader};
 use crate::scenario::{Scenario, Via};
+use crate::secure::Certificates;
 use crate::sip::{self, Message, Party};
 use md5::{Digest, Md5};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// How long one session may take to be set up.
@@ -20,12 +21,16 @@ pub struct Session {
     pub bye: Option<String>,
 }
 
+/// A connection, and the TLS session on it.
+type Secured = (TcpStream, Option<rustls::Connection>);
+
 /// Sets sessions up, one after another.
 pub struct Establisher<'s> {
     scenario: &'s Scenario,
     listener: Option<TcpListener>,
     caller_sip: Option<UdpSocket>,
     called_sip: Option<UdpSocket>,
+    certificates: Option<Certificates>,
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -48,6 +53,10 @@ impl<'s> Establisher<'s> {
     pub fn new(scenario: &'s Scenario) -> Result<Self, String> {
         let listener = match scenario.via {
             Via::Msrp => None,
+            _ if scenario.addresses > 1 => {
+                let port = scenario.called_msrp.rsplit(':').next().unwrap_or_default();
+                Some(listen(&format!("0.0.0.0:{port}"), &scenario.congestion)?)
+            }
             _ => Some(listen(&scenario.called_msrp, &scenario.congestion)?),
         };
         let socket = |address: &str| -> Result<UdpSocket, String> {
@@ -59,7 +68,8 @@ impl<'s> Establisher<'s> {
             Via::Sip => (Some(socket(&scenario.caller_sip)?), Some(socket(&scenario.called_sip)?)),
             _ => (None, None),
         };
-        Ok(Self { scenario, listener, caller_sip, called_sip })
+        let certificates = scenario.tls.then(|| Certificates::load(&scenario.certificates)).transpose()?;
+        Ok(Self { scenario, listener, caller_sip, called_sip, certificates })
     }
 
     /// Session number `index`, ready to carry messages from caller to called party.
@@ -72,19 +82,35 @@ impl<'s> Establisher<'s> {
         }
     }
 
+    /// The loopback address of a session, where they are spread.
+    fn place(&self, index: usize) -> Option<Ipv4Addr> {
+        let addresses = usize::from(self.scenario.addresses);
+        (addresses > 1).then(|| Ipv4Addr::new(127, 0, 0, (index % addresses) as u8 + 1))
+    }
+
     fn blind(&self, index: usize, to: &str) -> Result<Session, String> {
-        let caller = connect(to, &self.scenario.congestion)?;
+        let caller = connect(to, self.place(index), &self.scenario.congestion)?;
+        let (caller, caller_tls) = self.secured(caller, true)?;
         let (called, _) = self.listener.as_ref().expect("made for this via").accept().map_err(text)?;
+        let (called, called_tls) = self.secured(called, false)?;
         // As long as what a proxy's own URIs are, so that all relays carry the same octets.
         let (a, b) = (format!("msrp://127.0.0.1:9/a{index:0>33};tcp"), format!("msrp://127.0.0.1:28550/b{index:0>33};tcp"));
-        self.ends(caller, called, a.clone(), b.clone(), b, a, None)
+        self.ends((caller, caller_tls), (called, called_tls), a.clone(), b.clone(), b, a, None)
+    }
+
+    /// TLS on a connection, where the scenario wants it.
+    fn secured(&self, mut stream: TcpStream, connected: bool) -> Result<Secured, String> {
+        let Some(certificates) = &self.certificates else { return Ok((stream, None)) };
+        stream.set_read_timeout(Some(PATIENCE)).map_err(text)?;
+        let made = if connected { certificates.connect(&mut stream) } else { certificates.accept(&mut stream) };
+        Ok((stream, Some(made?)))
     }
 
     #[allow(clippy::too_many_arguments)]
     fn ends(
         &self,
-        caller: TcpStream,
-        called: TcpStream,
+        caller: Secured,
+        called: Secured,
         a: String,
         to_a: String,
         b: String,
@@ -93,8 +119,8 @@ impl<'s> Establisher<'s> {
     ) -> Result<Session, String> {
         let congestion = &self.scenario.congestion;
         Ok(Session {
-            caller: Endpoint::new(caller, a, to_a, congestion).map_err(text)?,
-            called: Endpoint::new(called, b, to_b, congestion).map_err(text)?,
+            caller: Endpoint::new(caller.0, caller.1, a, to_a, congestion).map_err(text)?,
+            called: Endpoint::new(called.0, called.1, b, to_b, congestion).map_err(text)?,
             bye,
         })
     }
@@ -105,11 +131,16 @@ impl<'s> Establisher<'s> {
         let caller = Party { address: self.scenario.caller_sip.clone(), transport: "UDP".into() };
         let called = Party { address: self.scenario.called_sip.clone(), transport: "UDP".into() };
         let call = format!("b{}x{index}", std::process::id());
-        let own_a = format!("msrp://127.0.0.1:9/a{call};tcp");
-        let own_b = format!("msrp://{}/b{call};tcp", self.scenario.called_msrp);
-        let invite = sip::invite(&caller, &self.scenario.proxy, &call, &sip::sdp("127.0.0.1", 9, &own_a, "active"));
+        let scheme = if self.scenario.tls { "msrps" } else { "msrp" };
+        let fingerprint = self.certificates.as_ref().map(|certificates| certificates.fingerprint.as_str());
+        let own_a = format!("{scheme}://127.0.0.1:9/a{call};tcp");
         let port = self.scenario.called_msrp.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(28550);
-
+        let host_b = self.place(index).map_or_else(
+            || self.scenario.called_msrp.split(':').next().unwrap_or_default().to_owned(),
+            |place| place.to_string(),
+        );
+        let own_b = format!("{scheme}://{host_b}:{port}/b{call};tcp");
+        let invite = sip::invite(&caller, &self.scenario.proxy, &call, &sip::sdp("127.0.0.1", 9, &own_a, "active", fingerprint));
         let mut peer_b = String::new();
         let mut buffer = vec![0; 65_536];
         let began = Instant::now();
@@ -125,7 +156,7 @@ impl<'s> Establisher<'s> {
                 let request = Message(&request);
                 if request.first_line().starts_with("INVITE ") && request.header("Conversation-ID", "") == format!("c{call}") {
                     peer_b = request.attribute("path").unwrap_or("").to_owned();
-                    let answer = sip::ok(&request, &called, &sip::sdp("127.0.0.1", port, &own_b, "passive"));
+                    let answer = sip::ok(&request, &called, &sip::sdp(&host_b, port, &own_b, "passive", fingerprint));
                     called_socket.send_to(answer.as_bytes(), from).map_err(text)?;
                 } else if request.first_line().starts_with("BYE ") {
                     let _ = called_socket.send_to(sip::ok(&request, &called, "").as_bytes(), from);
@@ -146,9 +177,11 @@ impl<'s> Establisher<'s> {
         let ack = sip::in_dialog(&caller, "ACK", 1, &call, &answer);
         caller_socket.send_to(ack.as_bytes(), &self.scenario.proxy).map_err(text)?;
         let peer_a = answer.attribute("path").ok_or("no a=path in the answer")?.to_owned();
-        let authority = peer_a.strip_prefix("msrp://").and_then(|rest| rest.split('/').next()).ok_or("a=path is not msrp://")?;
-        let stream_a = connect(authority, &self.scenario.congestion)?;
+        let authority = peer_a.split_once("://").and_then(|(_, rest)| rest.split('/').next()).ok_or("a=path is no MSRP URI")?;
+        let stream_a = connect(authority, self.place(index), &self.scenario.congestion)?;
+        let stream_a = self.secured(stream_a, true)?;
         let (stream_b, _) = self.listener.as_ref().expect("made for this via").accept().map_err(text)?;
+        let stream_b = self.secured(stream_b, false)?;
         let bye = sip::in_dialog(&caller, "BYE", 2, &call, &answer);
         self.ends(stream_a, stream_b, own_a, peer_a, own_b, peer_b, Some(bye))
     }
@@ -157,10 +190,10 @@ impl<'s> Establisher<'s> {
         let relay = &self.scenario.relay;
         let own_a = format!("msrp://127.0.0.1:9/a{index};tcp");
         let own_b = format!("msrp://127.0.0.1:7/b{index};tcp");
-        let mut called = connect(relay, &self.scenario.congestion)?;
+        let mut called = connect(relay, self.place(index), &self.scenario.congestion)?;
         let path = self.authenticate(&mut called, &own_b)?;
-        let caller = connect(relay, &self.scenario.congestion)?;
-        self.ends(caller, called, own_a, format!("{path} {own_b}"), own_b.clone(), path.clone(), None)
+        let caller = connect(relay, self.place(index), &self.scenario.congestion)?;
+        self.ends((caller, None), (called, None), own_a, format!("{path} {own_b}"), own_b.clone(), path.clone(), None)
     }
 
     /// RFC 4976 §5.1: AUTH, 401, AUTH with digest, 200 with Use-Path.
@@ -216,10 +249,13 @@ impl<'s> Establisher<'s> {
     }
 }
 
-fn connect(address: &str, congestion: &str) -> Result<TcpStream, String> {
+fn connect(address: &str, from: Option<Ipv4Addr>, congestion: &str) -> Result<TcpStream, String> {
     let address: SocketAddr = address.parse().map_err(|error| format!("{address}: {error}"))?;
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).map_err(text)?;
     tune(&socket2::SockRef::from(&socket), congestion).map_err(text)?;
+    if let Some(from) = from {
+        socket.bind(&SocketAddr::from((from, 0)).into()).map_err(text)?;
+    }
     socket.connect(&address.into()).map_err(|error| format!("{address}: {error}"))?;
     Ok(socket.into())
 }

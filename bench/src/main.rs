@@ -1,28 +1,8 @@
-//! cpm-bench: SIP and MSRP endpoints on both sides of a proxy, any proxy, from one thread.
-//!
-//! ```text
-//!   caller ── SIP, MSRP ──►  the proxy under test  ── SIP, MSRP ──► called party
-//!     └────────────────────── this one process, one thread ──────────────┘
-//! ```
-//! Arrivals are open loop: every call and message has a time on a schedule that is never put off, and latency counts from
-//! that time, so that a stall of the proxy is seen by all that should have been sent during it.
-
-#![forbid(unsafe_op_in_unsafe_fn)]
-
-mod body;
-mod calls;
-mod cpu;
-mod endpoint;
-mod establish;
-mod faults;
-mod frame;
-mod relay;
-mod report;
-mod scenario;
-mod sip;
+//! The command line of cpm-bench.
 
 use clap::{Parser, Subcommand};
-use scenario::Scenario;
+use cpm_bench::scenario::{Load, Scenario};
+use cpm_bench::{bound, calls, cpu, faults, relay, report, secure};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -64,12 +44,23 @@ enum Command {
         results: Vec<PathBuf>,
         #[arg(long, default_value = "report.html")]
         out: PathBuf,
-    },
-    /// The faults known of MSRP relays, each as a check: exits 1 when the relay shows one.
-    Faults {
-        /// How to reach the relay, as the `via` of a scenario.
+        /// Write each plot into this folder too, as SVG.
         #[arg(long)]
-        via: String,
+        plots: Option<PathBuf>,
+    },
+    /// Write a certificate and a key for loopback into a folder, for scenarios over TLS and the relays they are for.
+    Certificate { folder: PathBuf },
+    /// The faults known of MSRP relays, each as a script: exits 1 when the relay shows one.
+    Faults {
+        /// TOML scenario that says how the relay is reached (`via`, `relay`, `proxy`, …).
+        #[arg(long)]
+        scenario: Option<PathBuf>,
+        /// Set a key of it: `--set via=msrp --set relay=127.0.0.1:2855`.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
         /// Which: slow-reader, stall, two-frames, big-chunk, or all.
         #[arg(default_value = "all")]
         which: String,
@@ -82,10 +73,11 @@ fn main() -> ExitCode {
             if let Some(cpu) = cpu {
                 cpu::pin(cpu);
             }
-            Scenario::load(&scenario, &set).and_then(|scenario| {
+            Scenario::load(Some(&scenario), &set).and_then(|scenario| {
                 let meter = pid.map(|pid| cpu::Meter::new(pid, thread.clone()));
                 let result = match scenario.load {
-                    scenario::Load::Calls => calls::run(&scenario, meter, quiet)?,
+                    Load::Calls => calls::run(&scenario, meter, quiet)?,
+                    Load::Bound => bound::run(&scenario)?,
                     _ => relay::run(&scenario, meter, quiet)?,
                 };
                 let text = serde_json::to_string_pretty(&result).map_err(|error| error.to_string())?;
@@ -96,8 +88,21 @@ fn main() -> ExitCode {
                 Ok(result.passed)
             })
         }
-        Command::Report { results, out } => report::write(&results, &out).map(|()| true),
-        Command::Faults { via, which } => faults::run(&via, &which),
+        Command::Report { results, out, plots } => report::write(&results, &out)
+            .and_then(|()| plots.map_or(Ok(()), |folder| report::write_plots(&results, &folder)))
+            .map(|()| true),
+        Command::Certificate { folder } => secure::write(&folder).map(|()| true),
+        Command::Faults { scenario, set, json, which } => Scenario::load(scenario.as_deref(), &set)
+            .and_then(|scenario| faults::run(&scenario, &which, &faults::Effort::default()))
+            .map(|verdicts| {
+                match json {
+                    true => println!("{}", serde_json::to_string_pretty(&verdicts).expect("a verdict is JSON")),
+                    false => verdicts.iter().for_each(|verdict| {
+                        println!("{:12} {} {}", verdict.fault, if verdict.sound { "sound" } else { "FAULT" }, verdict.found);
+                    }),
+                }
+                verdicts.iter().all(|verdict| verdict.sound)
+            }),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

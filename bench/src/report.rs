@@ -1,6 +1,7 @@
 //! Results: one JSON object a run, and an HTML page with plots made of many.
 
-use crate::scenario::Scenario;
+use crate::plot::{Plot, escape};
+use crate::scenario::{Load, Scenario};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -54,6 +55,9 @@ pub struct Outcome {
     /// CPU seconds of this tool.
     pub own_cpu_s: f64,
     pub passed: bool,
+    /// Results of the parts of a mix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Outcome>,
 }
 
 impl Outcome {
@@ -76,7 +80,14 @@ impl Outcome {
             cpu_us_per_unit: None,
             own_cpu_s: 0.0,
             passed: false,
+            parts: Vec::new(),
         }
+    }
+
+    /// It and its parts, each by itself.
+    fn flat(mut self) -> Vec<Self> {
+        let parts = std::mem::take(&mut self.parts);
+        std::iter::once(self).chain(parts.into_iter().flat_map(Self::flat)).collect()
     }
 
     /// Notes CPU time: of the process under test (where it was read), and our own.
@@ -97,6 +108,50 @@ impl Outcome {
 
 /// Writes one HTML page: a table of all results, and a plot for each pair of axes that has points.
 pub fn write(results: &[PathBuf], out: &Path) -> Result<(), String> {
+    let outcomes = read(results)?;
+    let mut page = String::from(
+        "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'><title>cpm-bench</title>\
+         <style>body{font:14px system-ui;margin:2em;max-width:70em}td,th{padding:.2em .7em;text-align:right}td:first-child{text-align:left}svg{margin:1em;max-width:100%}</style><h1>cpm-bench</h1>",
+    );
+    page.push_str(
+        "<table><tr><th>scenario<th>sessions<th>chunk<th>per s<th>MB/s<th>p50 µs<th>p99 µs<th>p99.99 µs<th>CPU s/GB<th>CPU µs/unit<th>lost",
+    );
+    for outcome in &outcomes {
+        let show = |value: Option<f64>| value.map_or("".into(), |value| format!("{value:.3}"));
+        let _ = write!(
+            page,
+            "<tr><td>{}<td>{}<td>{}<td>{:.0}<td>{:.1}<td>{:.0}<td>{:.0}<td>{:.0}<td>{}<td>{}<td>{}",
+            escape(&outcome.scenario.name),
+            outcome.scenario.sessions,
+            outcome.scenario.chunk,
+            outcome.per_second,
+            outcome.mb_per_second,
+            outcome.latency.p50,
+            outcome.latency.p99,
+            outcome.latency.p9999,
+            show(outcome.cpu_s_per_gb),
+            show(outcome.cpu_us_per_unit),
+            outcome.lost
+        );
+    }
+    page.push_str("</table>");
+    for (_, plot) in plots(&outcomes) {
+        page.push_str(&plot);
+    }
+    std::fs::write(out, page).map_err(|error| format!("{}: {error}", out.display()))
+}
+
+/// Writes each plot that has points as a file of its own.
+pub fn write_plots(results: &[PathBuf], folder: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for (name, svg) in plots(&read(results)?) {
+        let path = folder.join(format!("{name}.svg"));
+        std::fs::write(&path, svg).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn read(results: &[PathBuf]) -> Result<Vec<Outcome>, String> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for path in results {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -105,101 +160,47 @@ pub fn write(results: &[PathBuf], out: &Path) -> Result<(), String> {
             Err(_) => outcomes.push(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?),
         }
     }
-    let mut page = String::from(
-        "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'><title>cpm-bench</title>\
-         <style>body{font:14px system-ui;margin:2em;max-width:70em}td,th{padding:.2em .7em;text-align:right}td:first-child{text-align:left}svg{margin:1em;max-width:100%}</style><h1>cpm-bench</h1>",
-    );
-    page.push_str(
-        "<table><tr><th>scenario<th>sessions<th>chunk<th>per s<th>MB/s<th>p50 µs<th>p99 µs<th>CPU s/GB<th>CPU µs/unit<th>lost",
-    );
-    for outcome in &outcomes {
-        let show = |value: Option<f64>| value.map_or("".into(), |value| format!("{value:.3}"));
-        let _ = write!(
-            page,
-            "<tr><td>{}<td>{}<td>{}<td>{:.0}<td>{:.1}<td>{:.0}<td>{:.0}<td>{}<td>{}<td>{}",
-            escape(&outcome.scenario.name),
-            outcome.scenario.sessions,
-            outcome.scenario.chunk,
-            outcome.per_second,
-            outcome.mb_per_second,
-            outcome.latency.p50,
-            outcome.latency.p99,
-            show(outcome.cpu_s_per_gb),
-            show(outcome.cpu_us_per_unit),
-            outcome.lost
-        );
-    }
-    page.push_str("</table>");
-    page.push_str(&plot("latency p50 (µs) against load (a second)", &outcomes, |o| Some((o.per_second, o.latency.p50))));
-    page.push_str(&plot("latency p99 (µs) against load (a second)", &outcomes, |o| Some((o.per_second, o.latency.p99))));
-    page.push_str(&plot("throughput (a second) against load offered", &outcomes, |o| {
-        Some((o.scenario.rate as f64, o.per_second))
-    }));
-    page.push_str(&plot("CPU µs a unit against sessions", &outcomes, |o| {
+    Ok(outcomes.into_iter().flat_map(Outcome::flat).collect())
+}
+
+/// What is plotted: file name, title, axes, the kinds of load it is about, and a point of a result.
+type Kind = (&'static str, &'static str, &'static str, &'static str, &'static [Load], fn(&Outcome) -> Option<(f64, f64)>);
+
+const KINDS: [Kind; 6] = [
+    ("cpu-by-chunk", "CPU seconds a GB against chunk size", "octets a chunk", "CPU s/GB", &[Load::Bulk], |o| {
+        Some((o.scenario.chunk as f64, o.cpu_s_per_gb?))
+    }),
+    ("cpu-by-sessions", "CPU a message against sessions", "sessions", "CPU µs a message", &[Load::Closed], |o| {
         Some((o.scenario.sessions as f64, o.cpu_us_per_unit?))
-    }));
-    page.push_str(&plot("CPU s a GB against chunk octets", &outcomes, |o| Some((o.scenario.chunk as f64, o.cpu_s_per_gb?))));
-    std::fs::write(out, page).map_err(|error| format!("{}: {error}", out.display()))
-}
+    }),
+    ("latency-by-load", "Latency (p50) against load", "messages a second", "µs", &[Load::Open], |o| {
+        Some((o.scenario.rate as f64, o.latency.p50))
+    }),
+    ("latency-p99-by-load", "Latency (p99) against load", "messages a second", "µs", &[Load::Open], |o| {
+        Some((o.scenario.rate as f64, o.latency.p99))
+    }),
+    (
+        "throughput-by-load",
+        "Throughput against load offered",
+        "a second offered",
+        "a second done",
+        &[Load::Open, Load::Calls],
+        |o| Some((o.scenario.rate as f64, o.per_second)),
+    ),
+    ("cpu-by-load", "CPU a unit against load", "a second", "CPU µs a unit", &[Load::Open, Load::Calls], |o| {
+        Some((o.scenario.rate as f64, o.cpu_us_per_unit?))
+    }),
+];
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
-/// Points of one quantity against another on logarithmic axes, a line for each scenario name.
-fn plot(title: &str, outcomes: &[Outcome], point: impl Fn(&Outcome) -> Option<(f64, f64)>) -> String {
-    let mut series: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
-    for outcome in outcomes {
-        let Some((x, y)) = point(outcome).filter(|(x, y)| *x > 0.0 && *y > 0.0) else { continue };
-        match series.iter_mut().find(|(name, _)| *name == outcome.scenario.name) {
-            Some((_, points)) => points.push((x, y)),
-            None => series.push((outcome.scenario.name.clone(), vec![(x, y)])),
+fn plots(outcomes: &[Outcome]) -> Vec<(&'static str, String)> {
+    let draw = |(name, title, x, y, loads, point): &Kind| {
+        let mut plot = Plot::new(title, x, y);
+        for outcome in outcomes.iter().filter(|outcome| loads.contains(&outcome.scenario.load)) {
+            if let Some((x, y)) = point(outcome) {
+                plot.add(&outcome.scenario.name, x, y);
+            }
         }
-    }
-    let all: Vec<(f64, f64)> = series.iter().flat_map(|(_, points)| points.iter().copied()).collect();
-    let bounds = |values: Vec<f64>| {
-        let low = values.iter().copied().fold(f64::MAX, f64::min).ln();
-        (low, (values.iter().copied().fold(0.0, f64::max).ln() - low).max(0.1))
+        Some((*name, plot.svg()?))
     };
-    if all.len() < 2 {
-        return String::new();
-    }
-    let ((x0, dx), (y0, dy)) = (bounds(all.iter().map(|p| p.0).collect()), bounds(all.iter().map(|p| p.1).collect()));
-    let mut svg = format!(
-        "<h2>{title}</h2><svg viewBox='0 0 640 360' width=640><rect x=60 y=10 width=560 height=300 fill=none stroke=#999 />"
-    );
-    for tick in 0..5 {
-        let part = f64::from(tick) / 4.0;
-        let (x, y) = ((x0 + dx * part).exp(), (y0 + dy * part).exp());
-        let _ = write!(
-            svg,
-            "<text x={:.0} y=328 font-size=11 text-anchor=middle>{x:.3}</text><text x=56 y={:.0} font-size=11 text-anchor=end>{y:.3}</text>",
-            60.0 + 560.0 * part,
-            314.0 - 300.0 * part
-        );
-    }
-    for (number, (name, points)) in series.iter_mut().enumerate() {
-        let colour = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b"][number % 7];
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let place = |(x, y): &(f64, f64)| (60.0 + 560.0 * (x.ln() - x0) / dx, 310.0 - 300.0 * (y.ln() - y0) / dy);
-        let line: Vec<String> = points
-            .iter()
-            .map(|point| {
-                let (x, y) = place(point);
-                format!("{x:.1},{y:.1}")
-            })
-            .collect();
-        let _ = write!(
-            svg,
-            "<polyline points='{}' fill=none stroke={colour} stroke-width=2 /><text x=70 y={} fill={colour} font-size=12>{}</text>",
-            line.join(" "),
-            26 + number * 15,
-            escape(name)
-        );
-        for point in points.iter() {
-            let (x, y) = place(point);
-            let _ = write!(svg, "<circle cx={x:.1} cy={y:.1} r=3 fill={colour} />");
-        }
-    }
-    svg + "</svg>"
+    KINDS.iter().filter_map(draw).collect()
 }

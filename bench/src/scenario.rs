@@ -1,7 +1,7 @@
 //! A scenario: what is sent through which proxy, how fast, for how long, and when the run counts as passed.
 
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub enum Load {
     Closed,
     /// `rate` messages a second over all sessions on a fixed schedule.
     Open,
+    /// No relay and no MSRP: one thread sends, one receives; the CPU time of both is the bound of any relay that copies.
+    Bound,
 }
 
 /// How MSRP sessions get through the thing under test.
@@ -46,11 +48,16 @@ pub struct Scenario {
     pub called_msrp: String,
     /// Address of a blind or RFC 4976 relay.
     pub relay: String,
+    /// MSRP over TLS on both sides, with `cert.pem` and `key.pem` of a folder (`cpm-bench certificate` makes them).
+    pub tls: bool,
+    pub certificates: PathBuf,
     pub user: String,
     pub password: String,
     /// "udp" or "tcp".
     pub transport: String,
     pub sessions: usize,
+    /// Loopback addresses that sessions are spread over on both sides, from 127.0.0.1 upwards (more than 28,000 sockets).
+    pub addresses: u8,
     /// Octets of a message body; one chunk.
     pub chunk: usize,
     /// Further sizes, drawn evenly with `chunk` (open loop and closed loop).
@@ -90,10 +97,13 @@ impl Default for Scenario {
             called_sip: "127.0.0.1:5070".into(),
             called_msrp: "127.0.0.1:28550".into(),
             relay: "127.0.0.1:2860".into(),
+            tls: false,
+            certificates: PathBuf::from("."),
             user: "alice".into(),
             password: "1234".into(),
             transport: "udp".into(),
             sessions: 1,
+            addresses: 1,
             chunk: 65_536,
             chunks: Vec::new(),
             failure_report: "no".into(),
@@ -114,16 +124,20 @@ impl Default for Scenario {
 }
 
 impl Scenario {
-    /// Reads a scenario file and sets single keys over it.
-    pub fn load(path: &Path, set: &[String]) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let mut table: toml::Table = text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+    /// Reads a scenario file, if there is one, and sets single keys over it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a key or its value is none of ours.
+    pub fn load(path: Option<&Path>, set: &[String]) -> Result<Self, String> {
+        let name = path.map_or("--set".into(), |path| path.display().to_string());
+        let text = path.map_or(Ok(String::new()), std::fs::read_to_string).map_err(|error| format!("{name}: {error}"))?;
+        let mut table: toml::Table = text.parse().map_err(|error| format!("{name}: {error}"))?;
         for assignment in set {
             let (key, value) = assignment.split_once('=').ok_or(format!("--set {assignment}: KEY=VALUE is wanted"))?;
             let value = value.parse::<toml::Value>().unwrap_or_else(|_| toml::Value::String(value.to_owned()));
             table.insert(key.to_owned(), value);
         }
-        let scenario: Scenario = table.try_into().map_err(|error| format!("{}: {error}", path.display()))?;
+        let scenario: Scenario = table.try_into().map_err(|error| format!("{name}: {error}"))?;
         if scenario.sessions == 0 || scenario.sessions > 100_000 || scenario.seconds > 3600.0 {
             return Err("sessions from 1 to 100000, seconds up to 3600".into());
         }

@@ -55,11 +55,13 @@ pub struct Party {
     pub transport: String,
 }
 
-/// SDP of one MSRP line.
-pub fn sdp(host: &str, port: u16, path: &str, setup: &str) -> String {
+/// SDP of one MSRP line; over TLS where there is a fingerprint (RFC 4975 §14.4).
+pub fn sdp(host: &str, port: u16, path: &str, setup: &str, fingerprint: Option<&str>) -> String {
+    let transport = if fingerprint.is_some() { "TCP/TLS/MSRP" } else { "TCP/MSRP" };
+    let fingerprint = fingerprint.map_or(String::new(), |value| format!("a=fingerprint:{value}\r\n"));
     format!(
-        "v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=message {port} TCP/MSRP *\r\n\
-         a=accept-types:message/cpim text/plain application/im-iscomposing+xml\r\na=accept-wrapped-types:*\r\na=path:{path}\r\na=setup:{setup}\r\na=sendrecv\r\na=msrp-cema\r\n"
+        "v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=message {port} {transport} *\r\n\
+         a=accept-types:message/cpim text/plain application/im-iscomposing+xml\r\na=accept-wrapped-types:*\r\na=path:{path}\r\na=setup:{setup}\r\na=sendrecv\r\na=msrp-cema\r\n{fingerprint}"
     )
 }
 

@@ -13,6 +13,7 @@ mod capture;
 mod clauses;
 mod deferral;
 mod fates;
+mod faults;
 mod field;
 mod gates;
 mod hep;
