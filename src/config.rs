@@ -5,6 +5,7 @@
 
 pub mod read;
 pub mod render;
+mod secret;
 mod section;
 pub mod value;
 

@@ -345,11 +345,11 @@ fn store(section: Section<'_, '_>, store: &mut Store) {
         move |text: &str| schemes.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme))
     };
     let history = "\"file:DIRECTORY\", \"imap://USER@HOST:PORT\" or \"imaps://USER@HOST:PORT\"";
-    if let Some(text) = section.checked("history", history, one_of(&["file:", "imap://", "imaps://"])) {
+    if let Some(text) = section.secret("history", history, one_of(&["file:", "imap://", "imaps://"])) {
         store.history = text;
     }
     let deferred = "\"file:DIRECTORY\" or \"nats://HOST:PORT,HOST:PORT\"";
-    if let Some(text) = section.checked("deferred", deferred, one_of(&["file:", "nats://", "tls://"])) {
+    if let Some(text) = section.secret("deferred", deferred, one_of(&["file:", "nats://", "tls://"])) {
         store.deferred = text;
     }
     if let Some(path) = section.checked("spool", "a directory", |text| !text.is_empty()) {

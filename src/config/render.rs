@@ -1,5 +1,6 @@
 //! A [`Config`] as TOML text with every key, as `cpm-pf check` prints it; what is printed reads back the same.
 
+use super::secret::without_password;
 use super::value::{print_duration, print_listen, print_size};
 use super::*;
 use std::fmt::Write as _;
@@ -125,13 +126,13 @@ impl Config {
 
     fn render_rest(&self, out: &mut String) {
         table(out, "xdm");
-        string(out, "root", &self.xdm.root);
+        string(out, "root", &without_password(&self.xdm.root));
         duration(out, "cache", self.xdm.cache);
         string(out, "blacklist_standalone", &self.xdm.blacklist_standalone);
         string(out, "blacklist_chat", &self.xdm.blacklist_chat);
         table(out, "store");
-        string(out, "history", &self.store.history);
-        string(out, "deferred", &self.store.deferred);
+        string(out, "history", &without_password(&self.store.history));
+        string(out, "deferred", &without_password(&self.store.deferred));
         string(out, "spool", &self.store.spool.display().to_string());
         table(out, "limits");
         plain(out, "dialogs", self.limits.dialogs);

@@ -107,6 +107,16 @@ impl<'d, 'i> Section<'d, 'i> {
         self.read(key, accepted, |value| value.as_str().filter(|text| accept(text)).map(str::to_owned))
     }
 
+    /// A string that must match `accept` and may hold a password: where it is wrong it is not repeated.
+    pub fn secret(&self, key: &'static str, accepted: &str, accept: impl Fn(&str) -> bool) -> Option<String> {
+        let value = self.get(key)?;
+        let read = value.get_ref().as_str().filter(|text| accept(text)).map(str::to_owned);
+        if read.is_none() {
+            self.wrong(value.span(), format!("{key} is none of what it can be"), accepted);
+        }
+        read
+    }
+
     pub fn boolean(&self, key: &'static str, field: &mut bool) {
         if let Some(value) = self.read(key, "true or false", DeValue::as_bool) {
             *field = value;
