@@ -145,6 +145,13 @@ pub const DEFERRED_USER_OCTETS_MAX: u64 = 1000 * 1024 * 1024;
 pub const DEFERRED_OCTETS_MAX: u64 = 1024 * 1024 * 1024 * 1024;
 /// How long a claim holds that is neither given back nor fulfilled: longer than any delivery that still moves.
 pub const DEFERRED_LEASE: Duration = Duration::from_secs(3600);
+/// How long a message whose time is over is kept for a sender that wants to hear of it and cannot be reached.
+pub const NOTICE_TIME: Duration = Duration::from_secs(24 * 3600);
+/// How long such a message is left alone once its notice is on its way: longer than a MESSAGE can take to all addresses of a
+/// next hop.
+pub const NOTICE_LEASE: Duration = Duration::from_secs(900);
+/// After a notice that got no answer the next one goes out so much later.
+pub const NOTICE_AGAIN: Duration = Duration::from_secs(60);
 /// Expired messages taken out of a store in one sweep.
 pub const DEFERRED_SWEEP_MAX: usize = 256;
 /// Changes of the index that share one commit to disk.

@@ -23,7 +23,7 @@ use crate::cpm::decision::{AckTime, LaterSuccess, Service};
 use crate::cpm::facts::{Client, Role};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::{deferral, delivery, disposition};
-use crate::limits::WAITING_MAX;
+use crate::limits::{NOTICE_AGAIN, WAITING_MAX};
 use crate::msrp::leg::{Direction, Matching, SessionKind};
 use crate::sip::dialog::Dialog;
 use crate::sip::owner;
@@ -32,6 +32,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Waits after the first, second and every further failure.
 const BACK_OFF: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(1800)];
+
+/// Waits after the store was away, or another node had a claim, once, twice and so on: that is over sooner than a client that is
+/// busy, and asking costs nobody anything.
+const STORE_BACK_OFF: [Duration; 6] = [
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
 
 /// Deferred messages of the users of one core that are on their way out.
 #[derive(Default)]
@@ -54,6 +65,8 @@ struct Queue {
     progress: bool,
     /// The store was away, or somebody else had a claim: look again after a while.
     missed: bool,
+    /// How often that was so, one time after the other.
+    misses: usize,
     told: usize,
     /// The back-off, and what it finds the user by.
     later: Option<(Handle, Key)>,
@@ -133,10 +146,7 @@ impl Signalling {
         }
         let queue = self.deferrals.queues.entry(user.into()).or_default();
         if !queue.busy && queue.later.is_none() {
-            let key = self.deferral_users.insert(user.into());
-            if let Ok(key) = key {
-                queue.later = Some((self.timers.arm(now + BACK_OFF[0], Due::Deliver(key)), key));
-            }
+            self.rest(now, user, BACK_OFF[0]);
         }
     }
 
@@ -174,7 +184,10 @@ impl Signalling {
     pub(super) fn queue_heard(&mut self, now: Instant, user: &str, answer: Fetched, out: &mut Outbox) {
         let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
         queue.waiting = match answer {
-            Fetched::Waiting(waiting) => waiting.into(),
+            Fetched::Waiting(waiting) => {
+                queue.misses = 0;
+                waiting.into()
+            }
             _ => {
                 queue.missed = true;
                 VecDeque::new()
@@ -197,12 +210,23 @@ impl Signalling {
         }
         // The store tells so many at a time.
         let again = queue.again || (queue.progress && queue.told == WAITING_MAX);
-        let missed = queue.missed;
+        if !again && queue.missed {
+            let wait = STORE_BACK_OFF[queue.misses.min(STORE_BACK_OFF.len() - 1)];
+            queue.misses += 1;
+            queue.busy = false;
+            return self.rest(now, user, wait);
+        }
         self.deferrals.queues.remove(user);
         if again {
             self.deliver(user, out);
-        } else if missed {
-            self.deliver_later(now, user);
+        }
+    }
+
+    /// Looks again for this user's messages after a while, unless a registration comes before.
+    fn rest(&mut self, now: Instant, user: &str, wait: Duration) {
+        let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
+        if let Ok(key) = self.deferral_users.insert(user.into()) {
+            queue.later = Some((self.timers.arm(now + wait, Due::Deliver(key)), key));
         }
     }
 
@@ -345,7 +369,6 @@ impl Signalling {
             }
             Outcome::Refused => {
                 queue.progress = true;
-                self.ask(Waiting::Nothing, Query::Remove { id }, out);
                 self.tell_failed(now, &deferred, out);
                 self.deliver_next(now, user, out);
             }
@@ -354,9 +377,7 @@ impl Signalling {
                 queue.failures += 1;
                 queue.busy = false;
                 queue.waiting.clear();
-                if let Ok(key) = self.deferral_users.insert(user.into()) {
-                    queue.later = Some((self.timers.arm(now + wait, Due::Deliver(key)), key));
-                }
+                self.rest(now, user, wait);
                 // The rest is ours to keep, not the store's: a registration meanwhile ends it.
                 self.ask(Waiting::Nothing, Query::Return { id, retry_after_s: 0 }, out);
                 if again {
@@ -366,11 +387,28 @@ impl Signalling {
         }
     }
 
-    /// RFC 5438: the sender hears that its message was never delivered, where it asked for that.
+    /// RFC 5438: the sender hears that its message was never delivered, where it asked for that. The message goes when the
+    /// notice has its answer: a crash in between tells twice rather than never.
     pub(super) fn tell_failed(&mut self, now: Instant, deferred: &Deferred, out: &mut Outbox) {
         let id = self.own_id();
-        if let Some(message) = disposition::failed(&self.config, deferred, &id, now.unix_s()) {
-            self.send_notice(now, &message, out);
+        let about = deferred.id.clone();
+        match disposition::failed(&self.config, deferred, &id, now.unix_s()) {
+            Some(message) => self.send_message(now, &message, &[], MAX_FORWARDS, Purpose::Notice { about }, out),
+            None => {
+                self.ask(Waiting::Nothing, Query::Remove { id: about }, out);
+            }
         }
+    }
+
+    /// A notice was answered. Who has heard it decides what becomes of it; only what nobody heard is told again.
+    pub(super) fn notice_heard(&mut self, about: &DeferredId, status: u16, out: &mut Outbox) {
+        let id = about.clone();
+        let retry_after_s = u32::try_from(NOTICE_AGAIN.as_secs()).unwrap_or(u32::MAX);
+        let query = match status {
+            100..200 => return,
+            408 | 500..600 => Query::Return { id, retry_after_s },
+            _ => Query::Remove { id },
+        };
+        self.ask(Waiting::Nothing, query, out);
     }
 }

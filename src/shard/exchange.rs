@@ -202,7 +202,8 @@ pub enum Query {
     Remove { id: DeferredId },
     /// Delivery failed for now: give the claim back, not to be tried before this many seconds have gone.
     Return { id: DeferredId, retry_after_s: u32 },
-    /// CR 8.5: put an object into the user's history. Answered when it is stored or queued durably for a store that is away.
+    /// CR 8.5: put an object into the user's history. Answered when it is stored or queued durably for a store that is away;
+    /// where the store refuses, its body stays where it is.
     Record(Box<Object>),
 }
 
@@ -219,7 +220,8 @@ pub enum Fetched {
     Claimed(Option<Box<Deferred>>),
     /// For `Record`: the UID in the Message Storage Server, where it gave one.
     Recorded(Result<Option<u32>, StoreFailure>),
-    /// Unasked: the time of a deferred message is over, its sender wanted to hear of it, and it is gone from the store.
+    /// Unasked: the time of a deferred message is over, and its sender wants to hear of it. It is nobody's any more, and stays in
+    /// the store until `Remove` says that the sender was told, or `Return` that it is to be told later.
     Expired(Box<Deferred>),
 }
 

@@ -15,7 +15,7 @@ use super::sessions::Arrived;
 use super::sessions::bridge::{asks_for_privacy, hops_left, is_identity};
 use super::sessions::within::relayed_status;
 use super::signalling::{Signalling, Waiting, service_of};
-use super::writing::{Draft, MAX_FORWARDS};
+use super::writing::Draft;
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::cpm::decision::{
@@ -256,10 +256,5 @@ impl Signalling {
         if matches!(stored, Fetched::Kept(_)) {
             self.deferred(now, &kept.user, kept.again, out);
         }
-    }
-
-    /// A MESSAGE of our own: nobody waits for its answer.
-    pub(super) fn send_notice(&mut self, now: Instant, message: &OutMessage, out: &mut Outbox) {
-        self.send_message(now, message, &[], MAX_FORWARDS, Purpose::Nobody, out);
     }
 }

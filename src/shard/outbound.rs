@@ -21,6 +21,7 @@ use crate::sip::ids::Branch;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
 use crate::sip::transaction::seam::{ClientKey, Outgoing, Role, ServerKey};
+use crate::store::deferred::DeferredId;
 use std::rc::Rc;
 
 /// RFC 3261 §18.1.1: a request above this size goes over a congestion-controlled transport.
@@ -39,6 +40,8 @@ pub enum Purpose {
     Branch { proxy: Key, branch: usize },
     /// A deferred MESSAGE for this user.
     Deferred { user: Box<str> },
+    /// A notice to the sender of this deferred message, which is in the store until the sender was told.
+    Notice { about: DeferredId },
     /// SUBSCRIBE of a reg-event subscription.
     Subscribe { subscription: Key },
     /// The ACK of a 2xx: which INVITE, and the To tag of its 2xx.

@@ -1,5 +1,6 @@
 //! CR 8.3.1.6: a deferred message as it is kept.
 
+use crate::limits::NOTICE_TIME;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -82,6 +83,12 @@ impl Deferred {
     /// Whether its time is over.
     pub fn is_expired(&self, now_s: u64) -> bool {
         self.expires_s <= now_s
+    }
+
+    /// Whether its sender has to hear that its time is over before it is deleted. There is an end to trying: a sender that
+    /// nobody reaches for a day is not told.
+    pub fn is_to_be_told(&self, now_s: u64) -> bool {
+        self.negative_delivery.is_some() && now_s < self.expires_s.saturating_add(NOTICE_TIME.as_secs())
     }
 
     /// Seconds that are left to it: Message-Expires when it goes out again.

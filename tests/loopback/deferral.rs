@@ -156,6 +156,25 @@ fn a_message_that_expires_is_deleted_and_its_sender_told_where_it_asked() {
 }
 
 #[test]
+fn a_sender_that_waits_for_a_notice_gets_it_whatever_ends_in_between() {
+    let (mut alice, mut core) = (Ue::udp("alice"), Ue::udp("core"));
+    let more = with_core(&core, "");
+    let pf = Proxy::start(&more);
+    let (mut sender, _, ok) = session(&mut alice, &pf, |invite| invite.with("Message-Expires", "1"));
+    sender.send_as("msg1", "message/cpim", CPIM);
+    sender.expect("200");
+    bye(&mut alice, &pf, &ok);
+    // The notice is on its way, and nobody has answered it.
+    core.expect("MESSAGE");
+    let pf = Proxy::start_in(pf.kill(), &more);
+    told_failed(&mut core);
+    waiting(&pf, 0);
+    let pf = Proxy::start_in(pf.kill(), &more);
+    waiting(&pf, 0);
+    core.nothing(pf.udp, "what it has heard already", |message| message.method() == "MESSAGE" && message.uri().contains("alice"));
+}
+
+#[test]
 fn a_client_that_is_busy_gets_it_when_it_registers_again_and_one_that_declines_never() {
     let (mut alice, mut core) = (Ue::udp("alice"), Ue::udp("core"));
     let more = with_core(&core, "");

@@ -11,6 +11,7 @@ mod browser;
 mod calls;
 mod capture;
 mod clauses;
+mod cluster;
 mod deferral;
 mod fates;
 mod faults;

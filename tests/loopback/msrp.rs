@@ -96,6 +96,11 @@ impl Msrp {
         Msrp { stream, held: Vec::new(), searched: 0, own: own.into(), peer: peer.into(), count: 0, tape: None }
     }
 
+    /// Waits so long for what comes next, instead of the usual patience.
+    pub fn wait_up_to(&mut self, time: std::time::Duration) {
+        self.stream.set_read_timeout(Some(time)).expect("a socket has a time limit");
+    }
+
     pub fn write(&mut self, octets: &[u8]) {
         if let Some((tape, name)) = &self.tape {
             tape.note(name, "the proxy", &String::from_utf8_lossy(octets));

@@ -42,6 +42,12 @@ impl Server {
         Some(server)
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().expect("kill is there");
+        assert!(done.success());
+    }
+
     /// Kills the server and all that it started.
     pub fn kill(self) {
         drop(self);

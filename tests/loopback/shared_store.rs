@@ -7,7 +7,7 @@ use crate::ue::Ue;
 use std::path::Path;
 use std::time::Instant;
 
-fn nats(folder: &Path, port: u16, more: &[&str]) -> Option<Server> {
+pub fn nats(folder: &Path, port: u16, more: &[&str]) -> Option<Server> {
     let store = folder.join(format!("nats-{port}"));
     let (port_text, store) = (port.to_string(), store.display().to_string());
     let args: Vec<&str> =

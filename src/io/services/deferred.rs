@@ -129,10 +129,10 @@ impl Embedded {
         self.kept(Op::Return { id, until_s }).await
     }
 
-    /// Deletes what is expired, and gives it.
+    /// Deletes what is expired, and gives it. What its sender wants to hear of is given and stays, until it is removed.
     pub async fn sweep(&self, now_s: u64) -> Vec<Deferred> {
         let expired = self.messages_of(Op::Sweep { now_s }).await;
-        for message in &expired {
+        for message in expired.iter().filter(|message| !message.is_to_be_told(now_s)) {
             delete(&self.body(&message.id)).await;
         }
         expired

@@ -10,7 +10,8 @@
 //! Claims and times of rest are kept in memory: they are about deliveries of this process, and end with it.
 
 use crate::limits::{
-    DEFERRED_LEASE, DEFERRED_OCTETS_MAX, DEFERRED_SWEEP_MAX, DEFERRED_USER_MESSAGES_MAX, DEFERRED_USER_OCTETS_MAX, WAITING_MAX,
+    DEFERRED_LEASE, DEFERRED_OCTETS_MAX, DEFERRED_SWEEP_MAX, DEFERRED_USER_MESSAGES_MAX, DEFERRED_USER_OCTETS_MAX, NOTICE_LEASE,
+    WAITING_MAX,
 };
 use crate::shard::exchange::StoreFailure;
 use crate::store::deferred::{Deferred, DeferredId};
@@ -45,7 +46,8 @@ pub enum Op {
         id: DeferredId,
         until_s: u64,
     },
-    /// Takes out what is expired and not being delivered.
+    /// Takes out what is expired and not being delivered; where the sender wants to hear of it the message stays, held, until it
+    /// is removed or returned.
     Sweep {
         now_s: u64,
     },
@@ -325,11 +327,17 @@ impl<'t> Tables<'t> {
                 break;
             }
         }
-        let mut removed = Vec::with_capacity(over.len());
+        let mut taken = Vec::with_capacity(over.len());
         for id in over {
-            removed.extend(self.remove(&id, changes)?);
+            match self.message(&id)? {
+                Some(message) if message.is_to_be_told(now_s) => {
+                    changes.held.insert(id, Some(now_s + NOTICE_LEASE.as_secs()));
+                    taken.push(message);
+                }
+                _ => taken.extend(self.remove(&id, changes)?),
+            }
         }
-        Ok(removed)
+        Ok(taken)
     }
 }
 

@@ -257,7 +257,7 @@ mod tests {
             id: DeferredId("aa".into()),
             user: "sip:bob@example.net".into(),
             arrived_s: 1,
-            expires_s: 2,
+            expires_s: Clock::start().now().unix_s() - 10,
             service: DeferredService::Pager,
             headers: Vec::new(),
             from: String::new(),
@@ -287,7 +287,15 @@ mod tests {
         assert!(matches!(taken[0], (0, Ticket(1), Fetched::Kept(Ok(())))));
         let (0, Ticket::UNASKED, Fetched::Expired(message)) = &taken[1] else { panic!("{:?}", taken[1]) };
         assert_eq!(message.id.0, "aa");
-        assert_eq!(inbox.deferred_messages(), 0);
+        // It is kept until its sender was told: a process that ends before that tells again.
+        assert_eq!(inbox.deferred_messages(), 1);
+        let again = Inbox::new();
+        services(directory.path()).run(again.clone(), Taker(Taken::default(), again), async {}).unwrap();
+        let last = Inbox::new();
+        last.ask(Question { core: 0, ticket: Ticket(2), query: Query::Remove { id: DeferredId("aa".into()) } }).unwrap();
+        last.close();
+        services(directory.path()).run(last.clone(), Taker(Taken::default(), last.clone()), async {}).unwrap();
+        assert_eq!(last.deferred_messages(), 0);
     }
 
     #[test]

@@ -11,5 +11,6 @@ pub mod message_store;
 pub mod nats;
 pub mod resolve;
 pub mod spool;
+pub mod nats_body;
 pub mod stores;
 pub mod xcap;

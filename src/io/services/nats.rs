@@ -11,24 +11,24 @@
 //! The name comes first, the body next, the message last: what a crash leaves in between is cleared when the name's time
 //! is over. A claim is a compare-and-set of the holder with a lease; of two nodes the server lets one through.
 
-use crate::limits::{DEFERRED_LEASE, DEFERRED_SWEEP_MAX, DEFERRED_USER_MESSAGES_MAX, WAITING_MAX};
+use super::nats_body::Chunks;
+use crate::limits::{DEFERRED_LEASE, DEFERRED_SWEEP_MAX, DEFERRED_USER_MESSAGES_MAX, NOTICE_LEASE, WAITING_MAX};
 use crate::shard::exchange::StoreFailure;
 use crate::store::deferred::{Deferred, DeferredId, DeferredService};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::kv::{CreateErrorKind, Store, UpdateErrorKind};
 use async_nats::jetstream::object_store::ObjectStore;
 use async_nats::jetstream::stream::{self, Stream};
-use async_nats::jetstream::{self, kv, object_store};
+use async_nats::jetstream::{self, ErrorCode, kv, object_store};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use futures_util::{FutureExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::sync::OnceCell;
 use tokio_uring::fs::File;
 
@@ -36,12 +36,15 @@ const BUCKET: &str = "cpm-deferred";
 const BODIES: &str = "cpm-deferred-bodies";
 /// How long one operation may take; a body takes what it takes, but each piece of it no longer.
 const TIME_MAX: Duration = Duration::from_secs(10);
+/// How long keeping a message may take in all: its sender waits for 30 s (RFC 4975 §7.1.1), and must hear of a failure before
+/// that.
+const DEFER_TIME: Duration = Duration::from_secs(22);
+/// How long what was kept in part is cleared away for.
+const CLEAR_TIME: Duration = Duration::from_secs(3);
+/// How often a server is asked whether it is still there: a split is noticed after three times that.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// A sweep holds what it takes out for so long: long enough to delete it.
 const SWEEP_LEASE_S: u64 = 60;
-/// How often a body is asked for before its delivery is put off.
-const FETCHES_MAX: usize = 3;
-/// Octets of a body read at a time.
-const PIECE_OCTETS: usize = 64 * 1024;
 /// Octets of a MESSAGE body that is given back inline.
 const INLINE_OCTETS_MAX: usize = 1024 * 1024;
 
@@ -113,7 +116,7 @@ fn token(user: &str) -> String {
 }
 
 /// What went wrong, for the log.
-type Wrong = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Wrong = Box<dyn std::error::Error + Send + Sync>;
 
 impl Shared {
     /// Reads the value of `store.deferred`: `nats://HOST:PORT,HOST:PORT`. The servers are asked when there is something
@@ -134,7 +137,7 @@ impl Shared {
         Ok(Self { servers, node, claimed: RefCell::default(), spool, buckets: OnceCell::new(), messages: Cell::new(0) })
     }
 
-    /// Messages kept by all nodes, as the last sweep counted them.
+    /// Messages kept by all nodes, as the last sweep counted them; what this node did since then counts too.
     pub fn messages(&self) -> u64 {
         self.messages.get()
     }
@@ -152,9 +155,21 @@ impl Shared {
         if let Some(octets) = &inline {
             message.octets = octets.len() as u64;
         }
-        let kept = self.put(&message, &file, inline.as_deref()).await;
-        if kept.is_ok() && inline.is_none() {
-            forget(&file).await;
+        let put = tokio::time::timeout(DEFER_TIME, self.put(&message, &file, inline.as_deref()));
+        let kept = put.await.unwrap_or_else(|_| Err(unavailable("no answer in time".into())));
+        match kept {
+            Ok(()) => {
+                self.messages.set(self.messages.get() + 1);
+                if inline.is_none() {
+                    forget(&file).await;
+                }
+            }
+            // Its sender is told no: what of it the servers have is not to be found later. Where they are away it is cleared when its
+            // time is over; without the entry of the message nobody delivers it.
+            Err(StoreFailure::Unavailable) => {
+                let _ = tokio::time::timeout(CLEAR_TIME, self.clear(&Name::of(&message))).await;
+            }
+            Err(_) => {}
         }
         kept
     }
@@ -172,7 +187,7 @@ impl Shared {
             Some(mut octets) => in_time(buckets.bodies.put(id.as_str(), &mut octets)).await?,
             None => {
                 let mut body = tokio::fs::File::open(file).await.map_err(|error| unavailable(error.into()))?;
-                // As long as it takes: each piece is acknowledged by the server within its own time.
+                // Each piece is acknowledged by the server within its own time.
                 buckets.bodies.put(id.as_str(), &mut body).await.map_err(|error| unavailable(error.into()))?
             }
         };
@@ -249,7 +264,9 @@ impl Shared {
     async fn remove_held(&self, id: &DeferredId) -> Result<(), StoreFailure> {
         forget(&self.local(&id.0)).await;
         let Some((record, _)) = self.record(&id.0).await? else { return Err(StoreFailure::Unknown) };
-        self.clear(&Name::of(&record.message)).await
+        self.clear(&Name::of(&record.message)).await?;
+        self.messages.set(self.messages.get().saturating_sub(1));
+        Ok(())
     }
 
     /// Gives a claim back.
@@ -268,30 +285,47 @@ impl Shared {
         if self.replace(&id.0, &record, revision).await? { Ok(()) } else { Err(StoreFailure::Unknown) }
     }
 
-    /// Deletes what is expired and not being delivered, and gives what this node took out.
+    /// Takes out what is expired and not being delivered, and gives what this node took. Where the sender wants to hear of it
+    /// the message stays, held by this node, until it is removed or given back.
     ///
     /// # Errors
     /// [`StoreFailure::Unavailable`] where the servers are away.
     pub async fn sweep(&self, now_s: u64) -> Result<Vec<Deferred>, StoreFailure> {
         let names = self.names("u.>").await?;
         self.messages.set(names.len() as u64);
+        let over = |name: &Name| name.expires_s <= now_s && !self.claimed.borrow().contains(&name.id);
+        let over: Vec<_> = names.into_iter().filter(over).take(DEFERRED_SWEEP_MAX).collect();
         let mut expired = Vec::new();
-        for name in names.into_iter().filter(|name| name.expires_s <= now_s).take(DEFERRED_SWEEP_MAX) {
+        for name in over {
             match self.record(&name.id).await? {
                 // A crash between name and message.
                 None => self.clear(&name).await?,
-                Some((mut record, revision)) if record.held_until_s <= now_s || record.holder.is_empty() => {
-                    record.holder.clone_from(&self.node);
-                    record.held_until_s = now_s + SWEEP_LEASE_S;
-                    if self.replace(&name.id, &record, revision).await? {
-                        self.clear(&name).await?;
-                        expired.push(record.message);
-                    }
-                }
-                Some(_) => {}
+                Some((record, _)) if self.is_held(&record, now_s) => {}
+                Some((record, revision)) => expired.extend(self.take_out(&name, record, revision, now_s).await?),
             }
         }
         Ok(expired)
+    }
+
+    async fn take_out(
+        &self,
+        name: &Name,
+        mut record: Record,
+        revision: u64,
+        now_s: u64,
+    ) -> Result<Option<Deferred>, StoreFailure> {
+        let told = record.message.is_to_be_told(now_s);
+        record.holder.clone_from(&self.node);
+        record.held_until_s = now_s + if told { NOTICE_LEASE.as_secs() } else { SWEEP_LEASE_S };
+        if !self.replace(&name.id, &record, revision).await? {
+            return Ok(None);
+        }
+        if told {
+            self.claimed.borrow_mut().insert(name.id.clone());
+        } else {
+            self.clear(name).await?;
+        }
+        Ok(Some(record.message))
     }
 
     /// Whether some delivery has the message, or it rests.
@@ -311,16 +345,18 @@ impl Shared {
     }
 
     async fn connect(&self) -> Result<Buckets, Wrong> {
-        let client = async_nats::ConnectOptions::new().name("cpm-pf").connect(self.servers.as_slice()).await?;
+        let options = async_nats::ConnectOptions::new().name("cpm-pf").ping_interval(PING_INTERVAL);
+        let client = options.connect(self.servers.as_slice()).await?;
         let context = jetstream::new(client);
-        // Three copies where there are three servers; a server that stands alone can have but one.
+        // Three copies where there are three servers; a server that stands alone can have but one. A cluster that is not whole
+        // yet is asked again later: with one copy everything would be lost with its server.
         let wanted = if self.servers.len() >= 3 { 3 } else { 1 };
         let messages = match bucket(&context, wanted).await {
-            Err(_) if wanted > 1 => bucket(&context, 1).await?,
+            Err(error) if stands_alone(error.as_ref()) => bucket(&context, 1).await?,
             other => other?,
         };
         let bodies = match object_bucket(&context, wanted).await {
-            Err(_) if wanted > 1 => object_bucket(&context, 1).await?,
+            Err(error) if stands_alone(error.as_ref()) => object_bucket(&context, 1).await?,
             other => other?,
         };
         let bodies_stream = context.get_stream(format!("OBJ_{BODIES}")).await?;
@@ -383,52 +419,27 @@ impl Shared {
         Ok(())
     }
 
-    /// Fetches the body. A server that was just lost costs a try: what reads an object is placed on one of them by chance.
     async fn fetch(&self, message: &mut Deferred) -> Result<(), Wrong> {
-        let mut tried = 0;
-        loop {
-            // The library panics where the server does not answer when the reading begins.
-            let fetched = AssertUnwindSafe(async {
-                match message.service {
-                    DeferredService::Pager => self.fetch_inline(message).await,
-                    DeferredService::LargeMessage => self.fetch_file(message).await,
-                }
-            });
-            let fetched = fetched.catch_unwind().await.unwrap_or_else(|_| Err("no answer in time".into()));
-            tried += 1;
-            if fetched.is_ok() || tried == FETCHES_MAX {
-                return fetched;
-            }
+        let Buckets { bodies, bodies_stream, .. } = self.buckets().await.map_err(|failure| format!("{failure:?}"))?;
+        let info = tokio::time::timeout(TIME_MAX, bodies.info(message.id.0.as_str())).await??;
+        if info.size as u64 != message.octets {
+            return Err("the body is not as long as it was".into());
         }
-    }
-
-    async fn fetch_inline(&self, message: &mut Deferred) -> Result<(), Wrong> {
-        let bodies = &self.buckets().await.map_err(|failure| format!("{failure:?}"))?.bodies;
-        let body = bodies.get(message.id.0.as_str()).await?;
-        let mut octets = Vec::new();
-        body.take(INLINE_OCTETS_MAX as u64).read_to_end(&mut octets).await?;
-        message.inline = Some(octets.into());
-        Ok(())
-    }
-
-    async fn fetch_file(&self, message: &mut Deferred) -> Result<(), Wrong> {
-        let bodies = &self.buckets().await.map_err(|failure| format!("{failure:?}"))?.bodies;
-        let mut body = bodies.get(message.id.0.as_str()).await?;
+        let mut chunks = Chunks::of(bodies_stream, BODIES, &info);
+        if message.service == DeferredService::Pager {
+            if info.size > INLINE_OCTETS_MAX {
+                return Err("the body is longer than a MESSAGE can be".into());
+            }
+            let mut octets = Vec::with_capacity(info.size);
+            while let Some(chunk) = chunks.next().await? {
+                octets.extend_from_slice(&chunk.payload);
+            }
+            message.inline = Some(octets.into());
+            return Ok(());
+        }
         let path = self.local(&message.id.0);
         let file = File::create(&path).await?;
-        let written = async {
-            let mut at = 0;
-            loop {
-                let mut piece = Vec::with_capacity(PIECE_OCTETS);
-                if tokio::time::timeout(TIME_MAX, body.read_buf(&mut piece)).await?? == 0 {
-                    return Ok::<u64, Wrong>(at);
-                }
-                let length = piece.len() as u64;
-                file.write_all_at(piece, at).await.0?;
-                at += length;
-            }
-        };
-        let written = written.await;
+        let written = copy(&mut chunks, &file).await;
         file.close().await?;
         if written? != message.octets {
             return Err("the body is shorter than it was".into());
@@ -448,6 +459,17 @@ impl Record {
     }
 }
 
+/// Octets written.
+async fn copy(chunks: &mut Chunks<'_>, file: &File) -> Result<u64, Wrong> {
+    let mut at = 0;
+    while let Some(chunk) = chunks.next().await? {
+        let length = chunk.payload.len() as u64;
+        file.write_all_at(chunk.payload, at).await.0?;
+        at += length;
+    }
+    Ok(at)
+}
+
 async fn bucket(context: &jetstream::Context, num_replicas: usize) -> Result<Store, Wrong> {
     if let Ok(store) = context.get_key_value(BUCKET).await {
         return Ok(store);
@@ -460,7 +482,8 @@ async fn bucket(context: &jetstream::Context, num_replicas: usize) -> Result<Sto
         max_messages_per_subject: 1,
         discard: stream::DiscardPolicy::New,
         allow_rollup: true,
-        allow_direct: true,
+        // Every look goes to the leader: what another copy has not heard of yet would count as gone.
+        allow_direct: false,
         num_replicas,
         ..stream::Config::default()
     };
@@ -474,6 +497,19 @@ async fn object_bucket(context: &jetstream::Context, num_replicas: usize) -> Res
     }
     let config = object_store::Config { bucket: BODIES.to_owned(), num_replicas, ..object_store::Config::default() };
     Ok(context.create_object_store(config).await?)
+}
+
+/// Whether a server says that it is in no cluster, so that it can keep one copy only.
+fn stands_alone(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut error = Some(error);
+    while let Some(cause) = error {
+        let said = cause.downcast_ref::<CreateStreamError>().map(CreateStreamError::kind);
+        if let Some(CreateStreamErrorKind::JetStream(said)) = said {
+            return said.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED;
+        }
+        error = cause.source();
+    }
+    false
 }
 
 async fn in_time<T, E: Into<Wrong>>(operation: impl Future<Output = Result<T, E>>) -> Result<T, StoreFailure> {

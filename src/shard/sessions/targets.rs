@@ -43,6 +43,7 @@ impl Signalling {
             Purpose::Branch { proxy, branch } => self.branch_heard(now, *proxy, *branch, response, out),
             Purpose::Page { batch, target } => self.page_heard(now, *batch, *target, response.status(), Some(response), out),
             Purpose::Deferred { user } => self.deferred_page_heard(now, user, response.status(), out),
+            Purpose::Notice { about } => self.notice_heard(about, response.status(), out),
             Purpose::Subscribe { subscription } => {
                 self.subscribe_heard(now, *subscription, response.status(), Some(response), out)
             }
@@ -58,6 +59,7 @@ impl Signalling {
             Purpose::Branch { proxy, branch } => self.branch_failed(now, *proxy, *branch, status, None, out),
             Purpose::Page { batch, target } => self.page_heard(now, *batch, *target, status, None, out),
             Purpose::Deferred { user } => self.deferred_page_heard(now, user, status, out),
+            Purpose::Notice { about } => self.notice_heard(about, status, out),
             Purpose::Subscribe { subscription } => self.subscribe_heard(now, *subscription, status, None, out),
             Purpose::Ack { .. } | Purpose::Nobody => {}
         }
