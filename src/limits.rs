@@ -160,6 +160,8 @@ pub const DEFERRED_BATCH_MAX: usize = 256;
 pub const IMAP_CONNECTIONS_MAX: usize = 4;
 /// Objects on disk for a Message Storage Server that is away; beyond them recording fails.
 pub const HISTORY_QUEUE_MAX: usize = 100_000;
+/// Copies on disk that the history refused and that are tried again; what is beyond them is given up at once.
+pub const HISTORY_REFUSED_MAX: usize = 10_000;
 /// Deferred messages told of at once for one user; what is beyond them comes when these are delivered.
 pub const WAITING_MAX: usize = 100;
 /// Record-Route values of one dialog that are kept; a path through more proxies is not credible.

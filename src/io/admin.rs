@@ -229,6 +229,7 @@ async fn scrape(state: &State) -> Scrape {
         media: ask(&state.admin.media, MediaOrder::Snapshot).await,
         services: Some(Usage { cpu: 0, ..usage(0, state.started, state.admin.clock.now()) }),
         deferred: state.admin.services.deferred_messages(),
+        history: state.admin.services.history(),
         cdr_dropped: state.admin.records.dropped(),
     }
 }

@@ -6,6 +6,7 @@
 use crate::base::clock::{Duration, Instant};
 use crate::cpm::decision::Service;
 use crate::cpm::facts::Role;
+use crate::io::services::message_store::Counts as HistoryCounts;
 use crate::shard::counts::{Counts, Direction, Outcome, case_label, service_label};
 use crate::shard::media::{Cause, MediaCounts};
 use crate::sip::method::Method;
@@ -52,6 +53,8 @@ pub struct Scrape {
     pub cdr_dropped: u64,
     /// Messages in the deferred store.
     pub deferred: u64,
+    /// Objects that wait for the history.
+    pub history: HistoryCounts,
 }
 
 /// Upper bounds of histogram buckets, in seconds: from a microsecond to half a minute.
@@ -187,6 +190,11 @@ fn rejections(page: &mut Page, scrape: &Scrape) {
 
 fn engine(page: &mut Page, scrape: &Scrape) {
     page.single("cpm_pf_deferred_messages", "gauge", "Messages that wait for a client of their recipient.", scrape.deferred);
+    page.family("cpm_pf_history_waiting", "gauge", "Objects on disk for a history that is away, or that refused them before.");
+    page.line("cpm_pf_history_waiting", &[("cause", "away")], scrape.history.away as f64);
+    page.line("cpm_pf_history_waiting", &[("cause", "refused")], scrape.history.refused as f64);
+    let given_up = scrape.history.given_up;
+    page.single("cpm_pf_history_given_up_total", "counter", "Objects that the history refused to the end.", given_up);
     let malformed = scrape.signalling.iter().map(|core| core.counts.malformed).sum();
     page.single("cpm_pf_sip_malformed_total", "counter", "What came in and was no SIP message.", malformed);
     let connections = scrape.signalling.iter().map(|core| core.connections).sum();
@@ -283,7 +291,7 @@ mod tests {
         let signalling =
             SignallingSnapshot { usage, counts, queue_depth: 3, connections: 1, engine: BTreeMap::from([("idle", 2)]) };
         let media = MediaSnapshot { usage: Usage { cpu: 1, ..usage }, counts: MediaCounts::default(), queue_depth: 0 };
-        Scrape { signalling: vec![signalling], media: vec![media], services: None, cdr_dropped: 0, deferred: 0 }
+        Scrape { signalling: vec![signalling], media: vec![media], services: None, ..Scrape::default() }
     }
 
     #[test]

@@ -205,6 +205,8 @@ pub enum Query {
     /// CR 8.5: put an object into the user's history. Answered when it is stored or queued durably for a store that is away;
     /// where the store refuses, its body stays where it is.
     Record(Box<Object>),
+    /// The same for a copy that nobody would keep otherwise: what the store refuses it is offered again, for some days.
+    Copy(Box<Object>),
 }
 
 /// An answer of the services thread.
@@ -218,7 +220,7 @@ pub enum Fetched {
     Waiting(Vec<Deferred>),
     /// The message, when the claim is ours; with the path of its body file, fetched to this node where needed.
     Claimed(Option<Box<Deferred>>),
-    /// For `Record`: the UID in the Message Storage Server, where it gave one.
+    /// For `Record` and `Copy`: the UID in the Message Storage Server, where it gave one.
     Recorded(Result<Option<u32>, StoreFailure>),
     /// Unasked: the time of a deferred message is over, and its sender wants to hear of it. It is nobody's any more, and stays in
     /// the store until `Remove` says that the sender was told, or `Return` that it is to be told later.

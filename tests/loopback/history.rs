@@ -1,13 +1,13 @@
 //! CR 8.5 and 8.5.1 on the wire: what the rules of a user say is recorded, in files and in a real Message Storage Server.
 
+use crate::dovecot::{Dovecot, PASSWORD};
 use crate::ladder::Originating;
 use crate::msrp::{Msrp, Waiting};
-use crate::peers::{Server, at, free};
+use crate::peers::free;
 use crate::proves;
 use crate::proxy::put;
+use crate::secure::{authority, certificate};
 use crate::ue::{Invite, LARGE, SESSION, answer_sdp};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 const ALICE: &str = "sip:alice@example.net";
@@ -192,106 +192,193 @@ fn a_large_message_is_recorded_for_its_recipient_too() {
     proves!("TLM-9.1"; ladder.pf);
 }
 
-/// Starts Dovecot with a mail folder of its own; any user, password "secret".
-fn dovecot(folder: &Path, port: u16) -> Option<Server> {
-    use std::os::unix::fs::PermissionsExt;
-    let open = |path: &Path| {
-        std::fs::create_dir_all(path).expect("the folder can be made");
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("it is ours");
-    };
-    open(folder);
-    open(&folder.join("mail"));
-    let at = folder.display();
-    let config = format!(
-        "base_dir = {at}/run\nstate_dir = {at}/state\nprotocols = imap\nlisten = 127.0.0.1\nssl = no\ndisable_plaintext_auth = no\nlog_path = {at}/dovecot.log\nauth_mechanisms = plain login\n\
-         mail_location = maildir:{at}/mail/%u:LAYOUT=fs\nmail_uid = nobody\nmail_gid = nogroup\nfirst_valid_uid = 1\n\
-         passdb {{\n  driver = static\n  args = password=secret\n}}\nuserdb {{\n  driver = static\n  args = uid=nobody gid=nogroup home={at}/mail/%u\n}}\n\
-         service imap-login {{\n  inet_listener imap {{\n    address = 127.0.0.1\n    port = {port}\n  }}\n  inet_listener imaps {{\n    port = 0\n  }}\n}}\n\
-         namespace inbox {{\n  inbox = yes\n  separator = /\n}}\n"
-    );
-    std::fs::write(folder.join("dovecot.conf"), config).expect("the folder can be written");
-    let file = folder.join("dovecot.conf").display().to_string();
-    Server::start("dovecot", &["-F", "-c", &file], &folder.join("out"), port)
-}
-
-/// What the server answers to these commands after a login (RFC 3501).
-fn imap(port: u16, commands: &[&str]) -> String {
-    let mut stream = TcpStream::connect(at(port)).expect("the server listens");
-    stream.set_read_timeout(Some(crate::proxy::PATIENCE)).expect("a socket has a time limit");
-    let mut said = String::new();
-    let (mut buffer, mut number) = ([0; 65_536], 0);
-    for command in ["LOGIN cpm secret"].iter().chain(commands) {
-        number += 1;
-        write!(stream, "a{number} {command}\r\n").expect("the server reads");
-        let end = format!("a{number} ");
-        while !said.lines().any(|line| line.starts_with(&end)) {
-            let read = stream.read(&mut buffer).expect("the server answers");
-            assert!(read > 0, "the server closed after {command}: {said}");
-            said += &String::from_utf8_lossy(&buffer[..read]);
-        }
-    }
-    said
-}
-
 #[test]
 fn a_message_storage_server_gets_the_objects_also_those_of_a_time_when_it_was_away() {
     let place = tempfile::tempdir().expect("a temporary folder");
-    if nobody() {
-        println!("skipped: Dovecot needs root to serve a mail folder of another user");
-        return;
-    }
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     let [port] = free();
-    let folder = place.path().join("dovecot");
-    let Some(server) = dovecot(&folder, port) else { return };
-    let store = format!("[store]\nhistory = \"imap://cpm:secret@127.0.0.1:{port}\"");
+    let Some(dovecot) = Dovecot::place(place.path(), port, false) else { return };
+    let Some(server) = dovecot.start() else { return };
+    let store = format!("[store]\nhistory = \"{}\"", dovecot.uri());
     let mut ladder = Originating::in_folder(recorded(ALICE, true), &store);
-    let mailbox = |invite: &Invite| format!("{ALICE}/Default/{}", invite.get("Conversation-ID").unwrap_or_default());
-    let fetch = |invite: &Invite| imap(port, &[&format!("EXAMINE \"{}\"", mailbox(invite)), "FETCH 1:* (UID FLAGS BODY.PEEK[])"]);
-    let listed = |invite: &Invite, text: &str| {
-        let listing = imap(port, &["LIST \"\" \"*\""]);
-        listing.contains(&mailbox(invite)) && fetch(invite).contains(text)
-    };
 
     let invite = large(&mut ladder, b"in the store");
-    ladder.pf.until("the server has it", |_| listed(&invite, "in the store"));
-    let said = fetch(&invite);
-    assert!(
-        said.contains("Message-Direction: sent\r\n") && said.contains("\\Seen") && said.contains("Subject: lunch\r\n"),
-        "{said}"
-    );
-    let contact = format!("<sip:bob@{}>", ladder.core.address);
-    let talk = chat(&mut ladder, |invite| invite, &contact);
-    let session = format!("{}/{}", mailbox(&talk), talk.get("Contribution-ID").unwrap_or_default());
-    ladder.pf.until("the server has the session", |_| {
-        let listing = imap(port, &["LIST \"\" \"*\""]);
-        listing.contains(&session) && {
-            let said = imap(port, &[&format!("EXAMINE \"{session}\""), "FETCH 1:* (BODY.PEEK[])"]);
-            ["from alice", "from bob", "Application/X-CPM-Session"].iter().all(|text| said.contains(text))
-        }
-    });
+    let object = dovecot.wait_for(&ladder.pf, "in the store");
+    let conversation = |invite: &Invite| format!("{ALICE}/Default/{}", invite.get("Conversation-ID").unwrap_or_default());
+    assert_eq!(object.mailbox, conversation(&invite));
+    assert!(object.flags.contains("\\Seen"), "{object:?}");
+    object.has(&[("Message-Direction", "sent"), ("Subject", "lunch"), ("From", ALICE), ("To", BOB)]);
 
     // Away: the calls go as before, the objects wait on disk, and come when it is back; over a restart of ours too.
     server.kill();
-    let first = large(&mut ladder, b"while it was away");
-    let queue = ladder.pf.path("var/spool/history");
-    ladder.pf.until("it waits on disk", |_| std::fs::read_dir(&queue).is_ok_and(|files| files.count() == 2));
-    let second = large(&mut ladder, b"the second of them");
-    ladder.pf.until("both wait on disk", |_| std::fs::read_dir(&queue).is_ok_and(|files| files.count() == 4));
+    large(&mut ladder, b"while it was away");
+    let wait_on_disk = |pf: &crate::proxy::Proxy, count: usize| {
+        let queue = pf.path("var/spool/history");
+        pf.until(&format!("{count} wait on disk"), |_| std::fs::read_dir(&queue).is_ok_and(|files| files.count() == 2 * count));
+    };
+    wait_on_disk(&ladder.pf, 1);
+    large(&mut ladder, b"the second of them");
+    wait_on_disk(&ladder.pf, 2);
+    ladder.pf.until("the metric says so", |pf| pf.metric("cpm_pf_history_waiting", &["away"]) == 2.0);
     let mut ladder = ladder.again(&store);
-    let _server = dovecot(&folder, port).expect("it was there");
-    ladder.pf.until("the server has both", |_| listed(&first, "while it was away") && listed(&second, "the second of them"));
-    ladder.pf.until("nothing waits any more", |_| std::fs::read_dir(queue_of(&ladder.pf)).is_ok_and(|files| files.count() == 0));
-    let third = large(&mut ladder, b"as before");
-    ladder.pf.until("the server has it", |_| listed(&third, "as before"));
+    let _server = dovecot.start().expect("it was there");
+    for body in ["while it was away", "the second of them"] {
+        dovecot.wait_for(&ladder.pf, body);
+    }
+    wait_on_disk(&ladder.pf, 0);
+    large(&mut ladder, b"as before");
+    dovecot.wait_for(&ladder.pf, "as before");
 }
 
-fn queue_of(pf: &crate::proxy::Proxy) -> PathBuf {
-    pf.path("var/spool/history")
+#[test]
+fn a_group_session_leaves_its_state_and_all_that_was_said() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let [port] = free();
+    let Some(dovecot) = Dovecot::place(place.path(), port, false) else { return };
+    let Some(_server) = dovecot.start() else { return };
+    let store = format!("[store]\nhistory = \"{}\"\n[policy]\nrecord_sessions = true\n", dovecot.uri());
+    // No rule of alice's: the operator records.
+    let mut ladder = Originating::new(&store);
+    let list = "<?xml version=\"1.0\"?>\r\n<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\"><list>\
+        <entry uri=\"sip:carol@example.net\"><display-name>Carol &amp; Co</display-name></entry><entry uri=\"tel:+15551230009\"/></list></resource-lists>";
+    let group = |invite: Invite| {
+        let icsi = invite.get("P-Preferred-Service").unwrap_or_default().to_owned() + ".group";
+        let accept = invite.get("Accept-Contact").unwrap_or_default().replace("cpm.session", "cpm.session.group");
+        let mut invite = invite
+            .with("P-Preferred-Service", &icsi)
+            .with("Accept-Contact", &accept)
+            .with("Content-Type", "multipart/mixed;boundary=b1")
+            .with("Supported", "timer, recipient-list-invite");
+        invite.body = format!(
+            "--b1\r\nContent-Type: application/sdp\r\n\r\n{}\r\n--b1\r\nContent-Type: application/resource-lists+xml\r\nContent-Disposition: recipient-list\r\n\r\n{list}\r\n--b1--\r\n",
+            invite.body
+        );
+        invite
+    };
+    let focus = format!("<sip:conference-7@{}>;isfocus", ladder.core.address);
+    let invite = chat(&mut ladder, group, &focus);
+    ladder.pf.until("all is recorded", |_| dovecot.objects().len() == 4);
+    let objects = dovecot.objects();
+    let ids = ["Conversation-ID", "Contribution-ID"].map(|name| invite.get(name).unwrap_or_default());
+    for object in &objects {
+        assert_eq!(object.mailbox, format!("{ALICE}/Default/{}/{}", ids[0], ids[1]));
+        object.has(&[("Conversation-ID", ids[0]), ("Contribution-ID", ids[1])]);
+    }
+    let of = |content_type: &str| {
+        let line = format!("Content-Type: {content_type}\r\n");
+        objects.iter().find(|object| object.head.contains(&line)).unwrap_or_else(|| panic!("no {content_type} in {objects:?}"))
+    };
+    let state = of("Application/group-state-object+xml");
+    let identity = format!("lastfocussessionid=\"sip:conference-7@{}\"", ladder.core.address);
+    for text in [
+        &*identity,
+        "<participant name=\"Carol &amp; Co\" comm-addr=\"sip:carol@example.net\"/>",
+        "comm-addr=\"tel:+15551230009\"",
+    ] {
+        assert!(state.body.contains(text), "no {text:?} in {state:?}");
+    }
+    let info = of("Application/X-CPM-Session");
+    assert!(info.body.contains("<session-type>Group</session-type>") && info.body.contains("m=message"), "{info:?}");
+    for (body, direction) in [("from alice", "sent"), ("from bob", "received")] {
+        let said = objects.iter().find(|object| object.body == body).unwrap_or_else(|| panic!("no {body:?} in {objects:?}"));
+        said.has(&[("Message-Direction", direction)]);
+    }
+    proves!("OSI-r7.b", "OSI-r7.c"; ladder.pf);
 }
 
-/// Whether we are somebody other than root.
-fn nobody() -> bool {
-    std::process::Command::new("id").arg("-u").output().map_or(true, |id| id.stdout != b"0\n")
+#[test]
+fn a_message_storage_server_is_reached_over_tls_where_its_certificate_is_trusted() {
+    let (place, elsewhere) = (tempfile::tempdir().expect("a temporary folder"), tempfile::tempdir().expect("a temporary folder"));
+    let [port] = free();
+    certificate(place.path(), &authority());
+    certificate(elsewhere.path(), &authority());
+    let Some(dovecot) = Dovecot::place(place.path(), port, true) else { return };
+    let Some(_server) = dovecot.start() else { return };
+    let store = format!("[store]\nhistory = \"{}\"", dovecot.uri());
+    let trusting = |folder: &Path| [("SSL_CERT_FILE".to_owned(), folder.join("ca.pem").display().to_string())];
+
+    // Another authority: nothing is said to it, the object waits.
+    let mut ladder = Originating::in_world(recorded(ALICE, true), &store, &trusting(elsewhere.path()));
+    large(&mut ladder, b"for whoever is trusted");
+    ladder.pf.until("it waits", |pf| pf.metric("cpm_pf_history_waiting", &["away"]) == 1.0);
+    ladder.pf.until("the log names the cause", |pf| pf.log().contains("certificate"));
+    assert!(dovecot.objects().is_empty());
+
+    let mut ladder = ladder.again_in(&store, &trusting(place.path()));
+    dovecot.wait_for(&ladder.pf, "for whoever is trusted");
+    large(&mut ladder, b"over TLS");
+    dovecot.wait_for(&ladder.pf, "over TLS").has(&[("Message-Direction", "sent")]);
+
+    // The password is nowhere to be read.
+    assert!(!ladder.pf.log().contains(PASSWORD));
+    let checked = check(&ladder.pf.path("cpm-pf.toml"));
+    assert!(!checked.contains(PASSWORD) && checked.contains(&format!("imaps://cpm:***@127.0.0.1:{port}")), "{checked}");
+}
+
+/// What `check` says of a file.
+fn check(file: &Path) -> String {
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_cpm-pf")).args(["check", "--config"]).arg(file).output();
+    let run = run.expect("the program starts");
+    String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr)
+}
+
+#[test]
+fn a_password_in_the_configuration_is_told_to_nobody() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let [port] = free();
+    let Some(dovecot) = Dovecot::place(place.path(), port, false) else { return };
+    let Some(_server) = dovecot.start() else { return };
+    // The server refuses the login, and says why.
+    let wrong = "not-the-one";
+    let uri = dovecot.uri().replace(PASSWORD, wrong);
+    let mut ladder = Originating::in_folder(recorded(ALICE, true), &format!("[store]\nhistory = \"{uri}\""));
+    large(&mut ladder, b"not yet");
+    ladder.pf.until("it waits", |pf| pf.metric("cpm_pf_history_waiting", &["away"]) == 1.0);
+    ladder.pf.until("the log tells of the login", |pf| pf.log().contains("login"));
+    assert!(!ladder.pf.log().contains(wrong), "{}", ladder.pf.log());
+
+    // Nor by a configuration that is wrong.
+    for value in
+        [format!("imap//cpm:{wrong}@host"), format!("imap://cpm:{wrong}@host\nport = 1"), format!("imap://cpm:{wrong}@:x")]
+    {
+        let file = place.path().join("wrong.toml");
+        std::fs::write(&file, format!("[store]\nhistory = \"{value}\"\n")).expect("the folder can be written");
+        let said = check(&file);
+        assert!(!said.contains(wrong), "{said}");
+        let (status, log) = crate::proxy::Proxy::fails(
+            tempfile::tempdir().expect("a temporary folder"),
+            "[store]\nhistory = \"imap://cpm:not-the-one@:x\"",
+        );
+        assert!(status.is_some_and(|status| status != 0) && !log.contains(wrong), "{status:?}: {log}");
+    }
+}
+
+#[test]
+fn a_copy_that_the_history_refuses_waits_on_disk_for_another_try() {
+    // The user's folder cannot be: a file stands there.
+    let folder = recorded(ALICE, true);
+    put(folder.path(), &format!("var/history/{ALICE}"), "in the way");
+    let mut ladder = Originating::in_folder(folder, "");
+    large(&mut ladder, b"refused at first");
+    ladder.pf.until("it waits", |pf| pf.metric("cpm_pf_history_waiting", &["refused"]) == 1.0);
+    // Others do not wait for it, and nothing is left in the spool but the queue.
+    let spooled = || {
+        let spool = std::fs::read_dir(ladder.pf.path("var/spool")).into_iter().flatten().flatten();
+        spool.filter(|entry| entry.path().is_file()).map(|entry| entry.file_name()).collect::<Vec<_>>()
+    };
+    assert!(spooled().iter().all(|name| name == "lock" || name == "node"), "{:?}", spooled());
+    assert_eq!(ladder.pf.metric("cpm_pf_history_given_up_total", &[]), 0.0);
+
+    // It outlives us, and is offered when its time has come: that is now, says its name.
+    let folder = ladder.pf.kill();
+    let queue = folder.path().join("var/spool/history");
+    let record = std::fs::read_dir(&queue).into_iter().flatten().flatten().map(|entry| entry.path());
+    let record = record.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "json")).expect("it is there");
+    let name = record.file_name().and_then(|name| name.to_str()).expect("it is text").to_owned();
+    let (_, rest) = name.split_once('-').expect("it begins with the time");
+    std::fs::rename(&record, queue.join(format!("{:016x}-{rest}", 0))).expect("it can be renamed");
+    std::fs::remove_file(folder.path().join(format!("var/history/{ALICE}"))).expect("it is there");
+    let pf = crate::proxy::Proxy::start_in(folder, "");
+    let history = pf.path("var/history");
+    pf.until("it is recorded", |_| objects(&history).iter().any(|object| object.ends_with("refused at first")));
+    pf.until("nothing waits", |pf| pf.metric("cpm_pf_history_waiting", &[]) == 0.0);
 }

@@ -28,15 +28,24 @@ impl Originating {
     }
 
     pub fn in_folder(folder: tempfile::TempDir, more: &str) -> Self {
+        Self::in_world(folder, more, &[])
+    }
+
+    /// The same with environment variables for the program.
+    pub fn in_world(folder: tempfile::TempDir, more: &str, environment: &[(String, String)]) -> Self {
         let (alice, core, isf) = (Ue::udp("alice"), Ue::udp("core"), Ue::udp("isf"));
-        let pf = Proxy::start_in(folder, &Self::config(more, &core, &isf));
+        let pf = Proxy::start_with(folder, &Self::config(more, &core, &isf), environment);
         Self { alice, core, isf, pf }
     }
 
     /// The same people with the program started anew.
     pub fn again(self, more: &str) -> Self {
+        self.again_in(more, &[])
+    }
+
+    pub fn again_in(self, more: &str, environment: &[(String, String)]) -> Self {
         let Self { alice, core, isf, pf } = self;
-        let pf = Proxy::start_in(pf.stop(), &Self::config(more, &core, &isf));
+        let pf = Proxy::start_with(pf.stop(), &Self::config(more, &core, &isf), environment);
         Self { alice, core, isf, pf }
     }
 

@@ -93,11 +93,16 @@ impl Proxy {
 
     /// The same in a folder that has files in it already (XDM documents, certificates, what an earlier run stored).
     pub fn start_in(folder: tempfile::TempDir, more: &str) -> Proxy {
-        Self::start_saying(folder, more, &std::env::var("RUST_LOG").unwrap_or_else(|_| "debug".into()))
+        Self::start_with(folder, more, &[])
     }
 
     /// The same with a log that says this much.
     pub fn start_saying(folder: tempfile::TempDir, more: &str, level: &str) -> Proxy {
+        Self::start_with(folder, more, &[("RUST_LOG".into(), level.into())])
+    }
+
+    /// The same with these environment variables.
+    pub fn start_with(folder: tempfile::TempDir, more: &str, environment: &[(String, String)]) -> Proxy {
         let file = folder.path().join("cpm-pf.toml");
         std::fs::write(&file, config(more)).expect("the folder can be written");
         let log = folder.path().join("log");
@@ -106,7 +111,8 @@ impl Proxy {
             .args(["run", "--config"])
             .arg(&file)
             .current_dir(folder.path())
-            .env("RUST_LOG", level)
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "debug".into()))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()

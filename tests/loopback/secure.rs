@@ -2,7 +2,7 @@
 
 use crate::proxy::{PATIENCE, Proxy};
 use crate::ue::{self, Message};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
@@ -15,6 +15,8 @@ type Authority = CertifiedIssuer<'static, KeyPair>;
 
 pub fn authority() -> Authority {
     let mut params = CertificateParams::default();
+    // OpenSSL takes a certificate for self-signed whose issuer has the name of its subject.
+    params.distinguished_name.push(DnType::CommonName, "authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
 }

@@ -1,9 +1,10 @@
 //! The services thread itself: takes questions, answers each with a task of its own, bounded in number.
 
 use super::inbox::{Answers, Inbox, Item, Question};
+use super::message_store::{MessageStore, Refused};
 use super::resolve::{Resolve, Target};
 use super::spool::Spool;
-use super::stores::{DeferredMessages, History};
+use super::stores::{self, DeferredMessages};
 use super::xcap::Xcap;
 use crate::base::prng::Prng;
 use crate::config::Config;
@@ -28,7 +29,7 @@ pub struct Services {
     xcap: Xcap,
     resolve: Resolve,
     deferred: DeferredMessages,
-    history: History,
+    history: MessageStore,
     /// Delivered, but the store was away when they were to be removed: nobody may have them again.
     delivered: RefCell<BTreeSet<DeferredId>>,
     _spool: Spool,
@@ -44,7 +45,7 @@ impl Services {
             io::Error::new(error.kind(), format!("store.spool = \"{}\": {error}", config.store.spool.display()))
         })?;
         let deferred = DeferredMessages::open(&config.store, &spool, &mut prng()?)?;
-        let history = History::open(&config.store, prng()?)?;
+        let history = stores::history(&config.store, [prng()?, prng()?])?;
         let resolve = Resolve::new(prng()?);
         Ok(Self {
             config: RefCell::new(config),
@@ -99,6 +100,12 @@ impl Services {
         removed
     }
 
+    /// For the metrics.
+    fn count(&self, inbox: &Inbox) {
+        inbox.count_deferred(self.deferred.messages());
+        inbox.count_history(self.history.counts());
+    }
+
     fn now_s(&self) -> u64 {
         self.clock.now().unix_s()
     }
@@ -107,7 +114,7 @@ impl Services {
 async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answers + 'static>) {
     let sweeper = tokio_uring::spawn(sweep(services.clone(), inbox.clone(), answers.clone()));
     let attended = services.clone();
-    let attendant = tokio_uring::spawn(async move { attended.history.attend().await });
+    let attendant = tokio_uring::spawn(async move { attended.history.run_queue(|| attended.now_s()).await });
     let places = Arc::new(Semaphore::new(SERVICES_TASKS_MAX));
     while let Some(item) = inbox.next().await {
         let Question { core, ticket, query } = match item {
@@ -124,7 +131,7 @@ async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answe
             // A library that panics fails its question, not whoever waits for the answer.
             let answered = AssertUnwindSafe(answer(&services, query)).catch_unwind().await;
             answers.answer(core, ticket, answered.unwrap_or(otherwise));
-            inbox.count_deferred(services.deferred.messages());
+            services.count(&inbox);
             drop(place);
         });
     }
@@ -152,7 +159,7 @@ async fn sweep(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answe
                 answers.answer(0, Ticket::UNASKED, Fetched::Expired(Box::new(message)));
             }
         }
-        inbox.count_deferred(services.deferred.messages());
+        services.count(&inbox);
     }
 }
 
@@ -162,7 +169,7 @@ fn failed(query: &Query) -> Fetched {
         Query::Document { .. } | Query::External { .. } => Fetched::Document(Document::Failed),
         Query::Resolve { .. } => Fetched::Resolved(Vec::new()),
         Query::Claim { .. } => Fetched::Claimed(None),
-        Query::Record(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
+        Query::Record(_) | Query::Copy(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
         Query::Defer(_) | Query::Waiting { .. } | Query::Remove { .. } | Query::Return { .. } => {
             Fetched::Kept(Err(StoreFailure::Unavailable))
         }
@@ -195,7 +202,8 @@ pub async fn answer(services: &Services, query: Query) -> Fetched {
         Query::Return { id, retry_after_s } => {
             Fetched::Kept(services.deferred.give_back(id, now_s + u64::from(retry_after_s)).await)
         }
-        Query::Record(object) => Fetched::Recorded(services.history.record(&object, now_s).await),
+        Query::Record(object) => Fetched::Recorded(services.history.store(&object, now_s, Refused::Asker).await),
+        Query::Copy(object) => Fetched::Recorded(services.history.store(&object, now_s, Refused::Queue).await),
     }
 }
 

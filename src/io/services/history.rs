@@ -8,7 +8,6 @@
 
 use super::body_file;
 use crate::base::prng::Prng;
-use crate::shard::exchange::StoreFailure;
 use crate::store::history::{Body, Object, file_name, segment, uid_of};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -50,18 +49,11 @@ impl Folders {
         Ok(Self { root: root.to_owned(), last_uids: RefCell::default(), prng: RefCell::new(Unique(prng)) })
     }
 
-    /// Stores an object, durably, and gives its UID. A spooled body is removed.
+    /// Stores an object, durably, and gives its UID. A spooled body stays where it is.
     ///
     /// # Errors
-    /// [`StoreFailure::Unavailable`] where the file cannot be written.
-    pub async fn store(&self, object: &Object) -> Result<u32, StoreFailure> {
-        self.write(object).await.map_err(|error| {
-            tracing::error!(user = object.user, %error, "an object cannot be put into the history");
-            StoreFailure::Unavailable
-        })
-    }
-
-    async fn write(&self, object: &Object) -> io::Result<u32> {
+    /// Where the file cannot be written.
+    pub async fn store(&self, object: &Object) -> io::Result<u32> {
         let folder = self.folder(object)?;
         tokio_uring::fs::create_dir_all(&folder).await?;
         let uid = self.next_uid(&folder)?;
@@ -71,13 +63,7 @@ impl Folders {
         let path = folder.join(file_name(object, uid, size, unique));
         match &object.body {
             Body::Inline(octets) => body_file::write(&path, &[&head, octets]).await?,
-            Body::File { path: body, .. } => {
-                body_file::write_with(&path, &head, body).await?;
-                // The object is stored; a body left in the spool must not make it look as if it were not.
-                if let Err(error) = tokio_uring::fs::remove_file(body).await {
-                    tracing::warn!(path = %body.display(), %error, "a spooled body cannot be removed");
-                }
-            }
+            Body::File { path: body, .. } => body_file::write_with(&path, &head, body).await?,
         }
         Ok(uid)
     }
@@ -141,11 +127,10 @@ mod tests {
         tokio_uring::start(async {
             let root = directory.path().join("history");
             let folders = Folders::open(&root, Prng::seeded(1)).unwrap();
-            assert_eq!(folders.store(&object(Body::Inline(b"one\0".to_vec()))).await, Ok(1));
+            assert_eq!(folders.store(&object(Body::Inline(b"one\0".to_vec()))).await.ok(), Some(1));
             let folders = Folders::open(&root, Prng::seeded(2)).unwrap();
             std::fs::write(&spooled, "two").unwrap();
-            assert_eq!(folders.store(&object(Body::File { path: spooled.clone(), octets: 3 })).await, Ok(2));
-            assert!(!spooled.exists());
+            assert_eq!(folders.store(&object(Body::File { path: spooled.clone(), octets: 3 })).await.ok(), Some(2));
             let folder = root.join("tel:+15551230001/Default/c%2F..%2F1/cur");
             let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
             files.sort();
@@ -162,9 +147,9 @@ mod tests {
         tokio_uring::start(async {
             let folders = Folders::open(directory.path(), Prng::seeded(1)).unwrap();
             let long = Object { folder: vec!["x".repeat(300)], ..object(Body::Inline(Vec::new())) };
-            assert_eq!(folders.store(&long).await, Err(StoreFailure::Unavailable));
+            assert!(folders.store(&long).await.is_err());
             let missing = Body::File { path: directory.path().join("nothing"), octets: 1 };
-            assert_eq!(folders.store(&object(missing)).await, Err(StoreFailure::Unavailable));
+            assert!(folders.store(&object(missing)).await.is_err());
         });
     }
 }

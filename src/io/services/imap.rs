@@ -64,6 +64,8 @@ pub enum Failure {
     Quota,
     /// The body's file cannot be read.
     Body(io::Error),
+    /// The embedded history's disk does not take it.
+    Disk(io::Error),
 }
 
 impl From<async_imap::error::Error> for Failure {

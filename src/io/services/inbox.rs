@@ -1,5 +1,6 @@
 //! Questions on their way to the services thread, and what it calls with the answers.
 
+use super::message_store::Counts;
 use crate::config::Config;
 use crate::limits::SERVICES_QUESTIONS_MAX;
 use crate::shard::exchange::{Fetched, Query, Ticket};
@@ -37,6 +38,8 @@ pub struct Inbox {
     wake: Notify,
     closed: AtomicBool,
     deferred: AtomicU64,
+    /// Objects that wait for the history: it is away, it refused them; given up.
+    history: [AtomicU64; 3],
 }
 
 impl Inbox {
@@ -47,6 +50,7 @@ impl Inbox {
             wake: Notify::new(),
             closed: AtomicBool::new(false),
             deferred: AtomicU64::new(0),
+            history: Default::default(),
         })
     }
 
@@ -85,6 +89,18 @@ impl Inbox {
 
     pub(crate) fn count_deferred(&self, count: u64) {
         self.deferred.store(count, Ordering::Relaxed);
+    }
+
+    /// Objects that wait for the history or were given up, as last counted.
+    pub fn history(&self) -> Counts {
+        let [away, refused, given_up] = self.history.each_ref().map(|count| count.load(Ordering::Relaxed));
+        Counts { away, refused, given_up }
+    }
+
+    pub(super) fn count_history(&self, counts: Counts) {
+        for (place, count) in self.history.iter().zip([counts.away, counts.refused, counts.given_up]) {
+            place.store(count, Ordering::Relaxed);
+        }
     }
 
     /// The next item; None: closed, and nothing is left.

@@ -1,242 +1,206 @@
-//! CR 8.5, OMA Message Storage 6.3.1: objects go to the Message Storage Server over a few connections; while it is away
-//! they wait on disk.
+//! CR 8.5, OMA Message Storage 6.3.1: objects go into the history, whichever it is; while the Message Storage Server is away
+//! they wait on disk, and what a store refused is offered again for some days where nobody else would keep it.
 //!
 //! ```text
-//! SPOOL/history/00000000659ab3c0-1f2e….json     what the object says
-//! SPOOL/history/00000000659ab3c0-1f2e….body     its body
+//! object -> store -> done
+//!             |- away ---> queue, tried again every second to minute, the oldest first
+//!             \- refused -> the asker keeps it; a copy: queue, after a minute, an hour, six hours, a day, two; then given up
 //! ```
-//!
-//! Names begin with the time, so the oldest goes first. What is queued was answered as stored.
 
-use super::body_file;
-use super::imap::{Connection, Failure, Server};
-use crate::base::prng::Prng;
-use crate::limits::{HISTORY_QUEUE_MAX, IMAP_CONNECTIONS_MAX};
+use super::history::Folders;
+use super::history_queue::Queue;
+use super::imap::Failure;
+use super::imap_pool::Pool;
+use crate::limits::HISTORY_REFUSED_MAX;
 use crate::shard::exchange::StoreFailure;
 use crate::store::history::{Body, Object};
-use serde::{Deserialize, Serialize};
-use std::cell::{Cell, RefCell};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
-/// How long one object may take, once connected: a body of 100 MiB at less than 1 MiB a second.
-const STORE_TIME: Duration = Duration::from_secs(120);
 /// How long the queue rests after the server was found away; it doubles up to the last.
 const RESTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// Octets of what a queued object says, without its body.
-const RECORD_OCTETS_MAX: usize = 1024 * 1024;
+/// Seconds until what was refused is offered again, each time it was.
+const OFFERS_S: [u64; 5] = [60, 3_600, 6 * 3_600, 24 * 3_600, 48 * 3_600];
 
-/// The server, and the queue before it.
+/// The history, and the queue before it.
+#[derive(Debug)]
 pub struct MessageStore {
-    server: Server,
-    queue: PathBuf,
-    idle: RefCell<Vec<Connection>>,
-    places: Semaphore,
-    queued: Cell<usize>,
-    prng: RefCell<Prng>,
+    history: History,
+    queue: Queue,
+    given_up: Cell<u64>,
 }
 
-impl std::fmt::Debug for MessageStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MessageStore({:?})", self.server)
-    }
+/// `store.history`.
+#[derive(Debug)]
+pub enum History {
+    Embedded(Box<Folders>),
+    Server(Pool),
 }
 
-/// An [`Object`] as it waits on disk.
-#[derive(Serialize, Deserialize)]
-struct Queued {
-    user: String,
-    folder: Vec<String>,
-    headers: Vec<(String, String)>,
-    seen: bool,
-    date_s: u64,
-    octets: u64,
+/// What waits, and what was given up since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    pub away: u64,
+    pub refused: u64,
+    pub given_up: u64,
+}
+
+/// Who keeps an object that the store refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// Who asked: the body stays where it is.
+    Asker,
+    /// Nobody but us.
+    Queue,
 }
 
 impl MessageStore {
-    /// Opens the queue; the server is asked when there is something for it.
-    ///
-    /// # Errors
-    /// Where the queue's directory cannot be created or read.
-    pub fn open(server: Server, spool: &Path, prng: Prng) -> io::Result<Self> {
-        let queue = spool.join("history");
-        std::fs::create_dir_all(&queue)?;
-        let queued = records(&queue)?.len();
-        let places = Semaphore::new(IMAP_CONNECTIONS_MAX);
-        Ok(Self { server, queue, idle: RefCell::default(), places, queued: Cell::new(queued), prng: RefCell::new(prng) })
+    /// A store with its queue.
+    pub fn new(history: History, queue: Queue) -> Self {
+        Self { history, queue, given_up: Cell::new(0) }
     }
 
-    /// Stores an object and gives its UID; none where it waits on disk for a server that is away. Its spooled body is
-    /// removed then; where it fails the body stays where it was.
+    /// For the metrics.
+    pub fn counts(&self) -> Counts {
+        Counts { away: self.queue.away() as u64, refused: self.queue.refused() as u64, given_up: self.given_up.get() }
+    }
+
+    /// Stores an object and gives its UID; none where it waits on disk. Its spooled body is gone then; where it fails the body
+    /// stays where it was, unless nobody else would keep it: then it was given up.
     ///
     /// # Errors
-    /// [`StoreFailure::Quota`] or `Unavailable` where the server refuses it, or neither server nor disk takes it.
-    pub async fn store(&self, object: &Object, now_s: u64) -> Result<Option<u32>, StoreFailure> {
+    /// [`StoreFailure::Quota`] or `Unavailable` where the store refuses it, or neither store nor disk takes it.
+    pub async fn store(&self, object: &Object, now_s: u64, refused: Refused) -> Result<Option<u32>, StoreFailure> {
         // While others wait the server is away, or this one would overtake them.
-        let tried = if self.queued.get() == 0 { self.send(object).await } else { Err(Failure::Away("queue".to_owned())) };
-        match tried {
-            Ok(uid) => {
-                discard(&object.body).await;
-                Ok(uid)
+        let tried =
+            if self.queue.away() == 0 { self.send(object).await } else { Err(Failure::Away("others wait for it".to_owned())) };
+        let failure = match tried {
+            Ok(uid) => return Ok(uid),
+            Err(failure) => failure,
+        };
+        let kept = match &failure {
+            Failure::Away(error) => {
+                tracing::warn!(store = ?self.history, error, "the Message Storage Server is away; the object waits on disk");
+                self.queue.put(object, now_s, now_s, 0).await
             }
-            Err(Failure::Quota) => Err(StoreFailure::Quota),
-            Err(Failure::Away(error)) => {
-                tracing::warn!(server = ?self.server, error, "the Message Storage Server is away; the object waits on disk");
-                self.enqueue(object, now_s).await.map(|()| None).map_err(|error| {
-                    tracing::error!(%error, "an object cannot wait on disk");
-                    StoreFailure::Unavailable
-                })
+            _ if refused == Refused::Asker => {
+                tracing::error!(store = ?self.history, user = object.user, ?failure, "the history refused an object");
+                return Err(answer(&failure));
             }
-            Err(Failure::Refused(text)) => {
-                tracing::error!(server = ?self.server, user = object.user, text, "the Message Storage Server refused an object");
-                Err(StoreFailure::Unavailable)
+            _ if self.queue.refused() >= HISTORY_REFUSED_MAX => Err(std::io::Error::other("too many were refused already")),
+            _ => {
+                tracing::error!(store = ?self.history, user = object.user, ?failure, "the history refused a copy; it is offered again");
+                self.queue.put(object, now_s, now_s + OFFERS_S[0], 1).await
             }
-            Err(Failure::Body(error)) => {
-                tracing::error!(user = object.user, %error, "the body of an object cannot be read");
-                Err(StoreFailure::Unavailable)
+        };
+        if let Err(error) = kept {
+            tracing::error!(user = object.user, %error, "an object cannot wait on disk");
+            if refused == Refused::Queue {
+                self.give_up(object, &failure).await;
             }
+            return Err(StoreFailure::Unavailable);
         }
+        Ok(None)
     }
 
-    /// Sends what waits, oldest first, for ever; rests while the server is away.
-    pub async fn run_queue(&self) {
+    /// Sends what waits, for ever; rests while the server is away.
+    pub async fn run_queue(&self, now_s: impl Fn() -> u64) {
         let mut rest = RESTS[0];
         loop {
             tokio::time::sleep(rest).await;
-            rest = if self.drain().await { RESTS[0] } else { (rest * 2).min(RESTS[1]) };
+            rest = if self.drain(now_s()).await { RESTS[0] } else { (rest * 2).min(RESTS[1]) };
         }
     }
 
-    /// Sends what waits. False: the server is away.
-    pub async fn drain(&self) -> bool {
-        if self.queued.get() == 0 {
+    /// Sends what is due, the first first. False: the server is away.
+    pub async fn drain(&self, now_s: u64) -> bool {
+        if !self.queue.is_due(now_s) {
             return true;
         }
-        let records = match records(&self.queue) {
-            Ok(records) => records,
+        let entries = match self.queue.entries() {
+            Ok(entries) => entries,
             Err(error) => {
                 tracing::error!(%error, "the queue of objects cannot be read");
                 return false;
             }
         };
-        for record in records {
-            let Some(object) = self.read(&record).await else {
-                self.forget(&record).await;
+        for entry in entries.iter().take_while(|entry| entry.due_s <= now_s) {
+            let Some(object) = self.queue.read(entry).await else {
+                self.given_up.set(self.given_up.get() + 1);
+                self.queue.forget(entry).await;
                 continue;
             };
-            match self.send(&object).await {
-                Ok(_) => {}
+            let failure = match self.send(&object).await {
+                Ok(_) => {
+                    self.queue.forget(entry).await;
+                    continue;
+                }
                 Err(Failure::Away(_)) => return false,
-                Err(failure) => tracing::error!(?failure, user = object.user, "a queued object is refused; it is dropped"),
+                Err(failure) => failure,
+            };
+            match OFFERS_S.get(entry.tries as usize) {
+                Some(wait) => {
+                    tracing::warn!(user = object.user, ?failure, tries = entry.tries + 1, "the history refused a queued object");
+                    if let Err(error) = self.queue.put_off(entry, now_s + wait).await {
+                        tracing::error!(%error, "a queued object cannot be put off");
+                        return false;
+                    }
+                }
+                None => {
+                    self.give_up(&object, &failure).await;
+                    self.queue.forget(entry).await;
+                }
             }
-            discard(&object.body).await;
-            self.forget(&record).await;
         }
+        // What is due next is seen from what is left.
+        let _ = self.queue.entries();
         true
     }
 
     async fn send(&self, object: &Object) -> Result<Option<u32>, Failure> {
-        let _place = self.places.acquire().await.expect("the semaphore is never closed");
-        let idle = self.idle.borrow_mut().pop();
-        if let Some(connection) = idle {
-            // The server may have closed it meanwhile: then a new one says what is so.
-            match self.send_over(connection, object).await {
-                Err(Failure::Away(_)) => {}
-                other => return other,
-            }
-        }
-        let connection = self.server.connect().await?;
-        self.send_over(connection, object).await
-    }
-
-    async fn send_over(&self, mut connection: Connection, object: &Object) -> Result<Option<u32>, Failure> {
-        let stored = tokio::time::timeout(STORE_TIME, connection.store(object)).await;
-        let stored = stored.unwrap_or_else(|_| Err(Failure::Away("no answer in time".to_owned())));
-        if !matches!(stored, Err(Failure::Away(_) | Failure::Body(_))) {
-            self.idle.borrow_mut().push(connection);
-        }
-        stored
-    }
-
-    async fn enqueue(&self, object: &Object, now_s: u64) -> io::Result<()> {
-        if self.queued.get() >= HISTORY_QUEUE_MAX {
-            return Err(io::Error::other("too many objects wait already"));
-        }
-        let name = format!("{now_s:016x}-{:016x}", self.prng.borrow_mut().u64());
-        let record = self.queue.join(format!("{name}.json"));
-        let body = record.with_extension("body");
-        match &object.body {
-            Body::Inline(octets) => body_file::write(&body, &[octets]).await?,
-            Body::File { path, .. } => body_file::keep(path, &body).await?,
-        }
-        let queued = Queued {
-            user: object.user.clone(),
-            folder: object.folder.clone(),
-            headers: object.headers.clone(),
-            seen: object.seen,
-            date_s: object.date_s,
-            octets: object.body.octets(),
+        let uid = match &self.history {
+            History::Embedded(folders) => folders.store(object).await.map(Some).map_err(Failure::Disk)?,
+            History::Server(pool) => pool.send(object).await?,
         };
-        let text = serde_json::to_vec(&queued).map_err(io::Error::other)?;
-        body_file::write(&record, &[&text]).await?;
-        self.queued.set(self.queued.get() + 1);
-        Ok(())
+        discard(&object.body).await;
+        Ok(uid)
     }
 
-    async fn read(&self, record: &Path) -> Option<Object> {
-        let text = body_file::read(record, RECORD_OCTETS_MAX).await;
-        let queued = text.and_then(|text| serde_json::from_slice::<Queued>(&text).map_err(io::Error::other));
-        let queued = queued
-            .inspect_err(
-                |error| tracing::error!(path = %record.display(), %error, "a queued object cannot be read; it is dropped"),
-            )
-            .ok()?;
-        Some(Object {
-            user: queued.user,
-            folder: queued.folder,
-            headers: queued.headers,
-            body: Body::File { path: record.with_extension("body"), octets: queued.octets },
-            seen: queued.seen,
-            date_s: queued.date_s,
-        })
-    }
-
-    async fn forget(&self, record: &Path) {
-        if let Err(error) = tokio_uring::fs::remove_file(record).await {
-            tracing::error!(path = %record.display(), %error, "a queued object cannot be removed");
-        }
-        self.queued.set(self.queued.get().saturating_sub(1));
+    async fn give_up(&self, object: &Object, failure: &Failure) {
+        let id = object.header("IMDN-Message-ID").unwrap_or_default();
+        tracing::error!(user = object.user, id, ?failure, "an object is given up: it is in no history");
+        self.given_up.set(self.given_up.get() + 1);
+        discard(&object.body).await;
     }
 }
 
+const fn answer(failure: &Failure) -> StoreFailure {
+    match failure {
+        Failure::Quota => StoreFailure::Quota,
+        _ => StoreFailure::Unavailable,
+    }
+}
+
+/// Removes a spooled body.
 async fn discard(body: &Body) {
-    if let Body::File { path, .. } = body
-        && let Err(error) = tokio_uring::fs::remove_file(path).await
-    {
-        tracing::warn!(path = %path.display(), %error, "a spooled body cannot be removed");
-    }
-}
-
-/// What waits, oldest first.
-fn records(queue: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut records = Vec::new();
-    for file in std::fs::read_dir(queue)? {
-        let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            records.push(path);
+    if let Body::File { path, .. } = body {
+        match tokio_uring::fs::remove_file(path).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "a spooled body cannot be removed");
+            }
+            _ => {}
         }
     }
-    records.sort();
-    Ok(records)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::prng::Prng;
+    use crate::io::services::imap::Server;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
     use std::process::{Child, Command};
     use std::sync::{Arc, Mutex};
 
@@ -260,7 +224,7 @@ mod tests {
 
     fn store(port: u16, spool: &Path) -> MessageStore {
         let server = Server::parse(&format!("imap://cpm:secret@127.0.0.1:{port}")).unwrap();
-        MessageStore::open(server, spool, Prng::seeded(1)).unwrap()
+        MessageStore::new(History::Server(Pool::new(server)), Queue::open(spool, Prng::seeded(1)).unwrap())
     }
 
     /// An IMAP server of a few mailboxes, with or without UIDPLUS; it writes down what it is told.
@@ -338,9 +302,9 @@ mod tests {
             let store = store(port, spool.path());
             let body = spool.path().join("body");
             std::fs::write(&body, "spooled").unwrap();
-            assert_eq!(store.store(&object(Body::File { path: body.clone(), octets: 7 }), 1).await, Ok(Some(17)));
+            assert_eq!(store.store(&object(Body::File { path: body.clone(), octets: 7 }), 1, Refused::Asker).await, Ok(Some(17)));
             assert!(!body.exists());
-            assert_eq!(store.store(&inline("two"), 1).await, Ok(Some(17)));
+            assert_eq!(store.store(&inline("two"), 1, Refused::Asker).await, Ok(Some(17)));
         });
         let heard = heard.lock().unwrap();
         let mailbox = "sip:bob@example%2Enet.Default.conv%2F1";
@@ -357,7 +321,7 @@ mod tests {
         let spool = tempfile::tempdir().unwrap();
         let (port, heard) = server(false, "");
         tokio_uring::start(async {
-            assert_eq!(store(port, spool.path()).store(&inline("x"), 1).await, Ok(Some(9)));
+            assert_eq!(store(port, spool.path()).store(&inline("x"), 1, Refused::Asker).await, Ok(Some(9)));
         });
         let wanted = "UID SEARCH HEADER IMDN-Message-ID \"id-1\"".to_owned();
         assert!(heard.lock().unwrap().commands.contains(&wanted));
@@ -371,9 +335,9 @@ mod tests {
         let file = || object(Body::File { path: body.clone(), octets: 1 });
         tokio_uring::start(async {
             let (port, _heard) = server(true, "[OVERQUOTA] full");
-            assert_eq!(store(port, spool.path()).store(&file(), 1).await, Err(StoreFailure::Quota));
+            assert_eq!(store(port, spool.path()).store(&file(), 1, Refused::Asker).await, Err(StoreFailure::Quota));
             let (port, _heard) = server(true, "not here");
-            assert_eq!(store(port, spool.path()).store(&file(), 1).await, Err(StoreFailure::Unavailable));
+            assert_eq!(store(port, spool.path()).store(&file(), 1, Refused::Asker).await, Err(StoreFailure::Unavailable));
         });
         assert!(body.exists());
     }
@@ -384,19 +348,55 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         tokio_uring::start(async {
             let away = store(closed, spool.path());
-            assert_eq!(away.store(&inline("one"), 1).await, Ok(None));
-            assert_eq!(away.store(&inline("two"), 2).await, Ok(None));
-            assert!(!away.drain().await);
+            assert_eq!(away.store(&inline("one"), 1, Refused::Asker).await, Ok(None));
+            assert_eq!(away.store(&inline("two"), 2, Refused::Asker).await, Ok(None));
+            assert!(!away.drain(9).await);
             // After a restart, with the server back.
             let (port, heard) = server(true, "");
             let back = store(port, spool.path());
-            assert_eq!(back.store(&inline("three"), 3).await, Ok(None));
-            assert!(back.drain().await);
+            assert_eq!(back.store(&inline("three"), 3, Refused::Asker).await, Ok(None));
+            assert!(back.drain(9).await);
             let literals = heard.lock().unwrap().literals.clone();
             let bodies: Vec<_> =
                 literals.iter().map(|literal| String::from_utf8_lossy(literal).rsplit('\n').next().unwrap().to_owned()).collect();
             assert_eq!(bodies, ["one", "two", "three"]);
-            assert_eq!(back.store(&inline("four"), 4).await, Ok(Some(17)));
+            assert_eq!(back.store(&inline("four"), 4, Refused::Asker).await, Ok(Some(17)));
+        });
+        assert_eq!(std::fs::read_dir(spool.path().join("history")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_copy_that_is_refused_is_offered_again_over_restarts_and_given_up_in_the_end() {
+        let spool = tempfile::tempdir().unwrap();
+        let body = spool.path().join("body");
+        std::fs::write(&body, "x").unwrap();
+        let copy = object(Body::File { path: body.clone(), octets: 1 });
+        tokio_uring::start(async {
+            let (port, heard) = server(true, "not here");
+            assert_eq!(store(port, spool.path()).store(&copy, 0, Refused::Queue).await, Ok(None));
+            assert!(!body.exists());
+            let offers = || heard.lock().unwrap().commands.iter().filter(|command| command.starts_with("APPEND")).count();
+            let mut now = 0;
+            for (tries, wait) in OFFERS_S.iter().enumerate() {
+                let store = store(port, spool.path());
+                assert_eq!(store.counts(), Counts { away: 0, refused: 1, given_up: 0 });
+                // Others do not wait for it.
+                assert!(store.drain(now + wait - 1).await);
+                assert_eq!(offers(), tries + 1);
+                now += wait;
+                assert!(store.drain(now).await);
+                assert_eq!(offers(), tries + 2);
+                if tries + 1 == OFFERS_S.len() {
+                    assert_eq!(store.counts(), Counts { away: 0, refused: 0, given_up: 1 });
+                }
+            }
+            // Elsewhere it would have been taken.
+            std::fs::write(&body, "x").unwrap();
+            assert_eq!(store(port, spool.path()).store(&copy, now, Refused::Queue).await, Ok(None));
+            let (port, heard) = server(true, "");
+            let taken = store(port, spool.path());
+            assert!(taken.drain(now + OFFERS_S[0]).await);
+            assert_eq!((taken.counts(), heard.lock().unwrap().literals.len()), (Counts::default(), 1));
         });
         assert_eq!(std::fs::read_dir(spool.path().join("history")).unwrap().count(), 0);
     }
@@ -459,10 +459,10 @@ mod tests {
         let spool = tempfile::tempdir().unwrap();
         tokio_uring::start(async {
             let store = store(dovecot.port, spool.path());
-            assert_eq!(store.store(&inline("one"), 1).await, Ok(Some(1)));
-            assert_eq!(store.store(&object(Body::Inline(b"bin\0ary".to_vec())), 2).await, Ok(Some(2)));
+            assert_eq!(store.store(&inline("one"), 1, Refused::Asker).await, Ok(Some(1)));
+            assert_eq!(store.store(&object(Body::Inline(b"bin\0ary".to_vec())), 2, Refused::Asker).await, Ok(Some(2)));
             let other = Object { folder: vec!["Default".to_owned(), "\u{e9} \"q\"&".to_owned()], ..inline("three") };
-            assert_eq!(store.store(&other, 3).await, Ok(Some(1)));
+            assert_eq!(store.store(&other, 3, Refused::Asker).await, Ok(Some(1)));
         });
     }
 }

@@ -6,7 +6,7 @@
 //! SPOOL/node                who we are among the nodes of a shared store, from one start to the next
 //! SPOOL/aB3…                a message that a media core receives; its name has sixteen characters of an MSRP ident
 //! SPOOL/deferred/ID         a body fetched from the shared store for its delivery
-//! SPOOL/history/….json      objects that wait for the Message Storage Server: these stay
+//! SPOOL/history/….json      objects that wait for the history: these stay
 //! ```
 
 use crate::base::prng::Prng;

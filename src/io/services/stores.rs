@@ -3,15 +3,16 @@
 
 use super::deferred::Embedded;
 use super::history::Folders;
+use super::history_queue::Queue;
 use super::imap::Server;
-use super::message_store::MessageStore;
+use super::imap_pool::Pool;
+use super::message_store::{History, MessageStore};
 use super::nats::Shared;
 use super::spool::Spool;
 use crate::base::prng::Prng;
 use crate::config::Store;
 use crate::shard::exchange::StoreFailure;
 use crate::store::deferred::{Deferred, DeferredId};
-use crate::store::history::Object;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -21,13 +22,6 @@ use std::time::Duration;
 pub enum DeferredMessages {
     Embedded(Embedded),
     Shared(Box<Shared>),
-}
-
-/// `store.history`.
-#[derive(Debug)]
-pub enum History {
-    Embedded(Folders),
-    Server(MessageStore),
 }
 
 impl DeferredMessages {
@@ -121,38 +115,22 @@ impl DeferredMessages {
     }
 }
 
-impl History {
-    /// Opens what `store.history` names.
-    ///
-    /// # Errors
-    /// With key and value in the text, where a directory cannot be opened or an address is none.
-    pub fn open(store: &Store, prng: Prng) -> io::Result<Self> {
-        if store.history.starts_with("file:") {
-            return opened("store.history", &store.history, |root| Folders::open(root, prng)).map(Self::Embedded);
-        }
+/// Opens what `store.history` names, with the queue of what waits for it.
+///
+/// # Errors
+/// With key and value in the text, where a directory cannot be opened or an address is none.
+///
+/// The chance is for names: of what waits, and of files.
+pub fn history(store: &Store, [waiting, names]: [Prng; 2]) -> io::Result<MessageStore> {
+    let queue = Queue::open(&store.spool, waiting).map_err(|error| spool(store, &error))?;
+    let history = if store.history.starts_with("file:") {
+        History::Embedded(Box::new(opened("store.history", &store.history, |root| Folders::open(root, names))?))
+    } else {
         // The password may stand in the value: it is not repeated.
         let server = Server::parse(&store.history).map_err(|error| io::Error::other(format!("store.history: {error}")))?;
-        let open = MessageStore::open(server, &store.spool, prng);
-        open.map(Self::Server).map_err(|error| spool(store, &error))
-    }
-
-    /// Stores an object and gives its UID, where there is one.
-    ///
-    /// # Errors
-    /// [`StoreFailure`].
-    pub async fn record(&self, object: &Object, now_s: u64) -> Result<Option<u32>, StoreFailure> {
-        match self {
-            Self::Embedded(folders) => folders.store(object).await.map(Some),
-            Self::Server(server) => server.store(object, now_s).await,
-        }
-    }
-
-    /// What is to be done beside the questions, for ever.
-    pub async fn attend(&self) {
-        if let Self::Server(server) = self {
-            server.run_queue().await;
-        }
-    }
+        History::Server(Pool::new(server))
+    };
+    Ok(MessageStore::new(history, queue))
 }
 
 /// Opens what lies below the directory of a `file:` value; what goes wrong says which key and which directory.

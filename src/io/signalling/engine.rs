@@ -685,7 +685,7 @@ fn unanswered(query: &Query) -> Fetched {
         Query::Defer(_) | Query::Remove { .. } | Query::Return { .. } => Fetched::Kept(Err(StoreFailure::Unavailable)),
         Query::Waiting { .. } => Fetched::Waiting(Vec::new()),
         Query::Claim { .. } => Fetched::Claimed(None),
-        Query::Record(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
+        Query::Record(_) | Query::Copy(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
     }
 }
 

@@ -152,7 +152,7 @@ impl Signalling {
             } else {
                 history::of_session(conversation, from == 0, message())
             };
-            self.ask(Waiting::Nothing, Query::Record(Box::new(object)), out);
+            self.ask(Waiting::Nothing, Query::Copy(Box::new(object)), out);
             return;
         }
         let content = Content {

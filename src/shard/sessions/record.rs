@@ -45,7 +45,7 @@ impl Signalling {
         let kind = KeepKind::History(Box::new(conversation));
         session.keeping = Some(Box::new(Keeping { request, arrived: now, user, kind, again: Again::OnRegistration }));
         for object in objects {
-            self.ask(Waiting::Nothing, Query::Record(Box::new(object)), out);
+            self.ask(Waiting::Nothing, Query::Copy(Box::new(object)), out);
         }
         self.add_sink(key, LegKind::Recorder, false, out);
     }

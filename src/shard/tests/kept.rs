@@ -251,7 +251,7 @@ fn a_rule_for_offline_storage_records_beside_the_message() {
     let report = stored(&world);
     world.reports(report);
     let (_, query) = world.questions.pop_front().expect("it is recorded");
-    assert!(matches!(&query, Query::Record(object) if object.user == "sip:bob@example.net"), "{query:?}");
+    assert!(matches!(&query, Query::Copy(object) if object.user == "sip:bob@example.net"), "{query:?}");
     // The recorder does not keep the session alive.
     world.receives(BOB, &from_target("BYE", 1, &invite, "", ""));
     world.expect(BOB, "SIP/2.0 200");
