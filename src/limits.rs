@@ -49,8 +49,8 @@ pub const MSRP_HELD_OCTETS_MAX: usize = 4 * 1024 * 1024;
 pub const MSRP_CLOSE_WAIT: Duration = Duration::from_secs(2);
 pub const MSRP_CLOSE_MAX: Duration = Duration::from_secs(30);
 pub const MSRP_STORE_WAIT: Duration = Duration::from_secs(28);
-/// What a peer sent before its BYE may come so much later than that, since the two travel on connections of their own: where it
-/// was silent for some time, and where it was speaking or its connection has not come yet (two retransmissions' time).
+/// What a peer sent before its BYE may come so much later than that, since the two travel on connections of their own: where its
+/// messages are answered, and where they are not or its connection has not come yet (two retransmissions' time).
 pub const MSRP_QUIET_WAIT: Duration = Duration::from_millis(50);
 pub const MSRP_SPEAKING_WAIT: Duration = Duration::from_millis(500);
 /// Messages a sink writes at the same time.

@@ -79,6 +79,8 @@ fn play(options: &Options, folder: &Path) -> Result<(), (u8, Failure)> {
 /// The configuration of `run`, with what the demonstration needs: ports of the kernel's choice, and bob registered.
 fn configuration(bob: SocketAddr, folder: &Path, octets: u64) -> Config {
     let mut config = Config::default();
+    // One call at a time is no overload, however busy the machine is.
+    config.limits.overload_queue_delay = Duration::from_secs(30);
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.node.host = "127.0.0.1".into();
     config.cores.signaling = vec![0];

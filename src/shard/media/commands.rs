@@ -115,6 +115,7 @@ impl Media {
             bound: false,
             out: false,
             wait_until: None,
+            silent: false,
         });
         let _ = now;
         self.woken.push(key);

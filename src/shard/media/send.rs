@@ -110,7 +110,8 @@ impl Media {
         if session.is_over_for(now, id.place) {
             return Cause::Closing.into();
         }
-        let leg = &session.legs[usize::from(id.place)];
+        let leg = &mut session.legs[usize::from(id.place)];
+        leg.silent = chunk.failure_report == FailureReport::No;
         // RFC 4975 §8.9: directions speak of regular payload; a delivery report goes either way.
         let mut exempt = leg.direction == Direction::ToPeer;
         if exempt && !is_delivery_report(head, arrival) {

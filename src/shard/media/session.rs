@@ -53,6 +53,8 @@ pub(super) struct Leg {
     pub out: bool,
     /// Until then its connection may come about.
     pub wait_until: Option<Instant>,
+    /// The last message it began has no answers (Failure-Report: no): its sender cannot tell what is still on its way.
+    pub silent: bool,
 }
 
 impl Leg {
@@ -234,7 +236,7 @@ impl Session {
     pub fn quiet_at(&self) -> Option<Instant> {
         let closing = self.closing.as_ref()?;
         let leg = &self.legs[usize::from(closing.left?)];
-        let speaking = closing.began <= self.active_at + SPEAKING_MAX;
+        let speaking = leg.silent && closing.began <= self.active_at + SPEAKING_MAX;
         let wait = if speaking || !leg.bound { MSRP_SPEAKING_WAIT } else { MSRP_QUIET_WAIT };
         let quiet_at = closing.began.max(self.active_at) + wait;
         let connected = self.legs.iter().any(|leg| leg.connection.is_some());

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CLOSED: Duration = Duration::from_millis(505);
+const CLOSED: Duration = Duration::from_millis(55);
 
 fn is_closed(harness: &mut Harness) -> bool {
     matches!(harness.take_reports()[..], [Report::Closed { .. }])
@@ -130,6 +130,8 @@ fn a_connection_that_comes_just_after_bye_is_heard() {
     harness.send(origin, send(0, "tid1", "Message-ID: mid1\r\nFailure-Report: no\r\n", b"in a hurry", '$'));
     assert_eq!(harness.read(target)[1].body, b"in a hurry");
     harness.take_reports();
+    harness.wait(Duration::from_millis(490));
+    assert_eq!(harness.take_reports(), [], "a sender that wants no answers may have sent more");
     harness.wait(CLOSED);
     assert!(is_closed(&mut harness));
 }
