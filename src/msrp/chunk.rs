@@ -16,11 +16,12 @@ impl ByteRange {
 
     /// Reads "1-*/8123"; none where it is not one or its numbers contradict each other.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let dash = text.iter().position(|&octet| octet == b'-')?;
-        let slash = dash + text[dash..].iter().position(|&octet| octet == b'/')?;
-        let start = number(&text[..dash])?;
-        let end = number_or_star(&text[dash + 1..slash])?;
-        let total = number_or_star(&text[slash + 1..])?;
+        let (start, text) = number(text)?;
+        let (end, text) = number_or_star(text.strip_prefix(b"-")?)?;
+        let (total, rest) = number_or_star(text.strip_prefix(b"/")?)?;
+        if !rest.is_empty() {
+            return None;
+        }
         let range = Self { start, end, total };
         range.is_lawful().then_some(range)
     }
@@ -55,19 +56,22 @@ impl ByteRange {
     }
 }
 
-fn number_or_star(text: &[u8]) -> Option<Option<u64>> {
-    if text == b"*" { Some(None) } else { number(text).map(Some) }
+/// `*`, or a number; and what follows it.
+fn number_or_star(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
+    match text.strip_prefix(b"*") {
+        Some(rest) => Some((None, rest)),
+        None => number(text).map(|(number, rest)| (Some(number), rest)),
+    }
 }
 
-/// Digits without sign that fit 64 bits.
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
+/// One digit or more that fit 64 bits, and what follows them.
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut number, mut at) = (0u64, 0);
+    while let Some(digit) = text.get(at).map(|octet| octet.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
+        number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+        at += 1;
     }
-    text.iter().try_fold(0u64, |sum, &octet| {
-        let digit = octet.wrapping_sub(b'0');
-        if digit > 9 { None } else { sum.checked_mul(10)?.checked_add(u64::from(digit)) }
-    })
+    (at > 0).then(|| (number, &text[at..]))
 }
 
 /// The flag of an end-line.

@@ -48,6 +48,13 @@ impl EndLine {
         &self.octets[..usize::from(self.len)]
     }
 
+    /// Appends the first `octets` octets of the end-line with this flag.
+    pub fn beginning(&self, octets: usize, flag: u8, out: &mut Vec<u8>) {
+        let needle = self.needle();
+        out.extend_from_slice(&needle[..octets.min(needle.len())]);
+        out.extend_from_slice(&[flag, b'\r'][..octets.saturating_sub(needle.len())]);
+    }
+
     /// Looks for the first end-line in `octets`.
     pub fn find(&self, octets: &[u8]) -> Found {
         let near = &octets[..octets.len().min(LONG)];

@@ -129,10 +129,20 @@ impl Head {
 }
 
 /// Reads the head that `octets` begin with; none: more octets are needed.
+///
+/// Cost: 2,600 instructions for the usual head of 290 octets (`perf/count`). It is read as if it were clean, all printable ASCII but for its
+/// CRLFs, which one look at the whole of it then confirms; only one that is not is read again with a look at every part.
 pub fn parse(octets: &[u8]) -> Result<Option<Head>, Lost> {
-    let Some(mut reader) = Reader::start(octets)? else { return Ok(None) };
+    let mut clean = true;
+    let head = read(octets, &mut clean);
+    if clean { head } else { read(octets, &mut clean) }
+}
+
+/// The head; `clean`: it is taken to be clean, and afterwards whether it is.
+fn read(octets: &[u8], clean: &mut bool) -> Result<Option<Head>, Lost> {
+    let Some(mut reader) = Reader::start(octets, *clean)? else { return Ok(None) };
     for _ in 0..=MSRP_HEAD_OCTETS_MAX {
-        let Some(feed) = memchr::memchr(b'\n', &octets[reader.at..]) else {
+        let Some(feed) = line_feed(&octets[reader.at..]) else {
             return if octets.len() > MSRP_HEAD_OCTETS_MAX { Err(Lost::HeadTooLong) } else { Ok(None) };
         };
         let line_at = reader.at;
@@ -142,12 +152,14 @@ pub fn parse(octets: &[u8]) -> Result<Option<Head>, Lost> {
         }
         let line = &octets[line_at..reader.at];
         if line == b"\r\n" {
-            return Ok(Some(reader.finish(octets, line_at, None)));
+            *clean = reader.finish(octets, line_at, None);
+            return Ok(Some(reader.head));
         }
         if line.starts_with(b"-------")
             && let Some(flag) = end_line_flag(line, &reader.head.tid)
         {
-            return Ok(Some(reader.finish(octets, line_at, Some(flag))));
+            *clean = reader.finish(octets, line_at, Some(flag));
+            return Ok(Some(reader.head));
         }
         reader.field(octets, line_at);
     }
@@ -176,9 +188,24 @@ enum Name {
 }
 
 impl Name {
-    /// The name that a line begins with, and where its colon stands; none where the line is no field. The names differ in
-    /// length and first letter, so the colon need not be searched for those we know.
+    /// The name that a line begins with, and where its colon stands; none where the line is no field. Nearly everybody writes
+    /// names as the RFC does, and to see that takes a comparison or two of machine words.
     fn of(line: &[u8]) -> Option<(Self, usize)> {
+        match line.first()? {
+            b'T' if line.starts_with(b"To-Path:") => Some((Self::ToPath, 7)),
+            b'F' if line.starts_with(b"From-Path:") => Some((Self::FromPath, 9)),
+            b'F' if line.starts_with(b"Failure-Report:") => Some((Self::FailureReport, 14)),
+            b'M' if line.starts_with(b"Message-ID:") => Some((Self::MessageId, 10)),
+            b'B' if line.starts_with(b"Byte-Range:") => Some((Self::ByteRange, 10)),
+            b'C' if line.starts_with(b"Content-Type:") => Some((Self::ContentType, 12)),
+            b'S' if line.starts_with(b"Success-Report:") => Some((Self::SuccessReport, 14)),
+            _ => Self::of_any_case(line),
+        }
+    }
+
+    /// As [`Name::of`], in upper and lower case. The names differ in length and first letter, so the colon need not be searched
+    /// for those we know.
+    fn of_any_case(line: &[u8]) -> Option<(Self, usize)> {
         let is =
             |name: &[u8]| line.len() > name.len() && line[name.len()] == b':' && line[..name.len()].eq_ignore_ascii_case(name);
         let known = match line.first()? | 0x20 {
@@ -206,16 +233,18 @@ struct Reader {
     fields: usize,
     /// Lines that end with CRLF.
     lines: usize,
+    /// It is taken to be clean.
+    clean: bool,
 }
 
 impl Reader {
-    fn start(octets: &[u8]) -> Result<Option<Self>, Lost> {
+    fn start(octets: &[u8], clean: bool) -> Result<Option<Self>, Lost> {
         const MAGIC: &[u8; 5] = b"MSRP ";
         let shown = octets.len().min(MAGIC.len());
         if octets[..shown] != MAGIC[..shown] {
             return Err(Lost::StartLine);
         }
-        let Some(feed) = memchr::memchr(b'\n', octets) else {
+        let Some(feed) = line_feed(octets) else {
             return if octets.len() > MSRP_HEAD_OCTETS_MAX { Err(Lost::HeadTooLong) } else { Ok(None) };
         };
         if feed >= MSRP_HEAD_OCTETS_MAX {
@@ -251,7 +280,7 @@ impl Reader {
             len: 0,
             fault,
         };
-        Ok(Some(Self { head, at: feed + 1, fields: 0, lines: 1 }))
+        Ok(Some(Self { head, at: feed + 1, fields: 0, lines: 1, clean }))
     }
 
     fn fault(&mut self, fault: Fault) {
@@ -267,13 +296,7 @@ impl Reader {
         let Some(line) = line.strip_suffix(b"\r\n") else { return self.fault(Fault::Control) };
         self.lines += 1;
         let Some((name, colon)) = Name::of(line) else { return self.fault(Fault::Field) };
-        let (mut from, mut to) = (colon + 1, line.len());
-        while from < to && matches!(line[from], b' ' | b'\t') {
-            from += 1;
-        }
-        while to > from && matches!(line[to - 1], b' ' | b'\t') {
-            to -= 1;
-        }
+        let (from, to) = value_of(line, colon + 1);
         let value = Span::new(line_at + from, line_at + to);
         let text = &line[from..to];
         match name {
@@ -299,15 +322,20 @@ impl Reader {
         }
     }
 
+    /// URIs and the blanks between them: what we write back into answers must not break their lines.
+    fn is_path(&self, text: &[u8]) -> bool {
+        !text.is_empty() && (self.clean || text.iter().fold(true, |good, octet| good & (b' '..=b'~').contains(octet)))
+    }
+
     fn path_to(&mut self, value: Span, text: &[u8]) {
-        if !is_path(text) || !self.head.to_path.is_empty() {
+        if !self.is_path(text) || !self.head.to_path.is_empty() {
             return self.fault(Fault::ToPath);
         }
         self.head.to_path = value;
     }
 
     fn path_from(&mut self, value: Span, text: &[u8]) {
-        if !is_path(text) || !self.head.from_path.is_empty() {
+        if !self.is_path(text) || !self.head.from_path.is_empty() {
             return self.fault(Fault::FromPath);
         }
         self.head.from_path = value;
@@ -374,7 +402,8 @@ impl Reader {
         }
     }
 
-    fn finish(mut self, octets: &[u8], line_at: usize, flag: Option<Continuation>) -> Head {
+    /// Completes the head; whether it is clean.
+    fn finish(&mut self, octets: &[u8], line_at: usize, flag: Option<Continuation>) -> bool {
         self.head.len = self.at;
         self.head.has_body = flag.is_none();
         self.head.flag = flag.unwrap_or(Continuation::Complete);
@@ -389,16 +418,28 @@ impl Reader {
             self.fault(Fault::FromPath);
         }
         // The start line, and as many fields as there were.
-        if !is_text(&octets[..line_at], self.lines) {
+        let (controls, beyond) = survey(&octets[..line_at]);
+        let clean = controls == 2 * self.lines && !beyond;
+        if !clean && !is_text(&octets[..line_at], controls, self.lines) {
             self.fault(Fault::Control);
         }
-        self.head
+        clean
     }
 }
 
-/// URIs and the blanks between them: what we write back into answers must not break their lines.
-fn is_path(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().fold(true, |good, octet| good & (b' '..=b'~').contains(octet))
+/// Where the value begins and ends that stands in a line from `at` on, without the blanks around it; usually one in front.
+fn value_of(line: &[u8], at: usize) -> (usize, usize) {
+    let is_blank = |octet: Option<&u8>| matches!(octet, Some(b' ' | b'\t'));
+    let (mut from, mut to) = (at + usize::from(line.get(at) == Some(&b' ')), line.len());
+    if is_blank(line.get(from)) || is_blank(line.last()) {
+        while from < to && is_blank(line.get(from)) {
+            from += 1;
+        }
+        while to > from && is_blank(line.get(to - 1)) {
+            to -= 1;
+        }
+    }
+    (from, to)
 }
 
 /// A response's status, or a method that is not one of ours.
@@ -415,15 +456,46 @@ fn start_of(rest: &[u8], at: usize) -> Result<(Start, Span, Option<Fault>), Lost
     }
 }
 
+/// A one in every octet of a word.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Where the first LF stands: eight octets at a time, which for lines of a head is quicker than to call for more at a time.
+fn line_feed(octets: &[u8]) -> Option<usize> {
+    let (words, rest) = octets.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let other = u64::from_le_bytes(*word) ^ (ONES * b'\n' as u64);
+        let feeds = other.wrapping_sub(ONES) & !other & ONES << 7;
+        if feeds != 0 {
+            return Some(at * 8 + feeds.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|octet| *octet == b'\n').map(|at| words.len() * 8 + at)
+}
+
+/// How many control characters there are, and whether there is anything beyond printable ASCII: eight octets, or more, at a time.
+fn survey(octets: &[u8]) -> (usize, bool) {
+    /// A word counts to one in each octet: so many of them sum up to less than 256.
+    const WORDS: usize = 31;
+    let (words, rest) = octets.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let (mut controls, mut beyond) = (0, 0);
+    for words in words.chunks(WORDS).chain([&[last][..]]) {
+        let mut counts = 0u64;
+        for word in words {
+            let word = u64::from_ne_bytes(*word);
+            // The top bit of an octet below 0x20: none of its upper three.
+            counts += !(word | word << 1 | word << 2) >> 7 & ONES;
+            beyond |= word | word.wrapping_add(ONES);
+        }
+        controls += (counts.wrapping_mul(ONES) >> 56) as usize;
+    }
+    (controls, beyond & ONES << 7 != 0)
+}
+
 /// No control character but TAB and the CRLFs of so many lines: what is copied onward must not split there.
-///
-/// The usual head is proved good by counts that the compiler vectorises; only one with TABs is looked at more closely.
-fn is_text(octets: &[u8], lines: usize) -> bool {
-    let count = |wanted: fn(u8) -> bool| -> usize {
-        octets.chunks(255).map(|chunk| usize::from(chunk.iter().fold(0u8, |sum, &octet| sum + u8::from(wanted(octet))))).sum()
-    };
-    let controls = count(|octet| octet < 0x20);
-    controls == 2 * lines || controls == 2 * lines + count(|octet| octet == b'\t')
+fn is_text(octets: &[u8], controls: usize, lines: usize) -> bool {
+    controls == 2 * lines + octets.iter().filter(|octet| **octet == b'\t').count()
 }
 
 #[cfg(test)]

@@ -64,7 +64,12 @@ pub struct Taken {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Head,
-    Whole { head_len: usize, body_max: usize, scanned: usize },
+    /// The head's octets, the most its body may have, and how far the carry was searched: all far below 64 KiB.
+    Whole {
+        head_len: u32,
+        body_max: u32,
+        scanned: u32,
+    },
     Body,
     Lost(Lost),
 }
@@ -75,9 +80,10 @@ pub struct Reader {
     state: State,
     carry: Vec<u8>,
     end_line: EndLine,
-    /// Octets that may begin the end-line; the first `skip` of them are the head's blank line, not the body's.
-    held: [u8; END_LINE_OCTETS_MAX],
+    /// So many octets that may begin the end-line are held, and with this flag where they reach so far: what they are follows
+    /// from that. The first `skip` of them are the head's blank line, not the body's.
     held_len: u8,
+    held_flag: u8,
     skip: u8,
 }
 
@@ -87,8 +93,8 @@ impl Default for Reader {
             state: State::Head,
             carry: Vec::new(),
             end_line: EndLine::new(&Default::default()),
-            held: [0; END_LINE_OCTETS_MAX],
             held_len: 0,
+            held_flag: 0,
             skip: 0,
         }
     }
@@ -133,6 +139,7 @@ impl Reader {
     pub fn cut(&mut self) -> Option<Step> {
         let State::Whole { head_len, .. } = std::mem::replace(&mut self.state, State::Head) else { return None };
         let head = head::parse(&self.carry).ok().flatten().filter(|head| head.start == Start::Send)?;
+        let head_len = head_len as usize;
         let keep = match self.end_line.find(&self.carry[head_len - 2..]) {
             Found::Not { keep } => keep,
             Found::End { .. } => 0,
@@ -181,7 +188,7 @@ impl Reader {
             Found::Not { keep } => match whole_body_max(&head) {
                 Some(body_max) if octets.len() - head.len <= body_max + END_LINE_OCTETS_MAX => {
                     self.carry.extend_from_slice(octets);
-                    self.state = State::Whole { head_len: head.len, body_max, scanned: head.len - 2 };
+                    self.keep_whole(head.len, body_max);
                     Self::taken(input.len(), Place::Input, Step::Incomplete)
                 }
                 Some(_) if head.start != Start::Send => self.lost(Lost::BodyTooLong, input),
@@ -194,14 +201,25 @@ impl Reader {
         }
     }
 
+    /// The request in the carry is kept until it is whole; its body has not been searched.
+    fn keep_whole(&mut self, head_len: usize, body_max: usize) {
+        let (head_len, body_max) = (head_len as u32, body_max as u32);
+        self.state = State::Whole { head_len, body_max, scanned: head_len - 2 };
+    }
+
     /// Holds the last `keep` octets back and says where the body ends before them.
     fn hold(&mut self, octets: &[u8], body_at: usize, keep: usize) -> usize {
         let held_at = octets.len() - keep;
-        self.held[..keep].copy_from_slice(&octets[held_at..]);
-        self.held_len = keep as u8;
+        self.held(&octets[held_at..]);
         self.skip = body_at.saturating_sub(held_at) as u8;
         self.state = State::Body;
         held_at.max(body_at)
+    }
+
+    /// Holds octets that may begin the end-line.
+    fn held(&mut self, octets: &[u8]) {
+        self.held_len = octets.len() as u8;
+        self.held_flag = octets.get(self.end_line.needle().len()).copied().unwrap_or(0);
     }
 
     fn head_goes_on(&mut self, input: &[u8]) -> Taken {
@@ -233,17 +251,17 @@ impl Reader {
         }
         self.end_line = EndLine::new(&head.tid);
         if let Some(body_max) = whole_body_max(&head) {
-            self.state = State::Whole { head_len: len, body_max, scanned: len - 2 };
+            self.keep_whole(len, body_max);
             return Self::taken(consumed, Place::Input, Step::Incomplete);
         }
         self.state = State::Body;
-        self.held[..2].copy_from_slice(b"\r\n");
         (self.held_len, self.skip) = (2, 2);
         Self::taken(consumed, Place::Carry, Step::Head { at: 0, head, body: len..len, end: None })
     }
 
     fn whole(&mut self, input: &[u8]) -> Taken {
-        let State::Whole { head_len, body_max, mut scanned } = self.state else { unreachable!("only called in this state") };
+        let State::Whole { head_len, body_max, scanned } = self.state else { unreachable!("only called in this state") };
+        let (head_len, body_max, mut scanned) = (head_len as usize, body_max as usize, scanned as usize);
         let mut appended = 0;
         while appended < input.len() {
             let piece = &input[appended..(appended + CARRY_STEP).min(input.len())];
@@ -265,6 +283,7 @@ impl Reader {
                 return self.whole_is_too_long(head_len, scanned, appended, input);
             }
         }
+        let (head_len, body_max, scanned) = (head_len as u32, body_max as u32, scanned as u32);
         self.state = State::Whole { head_len, body_max, scanned };
         Self::taken(input.len(), Place::Input, Step::Incomplete)
     }
@@ -312,7 +331,7 @@ impl Reader {
         let (held, skip) = (usize::from(self.held_len), usize::from(self.skip));
         let peeked = input.len().min(END_LINE_OCTETS_MAX);
         self.carry.clear();
-        self.carry.extend_from_slice(&self.held[..held]);
+        self.end_line.beginning(held, self.held_flag, &mut self.carry);
         self.carry.extend_from_slice(&input[..peeked]);
         match self.end_line.find(&self.carry) {
             Found::End { at, flag, after } if at < held => {
@@ -326,8 +345,7 @@ impl Reader {
             Found::Not { keep } if self.carry.len() - keep < held => {
                 let carry = self.take_carry();
                 let still = carry.len() - keep;
-                self.held[..keep].copy_from_slice(&carry[still..]);
-                self.held_len = keep as u8;
+                self.held(&carry[still..]);
                 self.skip = skip.saturating_sub(still) as u8;
                 self.carry = carry;
                 return Some(self.flush(skip, still, input.len()));
