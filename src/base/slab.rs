@@ -1,28 +1,34 @@
 //! A table whose keys are never valid twice: slot and generation.
 
-/// A key of a [`Slab`]: `generation:32 | slot:32`. An old key of a reused slot finds nothing.
+use std::num::NonZeroU64;
+
+/// A key of a [`Slab`]: `generation:32 | slot:32`. An old key of a reused slot finds nothing. Generations begin at 1, so a key
+/// is never zero and an `Option<Key>` takes no more room.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Key(u64);
+pub struct Key(NonZeroU64);
 
 impl Key {
     /// The key as a number, to travel in a timer, a lane or a completion.
     pub const fn as_u64(self) -> u64 {
-        self.0
+        self.0.get()
     }
-    /// The key that [`Key::as_u64`] gave.
+    /// The key that [`Key::as_u64`] gave. Zero is nobody's, and neither is what stands for it: no generation is 0.
     pub const fn from_u64(number: u64) -> Self {
-        Self(number)
+        match NonZeroU64::new(number) {
+            Some(number) => Self(number),
+            None => Self(NonZeroU64::MIN),
+        }
     }
     const fn new(slot: u32, generation: u32) -> Self {
-        Self(((generation as u64) << 32) | slot as u64)
+        Self::from_u64(((generation as u64) << 32) | slot as u64)
     }
     /// The slot alone.
     pub const fn slot(self) -> usize {
-        (self.0 & 0xffff_ffff) as usize
+        (self.as_u64() & 0xffff_ffff) as usize
     }
     /// The generation alone: how often the slot was given away before, and one.
     pub const fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
+        (self.as_u64() >> 32) as u32
     }
 }
 

@@ -10,7 +10,8 @@
 //! A request that nobody can take yet is held with all that follows it, and its connection paused, until a target is there.
 //! A connection whose reader is slow pauses those who send to it at `msrp.high_water` and lets them go on below half.
 //!
-//! Memory of an idle session of two legs: 2,100 octets, some 50 above the 2 KiB that are wanted (a test holds it there).
+//! Memory of an idle session of two legs: 1,940 octets in all its tables (a test with a counting allocator holds it below
+//! 2 KiB), and 530 in those of the engine. A steady relay allocates nothing (another test).
 
 mod commands;
 mod connection;
@@ -42,7 +43,7 @@ use crate::msrp::uri::Uri;
 use crate::msrp::{status, write};
 use crate::shard::exchange::{Command, LegFailure, MediaKey, Report, Stored};
 use crate::shard::media_outbox::{Buffer, Connection, File, Gone, MediaEffect, MediaOutbox};
-use connection::{About, Conn, LegId, Phase, Transaction};
+use connection::{About, Conn, LegId, Phase, Spare, Transaction};
 pub use counts::{Cause, MediaCounts};
 use forward::Ground;
 use net::{Net, Timer};
@@ -80,6 +81,8 @@ impl Media {
             counts: MediaCounts::default(),
             prng,
             scratch: Vec::new(),
+            spare_chunks: Spare::new(),
+            spare_lines: Spare::new(),
             high_water: msrp.high_water as u64,
             transaction_timeout: msrp.transaction_timeout,
             connect_timeout: msrp.connect_timeout,
@@ -218,25 +221,29 @@ impl Media {
 
     /// Those who waited for room on a connection go on, if there is room.
     fn has_room_again(&mut self, connection: Connection, out: &mut MediaOutbox) {
-        let Some(conn) = self.net.get(connection).filter(|conn| conn.pressing) else { return };
-        let _ = conn;
-        if !self.net.has_room(connection) {
+        let pressing = self.net.get(connection).is_some_and(|conn| conn.pressing);
+        if !pressing || !self.net.has_room(connection) {
             return;
         }
         let Some(conn) = self.net.get_mut(connection) else { return };
         conn.pressing = false;
-        let sessions: Vec<Key> = conn.legs.iter().map(|id| id.session).collect();
         self.resume(connection, out);
-        for key in sessions {
-            self.resume_session(key, out);
+        let leg = |media: &Self, at: usize| Some(*media.net.get(connection)?.legs.get(at)?);
+        let mut at = 0;
+        while let Some(id) = leg(self, at) {
+            self.resume_session(id.session, out);
+            at += 1;
         }
     }
 
     fn resume_session(&mut self, key: Key, out: &mut MediaOutbox) {
-        let Some(session) = self.sessions.get(key) else { return };
-        let connections: Vec<Connection> = session.legs.iter().filter_map(|leg| leg.connection).collect();
-        for connection in connections {
-            self.resume(connection, out);
+        let leg = |media: &Self, place: usize| Some(media.sessions.get(key)?.legs.get(place)?.connection);
+        let mut place = 0;
+        while let Some(connection) = leg(self, place) {
+            if let Some(connection) = connection {
+                self.resume(connection, out);
+            }
+            place += 1;
         }
         self.run_sources(key, out);
     }

@@ -119,7 +119,40 @@ pub(super) fn carried(start: u64, octets: u64, total: Option<u64>) -> ByteRange 
     ByteRange { start, end: Some(end), total: total.filter(|&total| end <= total && start <= total.max(1)) }
 }
 
-/// One connection. An idle one takes some 420 octets.
+/// Boxes that are kept for the next of their kind.
+const SPARE_MAX: usize = 64;
+
+/// The boxes of what is over serve what begins next: a steady relay allocates nothing.
+pub(super) struct Spare<T>(
+    // What is kept is the box itself.
+    #[allow(clippy::vec_box)] Vec<Box<T>>,
+);
+
+impl<T> Spare<T> {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// A box with this in it.
+    pub fn filled(&mut self, value: T) -> Box<T> {
+        match self.0.pop() {
+            Some(mut spare) => {
+                *spare = value;
+                spare
+            }
+            None => Box::new(value),
+        }
+    }
+
+    /// Takes a box that is no longer needed.
+    pub fn keep(&mut self, spare: Box<T>) {
+        if self.0.len() < SPARE_MAX {
+            self.0.push(spare);
+        }
+    }
+}
+
+/// One connection. An idle one takes some 350 octets.
 pub(super) struct Conn {
     pub me: Connection,
     pub peer: SocketAddr,
@@ -255,7 +288,9 @@ impl Conn {
         }
         let transaction = self.transactions.remove(at).expect("the caller found it there");
         self.awaited -= usize::from(transaction.failure_report == FailureReport::Yes);
-        if self.transactions.is_empty() && self.transactions.capacity() > 64 {
+        // A crowd leaves much room behind, and the opening SEND is often the last for long.
+        let rest = transaction.about == About::Opening || self.transactions.capacity() > 64;
+        if rest && self.transactions.is_empty() {
             self.transactions = VecDeque::new();
         }
         transaction

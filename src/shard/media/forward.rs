@@ -231,10 +231,8 @@ impl Net {
     }
 
     fn take_line(&mut self, connection: Connection, line: Line) {
-        let Some(conn) = self.get_mut(connection) else { return };
-        if conn.takes() {
-            conn.line = Some(Box::new(line));
-        }
+        let Some(conn) = self.connections.get_mut(connection.0).filter(|conn| conn.takes()) else { return };
+        conn.line = Some(self.spare_lines.filled(line));
     }
 }
 

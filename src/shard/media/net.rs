@@ -3,7 +3,7 @@
 //! Whoever wants to send while another's chunk is being written ends that chunk with `+`; its sender begins anew with its
 //! next octets. So responses, reports and other sessions' chunks never wait for a long chunk to end (§7.1.1).
 
-use super::connection::{About, Conn, LegId, Line, Phase, Transaction};
+use super::connection::{About, Chunk, Conn, LegId, Line, Phase, Spare, Transaction};
 use super::counts::{Cause, MediaCounts};
 use crate::base::clock::{Duration, Instant};
 use crate::base::prng::Prng;
@@ -13,6 +13,7 @@ use crate::limits::MSRP_UNBOUND_MAX;
 use crate::msrp::chunk::{Continuation, FailureReport};
 use crate::msrp::write;
 use crate::shard::media_outbox::{Connection, MediaEffect, MediaOutbox, Piece};
+use std::collections::VecDeque;
 
 /// What a timer of this core is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Net {
     pub counts: MediaCounts,
     pub prng: Prng,
     pub scratch: Vec<u8>,
+    pub spare_chunks: Spare<Chunk>,
+    pub spare_lines: Spare<Line>,
     pub high_water: u64,
     pub transaction_timeout: Duration,
     pub connect_timeout: Duration,
@@ -88,7 +91,9 @@ impl Net {
     /// The end-line of the chunk that was being written is queued: its transaction begins.
     pub fn end_line_written(&mut self, now: Instant, connection: Connection) {
         let Some(conn) = self.get_mut(connection) else { return };
-        let Some(line) = conn.line.take() else { return };
+        let Some(ended) = conn.line.take() else { return };
+        let line = *ended;
+        self.spare_lines.keep(ended);
         let failure_report = if line.acknowledged { FailureReport::No } else { line.failure_report };
         self.transact(
             connection,
@@ -139,6 +144,15 @@ impl Net {
         })
     }
 
+    /// As [`Net::has_room`]; where there is none, the connection will say when there is.
+    pub fn has_room_or_presses(&mut self, connection: Connection) -> bool {
+        let room = self.has_room(connection);
+        if !room && let Some(conn) = self.get_mut(connection) {
+            conn.pressing = true;
+        }
+        room
+    }
+
     /// Sends what is queued, then closes.
     pub fn finish(&mut self, connection: Connection, out: &mut MediaOutbox) {
         self.leave(connection, MediaEffect::Finish(connection), out);
@@ -182,8 +196,14 @@ impl Net {
     /// so a busy connection touches the timers once in `msrp.transaction_timeout`.
     pub fn arm(&mut self, connection: Connection) {
         let Some(conn) = self.connections.get(connection.0) else { return };
-        let Some(deadline) = self.deadline(conn) else { return };
         let armed = conn.timer;
+        let Some(deadline) = self.deadline(conn) else {
+            // Its last time limit has passed and there was nothing to do.
+            if armed.is_none() {
+                self.rest(connection);
+            }
+            return;
+        };
         if armed.is_some_and(|(at, _)| at <= deadline) {
             return;
         }
@@ -193,6 +213,17 @@ impl Net {
         let handle = self.timers.arm(deadline, Timer::Connection(connection));
         let conn = self.connections.get_mut(connection.0).expect("found above");
         conn.timer = Some((deadline, handle));
+    }
+
+    /// A connection at rest keeps no room for what may come.
+    fn rest(&mut self, connection: Connection) {
+        let Some(conn) = self.connections.get_mut(connection.0) else { return };
+        if conn.transactions.is_empty() {
+            conn.transactions = VecDeque::new();
+        }
+        if conn.chunk.is_none() {
+            conn.fields = Vec::new();
+        }
     }
 
     pub fn count(&mut self, cause: Cause) {

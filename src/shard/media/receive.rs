@@ -214,23 +214,17 @@ impl Media {
     /// Receives again, if everybody concerned has room; those who have not will say when they have.
     pub(super) fn resume(&mut self, connection: Connection, out: &mut MediaOutbox) {
         let Some(conn) = self.net.get(connection).filter(|conn| conn.paused && !conn.holding && conn.hears()) else { return };
-        let mut full = Vec::new();
-        let mut disk = false;
-        for id in &conn.legs {
+        let legs = conn.legs.len();
+        let mut room = self.net.has_room_or_presses(connection);
+        for at in 0..legs {
+            let Some(id) = self.net.get(connection).and_then(|conn| conn.legs.get(at).copied()) else { break };
             let Some(session) = self.sessions.get(id.session) else { continue };
-            full.extend(session.outlets(id.place).filter(|outlet| !self.net.has_room(*outlet)));
-            disk |= session.sinks_full(self.net.high_water / 2);
-        }
-        full.extend(Some(connection).filter(|connection| !self.net.has_room(*connection)));
-        for &waited in &full {
-            if let Some(conn) = self.net.get_mut(waited) {
-                conn.pressing = true;
+            for outlet in session.outlets(id.place) {
+                room &= self.net.has_room_or_presses(outlet);
             }
+            room &= !session.sinks_full(self.net.high_water / 2);
         }
-        if full.is_empty()
-            && !disk
-            && let Some(conn) = self.net.get_mut(connection)
-        {
+        if room && let Some(conn) = self.net.get_mut(connection) {
             conn.paused = false;
             out.effects.push(MediaEffect::Resume(connection));
         }
@@ -248,7 +242,7 @@ impl Media {
         let kind = session.kind;
         let leg = &mut session.legs[usize::from(id.place)];
         let from_path = head.from_path.of(octets);
-        if *leg.from_path != *from_path {
+        if leg.return_path() != from_path {
             leg.from_path = from_path.into();
         }
         session.active_at = now;

@@ -93,10 +93,10 @@ impl Media {
             Some(end) => self.chunk_ended(now, connection, chunk, end.flag, out),
             None => {
                 let octets = &arrival.octets[arrival.at..];
-                let Some(conn) = self.net.get_mut(connection) else { return Flow::Stop };
+                let Some(conn) = self.net.connections.get_mut(connection.0) else { return Flow::Stop };
                 conn.fields.clear();
                 write_fields(&mut conn.fields, octets, head);
-                conn.chunk = Some(Box::new(chunk));
+                conn.chunk = Some(self.net.spare_chunks.filled(chunk));
             }
         }
         Flow::Next
@@ -257,15 +257,19 @@ impl Media {
         if chunk.takers != 0 {
             self.count_octets(chunk.from, body.len() as u64, message);
         }
+        let mut over = None;
         if let Some(conn) = self.net.get_mut(connection) {
             conn.fields = fields;
             match conn.chunk.as_mut().filter(|_| end.is_none()) {
                 Some(going_on) => **going_on = chunk,
-                None => conn.chunk = None,
+                None => over = conn.chunk.take(),
             }
             if end.is_some() && conn.fields.capacity() > 1024 {
                 conn.fields = Vec::new();
             }
+        }
+        if let Some(over) = over {
+            self.net.spare_chunks.keep(over);
         }
         if let Some(end) = end {
             self.chunk_ended(now, connection, chunk, end.flag, out);
