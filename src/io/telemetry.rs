@@ -41,6 +41,8 @@ pub struct SignallingSnapshot {
 pub struct MediaSnapshot {
     pub usage: Usage,
     pub counts: MediaCounts,
+    /// What its engine counts, by name.
+    pub engine: Vec<(&'static str, u64)>,
     pub queue_depth: u64,
 }
 
@@ -170,6 +172,16 @@ fn msrp(page: &mut Page, cores: &[MediaSnapshot]) {
     }
     let help = "From the last octet of a chunk in to its last octet handed to the kernel.";
     page.histogram("cpm_pf_msrp_relay_seconds", help, counts().map(|core| &core.relay), 1e-9);
+    let mut engines: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for (count, value) in cores.iter().flat_map(|core| &core.engine) {
+        *engines.entry(count).or_default() += value;
+    }
+    let help =
+        "What the media engines did: waits, receives, sends, octets of each, octets copied on the way, and what was scarce.";
+    page.family("cpm_pf_msrp_engine_total", "counter", help);
+    for (count, value) in engines {
+        page.line("cpm_pf_msrp_engine_total", &[("count", count)], value as f64);
+    }
 }
 
 fn rejections(page: &mut Page, scrape: &Scrape) {
@@ -290,7 +302,8 @@ mod tests {
         let usage = Usage { cpu: 0, busy: Duration::from_secs(1), alive: Duration::from_secs(4) };
         let signalling =
             SignallingSnapshot { usage, counts, queue_depth: 3, connections: 1, engine: BTreeMap::from([("idle", 2)]) };
-        let media = MediaSnapshot { usage: Usage { cpu: 1, ..usage }, counts: MediaCounts::default(), queue_depth: 0 };
+        let engine = vec![("receives", 5)];
+        let media = MediaSnapshot { usage: Usage { cpu: 1, ..usage }, counts: MediaCounts::default(), engine, queue_depth: 0 };
         Scrape { signalling: vec![signalling], media: vec![media], services: None, ..Scrape::default() }
     }
 
@@ -309,6 +322,7 @@ mod tests {
             "cpm_pf_msrp_chunks_total{direction=\"forward\"} 0",
             "cpm_pf_msrp_bytes_total{direction=\"backward\"} 0",
             "cpm_pf_msrp_relay_seconds_bucket{le=\"0.001\"} 0",
+            "cpm_pf_msrp_engine_total{count=\"receives\"} 5",
             "cpm_pf_signaling_seconds_bucket{le=\"0.0005\"} 1",
             "cpm_pf_signaling_seconds_count 1",
             "cpm_pf_queue_depth{core=\"0\"} 3",

@@ -13,6 +13,7 @@
 //! `shutdown` comes before `close` always: an armed receive holds the file, and a bare close would send no FIN. A slot is
 //! free only when nothing of it is under way, so that no late completion finds somebody else.
 
+use super::acks::Acks;
 use super::queue::Queue;
 use super::tls::Session;
 use crate::base::clock::Instant;
@@ -73,7 +74,7 @@ pub struct Link {
     /// The shard's name for it; none while the handshake of an accepted one lasts.
     pub connection: Option<Connection>,
     pub stage: Stage,
-    pub tls: Option<Sealing>,
+    pub tls: Option<Box<Sealing>>,
     /// Lent to the kernel while a connect is under way.
     pub connect_to: Option<Box<SockAddr>>,
 
@@ -82,6 +83,7 @@ pub struct Link {
     pub group: Group,
     pub armed_at: Instant,
     pub received: u32,
+    pub acks: Acks,
     pub paused: bool,
     /// It waits for a buffer.
     pub starved: bool,
@@ -107,7 +109,7 @@ pub struct Link {
 
 impl Link {
     pub fn new(socket: OwnedFd, peer: SocketAddr, stage: Stage, tls: Option<Box<Session>>) -> Self {
-        let sealing = |session| Sealing { session, sealed: Queue::default(), debts: VecDeque::new() };
+        let sealing = |session| Box::new(Sealing { session, sealed: Queue::default(), debts: VecDeque::new() });
         Self {
             socket,
             peer,
@@ -119,6 +121,7 @@ impl Link {
             group: super::buffers::CHAT,
             armed_at: Instant::default(),
             received: 0,
+            acks: Acks::default(),
             paused: false,
             starved: false,
             ended: false,
@@ -153,6 +156,9 @@ impl Link {
         self.queue.is_empty() && self.tls.as_ref().is_none_or(|tls| tls.sealed.is_empty())
     }
 }
+
+/// Octets of an idle connection in the tables of [`Links`].
+pub const IDLE_OCTETS: usize = size_of::<Link>() + 8 + size_of::<Key>() + size_of::<Option<(Connection, Key)>>();
 
 /// All connections of a core, by a key whose slot and generation travel in completions.
 pub struct Links {

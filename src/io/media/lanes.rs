@@ -90,8 +90,9 @@ pub struct Handed {
 /// What the engine itself counts: how well it batches, and how often something was scarce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EngineCounts {
-    /// Turns of the loop, completions in them.
+    /// Turns of the loop, those that slept first, completions in them.
     pub turns: u64,
+    pub waits: u64,
     pub completions: u64,
     /// Receives, their octets.
     pub receives: u64,
@@ -102,8 +103,10 @@ pub struct EngineCounts {
     pub sends_short: u64,
     /// Receives that found no buffer.
     pub buffers_missing: u64,
-    /// Octets copied out of lent buffers because a slow reader held them too long.
+    /// Octets copied out of lent buffers because a slow reader held them too long, or because a socket left a few over.
     pub octets_copied_out: u64,
+    /// Octets of small pieces put together to be sent as one.
+    pub octets_joined: u64,
     /// Connections accepted, opened, refused for want of room, handed to another core.
     pub accepted: u64,
     pub connected: u64,
@@ -111,4 +114,28 @@ pub struct EngineCounts {
     pub handed_over: u64,
     /// TLS handshakes that failed.
     pub handshakes_failed: u64,
+}
+
+impl EngineCounts {
+    /// Each with its label `count` of `cpm_pf_msrp_engine_total`.
+    pub const fn named(&self) -> [(&'static str, u64); 16] {
+        [
+            ("turns", self.turns),
+            ("waits", self.waits),
+            ("completions", self.completions),
+            ("receives", self.receives),
+            ("received-bytes", self.octets_in),
+            ("sends", self.sends),
+            ("sent-bytes", self.octets_out),
+            ("short-sends", self.sends_short),
+            ("missing-buffers", self.buffers_missing),
+            ("copied-bytes", self.octets_copied_out),
+            ("joined-bytes", self.octets_joined),
+            ("accepted", self.accepted),
+            ("connected", self.connected),
+            ("refused", self.refused),
+            ("handed-over", self.handed_over),
+            ("failed-handshakes", self.handshakes_failed),
+        ]
+    }
 }

@@ -1,5 +1,6 @@
 //! RFC 4975 over TCP and TLS: one pinned thread a media core, with its own ring, buffers, connections and MSRP state.
 
+mod acks;
 pub mod buffers;
 mod capture;
 mod connection;

@@ -4,6 +4,7 @@
 //! session still takes them. So one fat sender cannot eat the ring, and pausing costs nothing: the credit just is not renewed.
 //! On older kernels a pause cancels, and what the kernel had already delivered still comes in.
 
+use super::acks;
 use super::buffers::{BULK, Buffers, CHAT};
 use super::connection::{Finish, Receiving, Stage};
 use super::engine::Engine;
@@ -49,6 +50,9 @@ impl Engine {
         match op::receive::read(completion) {
             Received::Octets { buffer, octets } => {
                 link.received = link.received.saturating_add(octets);
+                if link.acks.received(self.now, octets) {
+                    acks::ask(link.fd());
+                }
                 self.gather.heard(octets, &mut link.window);
                 self.counts.receives += 1;
                 self.counts.octets_in += u64::from(octets);
