@@ -12,6 +12,7 @@ mod calls;
 mod capture;
 mod clauses;
 mod cluster;
+mod counting;
 mod deferral;
 mod dovecot;
 mod fates;

@@ -4,6 +4,7 @@ mod random;
 mod rig;
 mod secure;
 mod stream;
+mod weight;
 
 use cpm_pf::io::media::buffers::{Pool, Pools};
 use cpm_pf::io::probe::Features;

@@ -1,5 +1,6 @@
 //! Media cores alone: real sockets and rings, steered through the lanes that signalling cores use.
 
+use crate::counting::{Counter, count_into};
 use crate::msrp::Msrp;
 use crate::proxy::PATIENCE;
 use cpm_pf::base::transport::Transport;
@@ -16,6 +17,7 @@ use cpm_pf::io::tls::Tls;
 use cpm_pf::io::wiring::Wiring;
 use cpm_pf::msrp::leg::{Direction, Matching, Peer, SessionKind};
 use cpm_pf::shard::exchange::{Command, Leg, LegKind, MediaKey, Open, Report};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -29,6 +31,8 @@ pub struct Setup {
     pub pools: Option<Pools>,
     pub config: Config,
     pub tls: Option<Tls>,
+    /// What the cores allocate counts there.
+    pub counter: Option<&'static Counter>,
 }
 
 impl Setup {
@@ -37,7 +41,7 @@ impl Setup {
         // On a thread of its own: a ring that is taken down interrupts what its thread waits for.
         let features = std::thread::spawn(probe).join().expect("the probe does not panic");
         let features = features.expect("the tests run on a kernel that the product accepts");
-        Self { cores: 1, features, pools: None, config: Config::default(), tls: None }
+        Self { cores: 1, features, pools: None, config: Config::default(), tls: None, counter: None }
     }
 }
 
@@ -79,6 +83,9 @@ impl Rig {
         for (number, listeners) in all.into_iter().enumerate() {
             let (config, lanes, setup) = (config.clone(), wiring.media_lanes(number), setup.clone());
             threads.push(std::thread::spawn(move || {
+                if let Some(counter) = setup.counter {
+                    count_into(counter);
+                }
                 let pools = setup.pools.unwrap_or(Pools::fitting(setup.features));
                 let (features, tls) = (setup.features, setup.tls);
                 let core = Core { number: number as u8, cpu: 0, config, features, clock, tls, listeners, lanes };
@@ -116,6 +123,13 @@ impl Rig {
                 return what;
             }
         }
+    }
+
+    /// What a core's engine has counted.
+    pub fn engine_counts(&self, core: usize) -> BTreeMap<&'static str, u64> {
+        let (ask, answer) = tokio::sync::oneshot::channel();
+        assert!(self.orders[core].post(MediaOrder::Snapshot(ask)), "the mailbox has room");
+        answer.blocking_recv().expect("the core answers").engine.into_iter().collect()
     }
 
     pub fn uri(&self, core: usize, number: u64, leg: u8) -> String {
