@@ -1,0 +1,1 @@
+../../../../src/shard/exchange.rs

@@ -1,0 +1,1 @@
+../../../../src/shard/media_outbox.rs
