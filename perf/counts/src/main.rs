@@ -92,7 +92,8 @@ impl Relay {
         };
         let peer = |uri: &str, connect| {
             let path = vec![uri.into()];
-            Box::new(Peer { path, connect, tls: false, fingerprint: None, accept_types: Vec::new(), max_size: None })
+            let (accept_types, matching) = (Vec::new(), Matching::Strict);
+            Box::new(Peer { path, connect, tls: false, fingerprint: None, accept_types, max_size: None, matching })
         };
         let there: SocketAddr = "203.0.113.9:8765".parse().expect("an address");
         let origin = leg(0, US);

@@ -41,10 +41,11 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// What was measured to be best: chat 4 MiB; bulk 512 KiB, which stays in the second-level cache.
+    /// What was measured to be best: bulk 512 KiB, which stays in the second-level cache. Chat 1 MiB: with a thousand sessions
+    /// 0.96 of the CPU time of 4 MiB when saturated and 0.91 below, and with a hundred no difference.
     pub const fn fitting(features: Features) -> Self {
         let chat = if features.incremental {
-            Pool { count: 64, octets_each: 64 * 1024 }
+            Pool { count: 16, octets_each: 64 * 1024 }
         } else {
             Pool { count: 1024, octets_each: 4 * 1024 }
         };
