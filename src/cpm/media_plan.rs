@@ -17,7 +17,9 @@ mod offer;
 mod policy;
 mod within;
 
-pub use answer::{large_message_answer, large_message_own_answer, session_answer, session_own_answer};
+pub use answer::{
+    large_message_answer, large_message_own_answer, large_message_refused_answer, session_answer, session_own_answer,
+};
 pub use offer::{large_message_of, large_message_offer, rejected_offer, session_offer};
 pub use policy::{SessionMedia, session_media};
 pub use within::{Side, own_reanswer, reanswer, reoffer};

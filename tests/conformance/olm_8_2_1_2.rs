@@ -423,9 +423,12 @@ fn the_answer_is_the_targets_with_our_address() {
     assert_eq!(lines, ["m=message 2855 TCP/MSRP *", "m=audio 0 RTP/AVP 0", "m=message 0 TCP/MSRP *"]);
 
     let refused = LARGE_ANSWER.replace("m=message 9999", "m=message 0");
-    for useless in [refused.as_str(), "v=0\r\no=- 1 1 IN IP4 x\r\ns=-\r\nt=0 0\r\n"] {
-        assert_eq!(alice.success(&large(), &ok("<sip:b@x>", useless, &[])).expect_err("nothing was taken").status, 488);
-    }
+    let answer = alice.success(&large(), &ok("<sip:b@x>", &refused, &[])).expect("a 200 that takes nothing");
+    let sdp = written(&answer.media.expect("an SDP"));
+    assert_eq!(sdp.lines().filter(|line| line.starts_with("m=")).collect::<Vec<_>>(), ["m=message 0 TCP/MSRP *"]);
+    assert!(!sdp.contains("a=path") && !sdp.contains("192.0.2"), "{sdp}");
+    let useless = "v=0\r\no=- 1 1 IN IP4 x\r\ns=-\r\nt=0 0\r\n";
+    assert_eq!(alice.success(&large(), &ok("<sip:b@x>", useless, &[])).expect_err("no answer to the offer").status, 488);
 }
 
 #[test]

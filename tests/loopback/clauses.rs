@@ -195,6 +195,25 @@ fn what_a_target_says_of_its_refusal_reaches_the_origin() {
 }
 
 #[test]
+fn a_message_that_is_answered_and_not_taken_is_answered_and_released() {
+    let mut ladder = Originating::new("");
+    let invite = Invite::new(&ladder.alice, "sip:bob@example.org", LARGE);
+    let contact = format!("<sip:bob@{}>", ladder.core.address);
+    let nowhere = "127.0.0.1:9".parse().expect("an address");
+    let sdp = answer_sdp(nowhere, "bob", "passive", "recvonly").replace("m=message 9 ", "m=message 0 ");
+    let (_, ok) = ladder.established(&invite, &contact, &sdp);
+    assert!(ok.body().contains("m=message 0 TCP/MSRP *\r\n") && ok.attributes("path").is_empty(), "{ok:?}");
+    for ue in [&mut ladder.core, &mut ladder.alice] {
+        let (bye, from) = ue.expect_from("BYE");
+        ue.answer(&bye, from, "200 OK", "", "");
+    }
+    ladder.pf.until("nothing is left", |pf| {
+        pf.metric("cpm_pf_msrp_sessions", &[]) == 0.0 && pf.metric("cpm_pf_dialogs", &[]) == 0.0
+    });
+    proves!("OLM-r5.a"; ladder.pf);
+}
+
+#[test]
 fn a_client_that_wants_a_longer_interval_gets_it_within_what_the_clause_allows() {
     let mut ladder = Terminating::new(
         &[FIRST],

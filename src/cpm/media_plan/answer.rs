@@ -18,6 +18,21 @@ pub fn large_message_answer(config: &Config, request: &Request, ok: &Message) ->
     from_target(config, SessionKind::LargeMessage, &described(request)?, described(ok)?)
 }
 
+/// The answer for the origin where the target's 2xx takes none of the lines: each with port 0 (RFC 3264 §6). None where that is not
+/// what it says.
+pub fn large_message_refused_answer(request: &Request, ok: &Message) -> Option<MediaPlan> {
+    let (offered, answered) = (described(request).ok()?, described(ok).ok()?);
+    let refuses = answered.media.len() >= offered.media.len() && answered.media.iter().all(|media| media.port == 0);
+    let description = Description {
+        name: "-".to_string(),
+        times: offered.times.clone(),
+        media: offered.media.iter().map(refused).collect(),
+        ..Description::default()
+    };
+    let lines = vec![Line::Rejected; description.media.len()];
+    refuses.then_some(MediaPlan { description, lines })
+}
+
 /// The answer for the origin of a session, from a target's 2xx (OSI-r4).
 ///
 /// # Errors

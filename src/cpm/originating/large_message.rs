@@ -234,7 +234,12 @@ pub fn on_success(facts: &Facts<'_>, request: &Request, ok: &Response) -> Result
     let (session_expires, require_timer) = session_expires::agreed(request, ok, session_expires::large_message(facts.config));
 
     clause!("OLM-r5", "OLM-r5.a", "OLM-r5.b", "OLM-r5.c", "OLM-r5.d");
-    let media = media_plan::large_message_answer(facts.config, request, ok).map_err(|why| why.refusal("OLM-r5"))?;
+    let media = match media_plan::large_message_answer(facts.config, request, ok) {
+        // A 200 that takes no stream is a 200 still: the origin hears the same, and then the call is released.
+        Err(Unacceptable::Rejected) => media_plan::large_message_refused_answer(request, ok).ok_or(Unacceptable::Rejected),
+        media => media,
+    };
+    let media = media.map_err(|why| why.refusal("OLM-r5"))?;
     if media.description.media.iter().any(|media| media.msrp_cema()) {
         clause!("OLM-r5.e.1");
     } else {

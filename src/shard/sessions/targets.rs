@@ -8,6 +8,7 @@ use crate::base::slab::Key;
 use crate::clause;
 use crate::cpm::conversation;
 use crate::cpm::decision::{AckTime, Decision, LaterSuccess, TargetKind};
+use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::session_expires;
 use crate::shard::counts::{Direction, Outcome};
@@ -205,6 +206,11 @@ impl Signalling {
         call.pending = call.pending.saturating_sub(1);
         if session.later == LaterSuccess::Bye && super::bridge::is_recipients(&kind) {
             self.cancel_targets(now, key, None, out);
+        }
+        let session = self.sessions.table.get(key).expect("the session was just read");
+        if session.procedure == Procedure::OriginatingLargeMessage && session.streams.iter().all(|stream| stream.rejected) {
+            clause!("OLM-r5.a");
+            return self.end(now, key, "media refused", None, None, out);
         }
         self.drop_call(now, key, out);
     }
