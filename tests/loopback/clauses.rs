@@ -207,9 +207,9 @@ fn a_message_that_is_answered_and_not_taken_is_answered_and_released() {
         let (bye, from) = ue.expect_from("BYE");
         ue.answer(&bye, from, "200 OK", "", "");
     }
-    ladder.pf.until("nothing is left", |pf| {
-        pf.metric("cpm_pf_msrp_sessions", &[]) == 0.0 && pf.metric("cpm_pf_dialogs", &[]) == 0.0
-    });
+    ladder
+        .pf
+        .until("nothing is left", |pf| pf.metric("cpm_pf_msrp_sessions", &[]) == 0.0 && pf.metric("cpm_pf_dialogs", &[]) == 0.0);
     proves!("OLM-r5.a"; ladder.pf);
 }
 

@@ -103,6 +103,113 @@ fn the_first_step_that_fails_gives_the_answer() {
     }
 }
 
+/// One way to be refused: how an INVITE gets there, and the answer with its Warning text.
+type Violation = (&'static str, fn(Invite) -> Invite, u16, Option<&'static str>);
+
+const STRANGER: Violation = (
+    "a stranger",
+    |invite| invite.with("P-Asserted-Identity", "<sip:mallory@elsewhere.org>"),
+    403,
+    Some("127 Service not authorised"),
+);
+const OLD: Violation =
+    ("an old client", |invite| invite.with("User-Agent", "CPM-client/OMA1.0"), 403, Some("132 Version not supported"));
+const HIDDEN: Violation = ("somebody hidden", |invite| invite.with("Privacy", "id"), 403, Some("119 Anonymity not allowed"));
+const LATE: Violation = (
+    "a message of yesterday",
+    |invite| invite.with("Message-Expires", "60").with("Date", "Sat, 13 Nov 2010 23:29:00 GMT"),
+    480,
+    None,
+);
+const HASTY: Violation = ("a short interval", |invite| invite.with("Session-Expires", "30"), 422, None);
+const OTHER: Violation =
+    ("another service", |invite| invite.with("P-Asserted-Service", "urn:urn-7:3gpp-service.ims.icsi.mmtel"), 403, None);
+const OTHER_TERMINATING: Violation = (OTHER.0, OTHER.1, 403, Some("122 Function not allowed"));
+const BARE: Violation = ("no offer", |invite| Invite { body: String::new(), ..invite.without("Content-Type") }, 488, None);
+const LISTED: Violation = (
+    "somebody on the list",
+    |invite| {
+        let others = invite.get("P-Asserted-Identity").unwrap_or_default().to_owned();
+        invite.with("P-Asserted-Identity", &format!("{others}, <tel:+15557770000>"))
+    },
+    403,
+    Some("122 Function not allowed"),
+);
+const UNWELCOME: Violation = (
+    "one who may not disturb",
+    |invite| {
+        let others = invite.get("P-Asserted-Identity").unwrap_or_default().replace("alice", "carol");
+        invite.with("P-Asserted-Identity", &others)
+    },
+    480,
+    None,
+);
+const LOUD: Violation =
+    ("audio", |invite| Invite { body: format!("{}m=audio 4000 RTP/AVP 0\r\n", invite.body), ..invite }, 488, Some("media"));
+
+/// Every pair of violations, the one of the later step made first; the earlier step gives the answer.
+fn pairs(violations: &[Violation], invite: impl Fn() -> Invite, mut refused: impl FnMut(&Invite, u16) -> crate::ue::Message) {
+    for (at, (first, one, status, text)) in violations.iter().enumerate() {
+        for (second, other, ..) in &violations[at..] {
+            let both = if first == second { one(invite()) } else { one(other(invite())) };
+            println!("{first} and {second}");
+            let refusal = refused(&both, *status);
+            match text {
+                Some("media") => assert_eq!(refusal.want("Warning"), "304 127.0.0.1 \"Media type not available\""),
+                Some(text) => warned(&refusal, text),
+                None => assert_eq!(refusal.header("Warning"), None, "{refusal:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_violations_the_first_step_gives_the_answer_in_every_section() {
+    let strict = "[policy]\nanonymity = \"reject\"\nuser_agents = [\"CPM-client/OMA2.2\"]";
+    let mut ladder = Originating::new(strict);
+    for (service, order) in
+        [(LARGE, &[STRANGER, OLD, HIDDEN, LATE, HASTY, OTHER, BARE][..]), (SESSION, &[STRANGER, OLD, HIDDEN, OTHER, HASTY, BARE])]
+    {
+        let alice = crate::ue::Ue::udp("the name in an INVITE");
+        pairs(
+            order,
+            || Invite::new(&alice, BOB, service),
+            |invite, status| {
+                let invite = via(invite, &ladder.alice);
+                ladder.refused(&invite, status)
+            },
+        );
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let list = r#"<?xml version="1.0"?><resource-lists xmlns="urn:ietf:params:xml:ns:resource-lists"><list name="oma_blockedcontacts"><entry uri="tel:+15557770000"/></list></resource-lists>"#;
+    let rules = r#"<?xml version="1.0"?><ruleset xmlns="urn:ietf:params:xml:ns:common-policy" xmlns:oxe="urn:oma:xml:xdm:extensions"><rule id="r"><conditions><identity><one id="sip:carol@example.net"/></identity>
+        <oxe:service-list><oxe:service enabler="CPM"/></oxe:service-list></conditions><actions><oxe:allow-do-not-disturb>true</oxe:allow-do-not-disturb></actions></rule></ruleset>"#;
+    crate::proxy::put(folder.path(), "xdm/resource-lists/users/sip:bob@example.net/index", list);
+    crate::proxy::put(folder.path(), "xdm/org.openmobilealliance.access-rules/users/sip:bob@example.net/access-rules", rules);
+    let mut ladder = Terminating::in_folder(folder, &[""], strict);
+    for (service, order) in [
+        (LARGE, &[OLD, HIDDEN, HASTY, LISTED, BARE][..]),
+        (SESSION, &[OLD, HIDDEN, LISTED, UNWELCOME, LOUD, OTHER_TERMINATING, HASTY]),
+    ] {
+        let alice = crate::ue::Ue::udp("the name in an INVITE");
+        pairs(
+            order,
+            || Invite::new(&alice, "sip:bob@example.net", service).terminating(),
+            |invite, status| {
+                let invite = via(invite, &ladder.alice);
+                ladder.refused(&invite, status)
+            },
+        );
+    }
+}
+
+/// The INVITE as this peer sends it.
+fn via(invite: &Invite, from: &crate::ue::Ue) -> Invite {
+    let via = invite.get("Via").unwrap_or_default();
+    let branch = via.split(';').nth(1).unwrap_or_default();
+    invite.clone().with("Via", &format!("SIP/2.0/UDP {};{branch};rport", from.address))
+}
+
 #[test]
 fn a_session_interval_too_small_is_told_422() {
     let mut ladder = Originating::new("");

@@ -19,6 +19,7 @@ mod fates;
 mod faults;
 mod field;
 mod gates;
+mod generated;
 mod hep;
 mod history;
 mod ladder;
