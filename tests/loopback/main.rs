@@ -14,6 +14,8 @@ mod clauses;
 mod cluster;
 mod counting;
 mod deferral;
+mod deferring_cost;
+mod disk;
 mod dovecot;
 mod fates;
 mod faults;

@@ -16,7 +16,7 @@ use crate::limits::{
 use crate::shard::exchange::StoreFailure;
 use crate::store::deferred::{Deferred, DeferredId};
 use redb::{Database, Durability, ReadableTable, Table, TableDefinition, WriteTransaction};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 const WAITING: TableDefinition<'_, (&str, u64, &str), &[u8]> = TableDefinition::new("waiting");
@@ -69,6 +69,9 @@ pub struct Index {
     held: HashMap<String, u64>,
     messages: u64,
     octets: u64,
+    /// Messages refused because their commit failed. The disk may have them all the same: what was written before a sync that
+    /// failed is there when the file is opened again, and their senders were told no.
+    refused: BTreeSet<String>,
 }
 
 /// What a transaction changes beside the tables; it counts when the commit has succeeded.
@@ -90,7 +93,8 @@ impl Index {
     /// # Errors
     /// Where it cannot be opened, is no index, or another process has it open.
     pub fn open(path: &Path) -> Result<Self, redb::Error> {
-        let mut index = Self { path: path.to_owned(), database: None, held: HashMap::new(), messages: 0, octets: 0 };
+        let (held, refused) = Default::default();
+        let mut index = Self { path: path.to_owned(), database: None, held, messages: 0, octets: 0, refused };
         index.load()?;
         Ok(index)
     }
@@ -141,6 +145,10 @@ impl Index {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(path = %self.path.display(), %error, "the index of deferred messages failed");
+                if self.database.is_some() {
+                    let put = |op: &Op| if let Op::Put(message) = op { Some(message.id.0.clone()) } else { None };
+                    self.refused.extend(ops.iter().filter_map(put));
+                }
                 // After an error of the disk it answers nothing any more (redb::Error::PreviousIo): the next question opens it
                 // anew, which goes on from the last commit.
                 self.database = None;
@@ -159,6 +167,9 @@ impl Index {
         let mut changes = Changes::default();
         let done: Result<Vec<_>, _> = {
             let mut tables = Tables::open(&transaction, self)?;
+            for id in &self.refused {
+                tables.remove(id, &mut changes)?;
+            }
             ops.iter().map(|op| tables.carry_out(op, &mut changes)).collect()
         };
         let done = done?;
@@ -170,6 +181,7 @@ impl Index {
             }
             transaction.commit()?;
         }
+        self.refused.clear();
         self.take(changes);
         Ok(done)
     }
