@@ -1,7 +1,8 @@
 //! RFC 4975 §7.1, §7.3.1: finding the end-line `CRLF ------- transact-id flag CRLF` behind a body of any octets.
 //!
-//! Cost: a search for one fixed needle (11 ns for 200 octets) in short bodies; for long ones, and as soon as a body is full
-//! of look-alikes, a search for this transaction's own end-line, which a hostile body cannot slow down.
+//! Cost: a search for one fixed needle (11 ns for 200 octets) in short bodies. In long ones every fourth place is looked at, since
+//! seven dashes in a row fill one of any four octets side by side: a quarter of the instructions of a search for a needle. As
+//! soon as a body is full of look-alikes, a search for this transaction's own end-line, which a hostile body cannot slow down.
 
 use crate::msrp::chunk::Continuation;
 use crate::msrp::ident::{IDENT_OCTETS_MAX, Ident};
@@ -70,9 +71,16 @@ impl EndLine {
             }
             from += at + 2;
         }
-        if octets.len() - from < DASHES.len() {
-            return self.not_in(octets);
+        for _ in 0..LOOK_ALIKES_MAX {
+            let Some(at) = four_dashes(&octets[from..]) else { return self.not_in(octets) };
+            // They are the first such of their row, so it began there or up to three octets before, and CRLF before that.
+            let at = from + at;
+            if let Some(found) = (at.saturating_sub(5)..(at + 1).saturating_sub(2)).find_map(|at| self.at(octets, at)) {
+                return found;
+            }
+            from = at + 4;
         }
+        // A row that goes on here began before and is no end-line.
         let own = Finder::new(self.needle());
         while let Some(at) = own.find(&octets[from..]) {
             if let Some(found) = self.at(octets, from + at) {
@@ -118,9 +126,22 @@ impl EndLine {
     }
 }
 
+/// The first four dashes side by side at a multiple of four. Written so that it is done for many octets at a time.
+fn four_dashes(octets: &[u8]) -> Option<usize> {
+    const FOUR: u32 = u32::from_ne_bytes(*b"----");
+    const BLOCK: usize = 32;
+    let is_four = |word: &[u8; 4]| u32::from_ne_bytes(*word) == FOUR;
+    let (words, _) = octets.as_chunks::<4>();
+    let (blocks, _) = words.as_chunks::<BLOCK>();
+    let without = blocks.iter().take_while(|block| !block.iter().fold(false, |found, word| found | is_four(word))).count();
+    let from = without * BLOCK;
+    words[from..].iter().position(is_four).map(|at| (from + at) * 4)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::prng::Prng;
 
     fn line() -> EndLine {
         EndLine::new(&Ident::new(b"d93kswow").unwrap())
@@ -152,6 +173,28 @@ mod tests {
         let mut body = vec![b'-'; 9000];
         body.extend(b"\r\n-------d93kswow$\r\n");
         assert_eq!(line().find(&body), Found::End { at: 9000, flag: Continuation::Complete, after: 9020 });
+    }
+
+    #[test]
+    fn bodies_full_of_dashes_are_searched_as_by_looking_at_every_place() {
+        let (end, mut prng) = (line(), Prng::seeded(7));
+        for round in 0..400 {
+            let mut body = vec![b'x'; 4000 + prng.below(1200) as usize];
+            for _ in 0..prng.below(40) {
+                let (at, length) = (prng.below(body.len() as u64) as usize, prng.below(12) as usize);
+                let row = body.len().min(at + length);
+                body[at..row].fill(b'-');
+                if at >= 2 && prng.below(2) == 0 {
+                    body[at - 2..at].copy_from_slice(b"\r\n");
+                }
+            }
+            if round % 4 != 0 {
+                let at = prng.below(body.len() as u64) as usize;
+                body.splice(at..at, b"\r\n-------d93kswow$\r\n".iter().copied());
+            }
+            let first = (0..body.len()).find_map(|at| end.at(&body, at));
+            assert_eq!(end.find(&body), first.unwrap_or_else(|| end.not_in(&body)), "round {round}");
+        }
     }
 
     #[test]
