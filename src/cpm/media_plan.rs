@@ -262,12 +262,6 @@ impl MediaPlan {
     pub fn relayed(&self) -> impl Iterator<Item = usize> + '_ {
         self.lines.iter().enumerate().filter(|(_, line)| **line == Line::Relayed).map(|(index, _)| index)
     }
-
-    /// The same offer without `msrp-cema`: what RFC 6714 §4.2 sends when an answer shows a middlebox that does not know it.
-    pub fn without_cema(mut self) -> Self {
-        self.description.media.iter_mut().for_each(|media| media.remove("msrp-cema"));
-        self
-    }
 }
 
 fn fill(media: &mut MediaDescription, own: &OwnLine, session_host: &str) {

@@ -6,7 +6,11 @@
 //! | offers none, c=/m= is the path    | plain RFC 4975             | To-Path known by its session id              |
 //! | offers none, c=/m= is not the path| refused (RFC 6714 §4.3)    | To-Path known by its session id              |
 //! | answers, and we connect           | to c=/m= (RFC 6714 §4.2); to the first URI where it has a relay            ||
-//! | answers none, mismatch, it connects| a new offer without cema  | To-Path known by its session id              |
+//! | answers none, and it connects     | by our path, RFC 4975      | To-Path known by its session id              |
+//!
+//! RFC 6714 §4.2 would send a new offer where an answer without msrp-cema has another c= or m= than path and the peer
+//! connects. To us that address means nothing: who connects does so by our path, in which c=, m= and URI agree. Clients in the
+//! field do answer so (port 9, or another than in their path), and a re-INVITE would cost them a session that works.
 
 use crate::clause;
 use crate::config::Interop;
@@ -89,15 +93,6 @@ pub fn is_consistent(description: &Description, media: &MediaDescription) -> boo
         };
         same_host && port == media.port
     })
-}
-
-/// Whether an answer to our offer shows a middlebox that does not know msrp-cema while the peer is to connect: RFC 6714
-/// §4.2, first criterion. Then a new offer without it is due, unless interoperability matches by session id.
-pub fn wants_new_offer(interop: Interop, description: &Description, media: &MediaDescription) -> bool {
-    interop == Interop::Never
-        && !media.msrp_cema()
-        && description.setup_of(media) == Some(Setup::Active)
-        && !is_consistent(description, media)
 }
 
 /// How a To-Path on a leg is known before the peer's SDP has come: a client may connect before its answer was read. The

@@ -3,9 +3,7 @@
 use crate::alice::Alice;
 use crate::bob::{CHAT_ANSWER, CHAT_SDP, Letter};
 use cpm_pf::config::Interop;
-use cpm_pf::cpm::session_matching::{
-    Ours, before_answer, direction_of_ours, direction_of_peer, is_consistent, of_leg, peer, wants_new_offer,
-};
+use cpm_pf::cpm::session_matching::{Ours, before_answer, direction_of_ours, direction_of_peer, is_consistent, of_leg, peer};
 use cpm_pf::msrp::leg::{Direction, Matching};
 use cpm_pf::sdp::description::Description;
 
@@ -114,23 +112,6 @@ fn a_to_path_is_known_by_session_id_where_legacy_endpoints_are_served() {
         assert_eq!(of_leg(interop, &with), cema, "{interop:?}");
         assert_eq!(of_leg(interop, &without), bare, "{interop:?}");
     }
-}
-
-#[test]
-fn an_answer_from_behind_a_middlebox_asks_for_a_new_offer() {
-    let answer = |text: &str, interop| {
-        let description = sdp(text);
-        wants_new_offer(interop, &description, &description.media[0])
-    };
-    let moved = PLAIN.replace("c=IN IP4 192.0.2.2", "c=IN IP4 198.51.100.9");
-    let active = format!("{moved}a=setup:active\r\n");
-    assert!(answer(&active, Interop::Never));
-    assert!(!answer(&active, Interop::Auto), "there it is matched by its session id");
-    assert!(!answer(&format!("{active}a=msrp-cema\r\n"), Interop::Never));
-    assert!(!answer(&format!("{moved}a=setup:passive\r\n"), Interop::Never), "we connect, to the line");
-    assert!(!answer(&format!("{PLAIN}a=setup:active\r\n"), Interop::Never));
-    let plan = Alice::new().invite(&Letter::session()).media.without_cema();
-    assert!(plan.description.media.iter().all(|media| !media.msrp_cema()));
 }
 
 #[test]

@@ -66,6 +66,27 @@ fn a_client_that_shows_our_request_uri_as_its_contact_is_still_reached() {
     }
 }
 
+#[test]
+fn a_client_that_connects_may_name_any_port_of_its_own() {
+    let mut ladder = Originating::new("");
+    let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION);
+    let contact = format!("<sip:bob@{}>", ladder.core.address);
+    let nowhere = "127.0.0.1:7777".parse().expect("an address");
+    let sdp =
+        answer_sdp(nowhere, "bob", "active", "sendrecv").replace("a=msrp-cema\r\n", "").replace("m=message 7777", "m=message 9");
+    let (arrived, ok) = ladder.established(&invite, &contact, &sdp);
+    let mut bob = Msrp::connect(arrived.msrp_address(), "msrp://127.0.0.1:7777/bob;tcp", arrived.attribute("path"));
+    bob.open();
+    bob.expect("200");
+    let mut alice = Msrp::connect(ok.msrp_address(), invite.message().attribute("path"), ok.attribute("path"));
+    alice.send("message1", b"hello");
+    assert_eq!(bob.message(), b"hello");
+    bob.send("message2", b"hello yourself");
+    assert_eq!(alice.expect("200").kind(), "200");
+    assert_eq!(alice.message(), b"hello yourself");
+    ladder.core.nothing(ladder.pf.udp, "a new offer for a session that works", |message| message.method() == "INVITE");
+}
+
 /// Bob's client is registered over TCP.
 fn over_tcp() -> Terminating {
     let (alice, isf, client) = (Ue::udp("alice"), Ue::udp("isf"), Ue::tcp("client"));
