@@ -5,6 +5,7 @@
 
 use super::description::{Attribute, Description, MediaDescription};
 use crate::limits::{SDP_LINES_MAX, SDP_MEDIA_MAX, SDP_OCTETS_MAX};
+use std::borrow::Cow;
 
 /// Octets that are not SDP: where, and in which production.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,13 +34,16 @@ impl Description {
             return Err(Malformed { at: SDP_OCTETS_MAX, context: "size" });
         }
         let mut reader = Reader::default();
+        // Nearly all is UTF-8 as a whole; of what is not, the lines that are not are read with replacements.
+        let whole = std::str::from_utf8(body).ok();
         let mut at = 0;
         for (count, line) in body.split(|&octet| octet == b'\n').enumerate() {
             if count >= SDP_LINES_MAX {
                 return Err(Malformed { at, context: "number of lines" });
             }
             let next = at + line.len() + 1;
-            let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let text = whole.map_or_else(|| String::from_utf8_lossy(line), |whole| Cow::Borrowed(&whole[at..at + line.len()]));
             // A blank line ends nothing in SDP; several senders put one behind the last line.
             if !text.trim().is_empty() {
                 reader.line(&text).map_err(|context| Malformed { at, context })?;
@@ -120,7 +124,7 @@ impl Reader {
 
 fn type_and_value(text: &str) -> Result<(char, &str), &'static str> {
     // RFC 4566 §9: byte-string is any octet but NUL, CR and LF.
-    if text.contains(['\r', '\0']) {
+    if memchr::memchr2(b'\r', 0, text.as_bytes()).is_some() {
         return Err("byte-string");
     }
     let mut chars = text.chars();
@@ -143,8 +147,8 @@ fn media_level(media: &mut MediaDescription, letter: char, value: &str) -> Resul
 }
 
 fn attribute(value: &str) -> Result<Attribute, &'static str> {
-    let (name, value) = match value.split_once(':') {
-        Some((name, value)) => (name, Some(value.to_owned())),
+    let (name, value) = match memchr::memchr(b':', value.as_bytes()) {
+        Some(at) => (&value[..at], Some(value[at + 1..].to_owned())),
         None => (value, None),
     };
     let name = name.trim();

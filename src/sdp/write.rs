@@ -1,72 +1,96 @@
 //! RFC 4566 §5: writing a session description, in the order of the grammar, each line ended by CRLF.
 
 use super::description::{Attribute, Description, MediaDescription};
-use std::fmt::{Display, Formatter, Result};
+use std::fmt::{Display, Formatter, Result, Write as _};
 
 impl Display for Description {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        line(f, 'v', "0")?;
-        line(f, 'o', &self.origin)?;
-        line(f, 's', if self.name.is_empty() { "-" } else { &self.name })?;
-        others(f, &self.others, |letter| matches!(letter, 'i' | 'u' | 'e' | 'p'))?;
+        let mut text = String::with_capacity(512);
+        self.write(&mut text);
+        f.write_str(&text)
+    }
+}
+
+impl Description {
+    /// Appends the whole description.
+    pub fn write(&self, out: &mut String) {
+        line(out, 'v', "0");
+        line(out, 'o', &self.origin);
+        line(out, 's', if self.name.is_empty() { "-" } else { &self.name });
+        others(out, &self.others, |letter| matches!(letter, 'i' | 'u' | 'e' | 'p'));
         if let Some(connection) = &self.connection {
-            line(f, 'c', connection)?;
+            line(out, 'c', connection);
         }
-        others(f, &self.others, |letter| letter == 'b')?;
+        others(out, &self.others, |letter| letter == 'b');
         // RFC 4566 §5.9: t= is mandatory; 0 0 is a session without bounds (RFC 3264 §5).
         if self.times.is_empty() {
-            line(f, 't', "0 0")?;
+            line(out, 't', "0 0");
         }
-        for time in &self.times {
-            line(f, 't', time)?;
-        }
-        others(f, &self.others, |letter| !matches!(letter, 'i' | 'u' | 'e' | 'p' | 'b' | 'c'))?;
-        attributes(f, &self.attributes)?;
-        self.media.iter().try_for_each(|media| media.fmt(f))
+        self.times.iter().for_each(|time| line(out, 't', time));
+        others(out, &self.others, |letter| !matches!(letter, 'i' | 'u' | 'e' | 'p' | 'b' | 'c'));
+        attributes(out, &self.attributes);
+        self.media.iter().for_each(|media| media.write(out));
     }
 }
 
 impl Display for MediaDescription {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        write!(f, "m={} {}", self.media, self.port)?;
+        let mut text = String::new();
+        self.write(&mut text);
+        f.write_str(&text)
+    }
+}
+
+impl MediaDescription {
+    fn write(&self, out: &mut String) {
+        // Writing into a string cannot fail.
+        let _ = write!(out, "m={} {}", self.media, self.port);
         if let Some(ports) = self.ports {
-            write!(f, "/{ports}")?;
+            let _ = write!(out, "/{ports}");
         }
-        write!(f, " {}", self.protocol)?;
-        for format in &self.formats {
-            write!(f, " {format}")?;
+        for word in std::iter::once(&self.protocol).chain(&self.formats) {
+            out.push(' ');
+            out.push_str(word);
         }
-        f.write_str("\r\n")?;
-        others(f, &self.others, |letter| letter == 'i')?;
+        out.push_str("\r\n");
+        others(out, &self.others, |letter| letter == 'i');
         if let Some(connection) = &self.connection {
-            line(f, 'c', connection)?;
+            line(out, 'c', connection);
         }
-        others(f, &self.others, |letter| letter != 'i')?;
-        attributes(f, &self.attributes)
+        others(out, &self.others, |letter| letter != 'i');
+        attributes(out, &self.attributes);
     }
 }
 
-fn others(f: &mut Formatter<'_>, lines: &[(char, String)], wanted: impl Fn(char) -> bool) -> Result {
-    lines.iter().filter(|(letter, _)| wanted(*letter)).try_for_each(|(letter, value)| line(f, *letter, value))
+fn others(out: &mut String, lines: &[(char, String)], wanted: impl Fn(char) -> bool) {
+    lines.iter().filter(|(letter, _)| wanted(*letter)).for_each(|(letter, value)| line(out, *letter, value));
 }
 
-fn attributes(f: &mut Formatter<'_>, attributes: &[Attribute]) -> Result {
+fn attributes(out: &mut String, attributes: &[Attribute]) {
     for attribute in attributes {
-        match &attribute.value {
-            Some(value) => line(f, 'a', &format!("{}:{value}", attribute.name))?,
-            None => line(f, 'a', &attribute.name)?,
+        out.push_str("a=");
+        plain(out, &attribute.name);
+        if let Some(value) = &attribute.value {
+            out.push(':');
+            plain(out, value);
         }
+        out.push_str("\r\n");
     }
-    Ok(())
+}
+
+fn line(out: &mut String, letter: char, value: &str) {
+    out.push(letter);
+    out.push('=');
+    plain(out, value);
+    out.push_str("\r\n");
 }
 
 /// A value cannot bring a line of its own: CR, LF and NUL in it are left out.
-fn line(f: &mut Formatter<'_>, letter: char, value: &str) -> Result {
-    write!(f, "{letter}=")?;
-    for piece in value.split(['\r', '\n', '\0']) {
-        f.write_str(piece)?;
+fn plain(out: &mut String, value: &str) {
+    match memchr::memchr3(b'\r', b'\n', 0, value.as_bytes()) {
+        None => out.push_str(value),
+        Some(_) => out.extend(value.chars().filter(|letter| !matches!(letter, '\r' | '\n' | '\0'))),
     }
-    f.write_str("\r\n")
 }
 
 #[cfg(test)]

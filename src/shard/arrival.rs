@@ -35,7 +35,7 @@ pub fn believed(request: Request) -> Request {
     if !request.fields().any(|(name, _, _)| ASSERTED.contains(&name)) {
         return request;
     }
-    let mut octets = Vec::with_capacity(request.octets().len());
+    let mut octets = Vec::with_capacity(request.size());
     let mut writer = crate::sip::write::Writer::request(&mut octets, request.method_str(), request.uri());
     for (name, text, value) in request.fields() {
         if !ASSERTED.contains(&name) && name != Name::ContentLength {

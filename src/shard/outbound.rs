@@ -210,8 +210,8 @@ impl Signalling {
             }
             // RFC 3261 §18.1.1: a large request goes over TCP; UDP is tried when the peer refuses that. What the operator
             // says with `transport=udp` stands.
-            let told = uri.to_ascii_lowercase().contains("transport=udp");
-            if octets > UDP_OCTETS_MAX && !told && self.addresses.has(Transport::Tcp) && !self.locator.is_dead(now, &tcp) {
+            let told = || uri.to_ascii_lowercase().contains("transport=udp");
+            if octets > UDP_OCTETS_MAX && !told() && self.addresses.has(Transport::Tcp) && !self.locator.is_dead(now, &tcp) {
                 ways.push(tcp);
             }
             ways.push(target);

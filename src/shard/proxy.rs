@@ -309,7 +309,7 @@ fn forwarded(
     record_route: Option<&str>,
     edits: &Edits<'_>,
 ) -> Draft {
-    let mut octets = Vec::with_capacity(request.octets().len() + 256);
+    let mut octets = Vec::with_capacity(request.size() + 256);
     let strict = routes.first().and_then(|first| NameAddr::parse(first).ok()).map(|route| route.uri);
     let strict = strict.filter(|uri| Uri::parse(uri).is_ok_and(|uri| !uri.params.has("lr")));
     let mut writer = Writer::request(&mut octets, request.method_str(), strict.unwrap_or(uri));

@@ -1,6 +1,6 @@
 //! RFC 3261 §7: a message, parsed once into spans over its own octets; headers are typed when somebody asks.
 //!
-//! Cost: one allocation for the octets, one for the table of fields; a header that nobody asks for is never read.
+//! Cost: one allocation for the head, one for the body, one for the table of fields; a header that nobody asks for is never read.
 
 use super::header::cseq::CSeq;
 use super::header::name::Name;
@@ -49,9 +49,10 @@ pub struct Field {
 /// What a request and a response share: fields and body over one buffer of UTF-8 text (the body may be anything).
 #[derive(Clone, Debug)]
 pub struct Message {
-    octets: Box<[u8]>,
+    /// Start line and fields: text, so that no value is looked at a second time for being UTF-8.
+    head: Box<str>,
     fields: Vec<Field>,
-    body_at: u32,
+    body: Box<[u8]>,
 }
 
 /// A SIP request (RFC 3261 §7.1).
@@ -155,18 +156,23 @@ impl Response {
 }
 
 impl Message {
-    /// The whole message as it came.
-    pub fn octets(&self) -> &[u8] {
-        &self.octets
+    /// Start line, fields and the blank line, as they came.
+    pub fn head(&self) -> &str {
+        &self.head
     }
 
     pub fn body(&self) -> &[u8] {
-        &self.octets[self.body_at as usize..]
+        &self.body
+    }
+
+    /// Octets of the whole message.
+    pub fn size(&self) -> usize {
+        self.head.len() + self.body.len()
     }
 
     fn text(&self, at: u32, end: u32) -> &str {
-        // The head was checked to be UTF-8 when it was parsed, and spans end at ASCII delimiters.
-        std::str::from_utf8(&self.octets[at as usize..end as usize]).unwrap_or("")
+        // Spans end at ASCII delimiters.
+        self.head.get(at as usize..end as usize).unwrap_or("")
     }
 
     /// All fields in order: name, name as written, value without surrounding white space.
@@ -243,16 +249,13 @@ fn parse(octets: &[u8]) -> Result<Incoming, Malformed> {
     let octets = past_empty_lines(octets);
     let line_end = memchr::memchr(b'\n', octets).ok_or(Malformed::new(0, "start-line"))?;
     let (fields, head_end) = fields(octets, line_end + 1)?;
-    if let Err(error) = std::str::from_utf8(&octets[..head_end]) {
-        return Err(Malformed::new(error.valid_up_to(), "message > utf-8"));
-    }
+    let head =
+        std::str::from_utf8(&octets[..head_end]).map_err(|error| Malformed::new(error.valid_up_to(), "message > utf-8"))?;
     let start = &octets[..line_end];
     let start = start.strip_suffix(b"\r").unwrap_or(start);
 
-    let mut message = Message { octets: Box::default(), fields, body_at: head_end as u32 };
-    let body_end = body_end(octets, head_end, &message.fields)?;
-    message.octets = octets[..body_end].into();
-    start_line(start, message)
+    let body_end = body_end(octets, head_end, &fields)?;
+    start_line(start, Message { head: head.into(), fields, body: octets[head_end..body_end].into() })
 }
 
 fn body_end(octets: &[u8], body_at: usize, fields: &[Field]) -> Result<usize, Malformed> {
@@ -329,8 +332,19 @@ fn field(octets: &[u8], at: usize, end: usize) -> Result<Field, Malformed> {
 }
 
 /// RFC 3261 §25.1: token.
-pub(crate) fn is_token(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&octet)
+pub(crate) const fn is_token(octet: u8) -> bool {
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut octet = 0;
+        while octet < 256 {
+            let letter = octet as u8;
+            table[octet] = letter.is_ascii_alphanumeric()
+                || matches!(letter, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+            octet += 1;
+        }
+        table
+    };
+    TOKEN[octet as usize]
 }
 
 fn start_line(line: &[u8], message: Message) -> Result<Incoming, Malformed> {

@@ -30,7 +30,8 @@ impl<'a> Uri<'a> {
     /// [`Malformed`] where there is no scheme, or a SIP(S) URI has no host or a port that is none.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         const SCHEME: Malformed = Malformed::new(0, "uri > scheme");
-        let (scheme, rest) = text.split_once(':').ok_or(SCHEME)?;
+        let colon = text.bytes().position(|octet| octet == b':').ok_or(SCHEME)?;
+        let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
         let begins = scheme.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
         if !begins || !scheme.bytes().all(|o| o.is_ascii_alphanumeric() || b"+-.".contains(&o)) {
             return Err(SCHEME);
@@ -54,18 +55,19 @@ impl<'a> Uri<'a> {
     }
 
     fn sip(mut self, rest: &'a str) -> Result<Self, Malformed> {
-        let (rest, headers) = match rest.rfind('?') {
+        let (rest, headers) = match memchr::memrchr(b'?', rest.as_bytes()) {
             // A question mark may stand in the user part (RFC 3261 §25.1 user-unreserved); headers come after the host.
             Some(at) if !rest[at..].contains('@') => (&rest[..at], Some(&rest[at + 1..])),
             _ => (rest, None),
         };
         self.headers = headers;
-        let (user, rest) = match rest.rfind('@') {
+        let (user, rest) = match memchr::memrchr(b'@', rest.as_bytes()) {
             Some(at) => (&rest[..at], &rest[at + 1..]),
             None => ("", rest),
         };
-        self.user = user.split_once(':').map_or(user, |(user, _password)| user);
-        let end = rest.find(';').unwrap_or(rest.len());
+        // A password is no part of it.
+        self.user = &user[..memchr::memchr(b':', user.as_bytes()).unwrap_or(user.len())];
+        let end = memchr::memchr(b';', rest.as_bytes()).unwrap_or(rest.len());
         let (host, port) = host_port(&rest[..end]).ok_or(Malformed::new(0, "uri > sip > hostport"))?;
         (self.host, self.port, self.params) = (host, port, Params(&rest[end..]));
         Ok(self)

@@ -24,7 +24,7 @@ impl<'a> NameAddr<'a> {
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let text = text.trim_ascii();
         let Some(open) = super::unquoted_bracket(text) else {
-            let end = text.find(';').unwrap_or(text.len());
+            let end = memchr::memchr(b';', text.as_bytes()).unwrap_or(text.len());
             let uri = text[..end].trim_ascii_end();
             if uri.is_empty() || !uri.contains(':') || uri.contains(|c: char| c.is_ascii_whitespace() || c == '"' || c == ',') {
                 return Err(Malformed::new(0, "header > addr-spec"));
@@ -32,7 +32,7 @@ impl<'a> NameAddr<'a> {
             return Ok(Self { text, display: "", uri, params: Params(&text[end..]) });
         };
         let inner = &text[open + 1..];
-        let close = inner.find('>').ok_or(Malformed::new(open, "header > name-addr > '>'"))?;
+        let close = memchr::memchr(b'>', inner.as_bytes()).ok_or(Malformed::new(open, "header > name-addr > '>'"))?;
         let uri = inner[..close].trim_ascii();
         if uri.is_empty() {
             return Err(Malformed::new(open, "header > name-addr > uri"));

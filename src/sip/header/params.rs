@@ -18,8 +18,8 @@ impl<'a> Params<'a> {
                 if param.is_empty() {
                     continue;
                 }
-                return Some(match param.split_once('=') {
-                    Some((name, value)) => (name.trim_ascii_end(), Some(value.trim_ascii_start())),
+                return Some(match param.bytes().position(|octet| octet == b'=') {
+                    Some(at) => (param[..at].trim_ascii_end(), Some(param[at + 1..].trim_ascii_start())),
                     None => (param, None),
                 });
             }

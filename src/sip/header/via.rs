@@ -23,15 +23,18 @@ impl<'a> Via<'a> {
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         const SENT_PROTOCOL: Malformed = Malformed::new(0, "header > via > sent-protocol");
         const SENT_BY: Malformed = Malformed::new(0, "header > via > sent-by");
-        let (name, rest) = text.split_once('/').ok_or(SENT_PROTOCOL)?;
-        let (version, rest) = rest.split_once('/').ok_or(SENT_PROTOCOL)?;
+        let slash = |text: &str| text.bytes().position(|octet| octet == b'/');
+        let (name, rest) = text.split_at(slash(text).ok_or(SENT_PROTOCOL)?);
+        let rest = &rest[1..];
+        let (version, rest) = rest.split_at(slash(rest).ok_or(SENT_PROTOCOL)?);
+        let rest = &rest[1..];
         if !name.trim_ascii().eq_ignore_ascii_case("SIP") || version.trim_ascii() != "2.0" {
             return Err(SENT_PROTOCOL);
         }
         let rest = rest.trim_ascii_start();
-        let (transport, rest) = rest.split_once(|c: char| c.is_ascii_whitespace()).ok_or(SENT_PROTOCOL)?;
-        let rest = rest.trim_ascii_start();
-        let end = rest.find(';').unwrap_or(rest.len());
+        let end = rest.bytes().position(|octet| octet.is_ascii_whitespace()).ok_or(SENT_PROTOCOL)?;
+        let (transport, rest) = (&rest[..end], rest[end..].trim_ascii_start());
+        let end = memchr::memchr(b';', rest.as_bytes()).unwrap_or(rest.len());
         let (host, port) = host_port(rest[..end].trim_ascii_end()).ok_or(SENT_BY)?;
         Ok(Self { transport, host, port, params: Params(&rest[end..]) })
     }
@@ -106,15 +109,15 @@ pub(crate) fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
     let colon = match text.strip_prefix('[') {
         Some(inner) => {
             let close = inner.find(']')? + 1;
-            text[close + 1..].find(':').map(|at| close + 1 + at)
+            text.bytes().skip(close + 1).position(|octet| octet == b':').map(|at| close + 1 + at)
         }
-        None => text.find(':'),
+        None => memchr::memchr(b':', text.as_bytes()),
     };
     let (host, port) = match colon {
         Some(at) => (text[..at].trim_ascii_end(), Some(text[at + 1..].trim_ascii().parse::<u16>().ok()?)),
         None => (text, None),
     };
-    let plain = !host.is_empty() && !host.contains(|c: char| c.is_ascii_whitespace() || c == '<' || c == '>' || c == '"');
+    let plain = !host.is_empty() && !host.bytes().any(|o| o.is_ascii_whitespace() || matches!(o, b'<' | b'>' | b'"'));
     plain.then_some((host, port))
 }
 
