@@ -158,7 +158,7 @@ impl World {
     }
 
     fn pass(&mut self, time: Duration) {
-        self.now = self.now + time;
+        self.now += time;
         served(|| {
             if self.signalling.next_due().is_some_and(|due| due <= self.now) {
                 self.signalling.due(self.now, &mut self.out);

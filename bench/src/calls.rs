@@ -113,6 +113,8 @@ struct Load<'s> {
     /// Failed finals by status line.
     failures: BTreeMap<String, u64>,
     latency: Histogram<u64>,
+    /// From a BYE to its answer.
+    in_dialog: Histogram<u64>,
     done: u64,
     started: u64,
     resent: u64,
@@ -135,6 +137,7 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
         standing: Vec::new(),
         failures: BTreeMap::new(),
         latency: Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid"),
+        in_dialog: Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid"),
         done: 0,
         started: 0,
         resent: 0,
@@ -188,6 +191,7 @@ impl Load<'_> {
             let now = Instant::now();
             if marks.is_none() && now >= measured {
                 self.latency.reset();
+                self.in_dialog.reset();
                 marks = Some((now, self.done, read(&meter), cpu::own()));
             }
             if now >= end {
@@ -214,10 +218,10 @@ impl Load<'_> {
         let (from, done, cpu_before, own_before) = marks.ok_or("the warm-up is longer than the run")?;
         let seconds = from.elapsed().as_secs_f64();
         let (cpu_after, own_after, count) = (read(&meter), cpu::own(), self.done - done);
-        let latency = Latency::of(&self.latency);
+        let (latency, in_dialog) = (Latency::of(&self.latency), Latency::of(&self.in_dialog));
         self.finish(&mut buffer);
         let mut outcome = Outcome::new(self.scenario, "calls", count, 0, seconds);
-        outcome.latency = latency;
+        (outcome.latency, outcome.in_dialog) = (latency, in_dialog);
         outcome.lost =
             self.started - before - self.done - self.failures.values().sum::<u64>().min(self.started - before - self.done);
         outcome.refused = self.failures.values().sum();
@@ -307,6 +311,7 @@ impl Load<'_> {
                 }
             }
             (200, false, true) => {
+                let _ = self.in_dialog.record(call.due.elapsed().as_nanos() as u64);
                 self.calls.remove(&number);
                 self.done += 1;
             }

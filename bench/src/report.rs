@@ -44,6 +44,9 @@ pub struct Outcome {
     pub per_second: f64,
     pub mb_per_second: f64,
     pub latency: Latency,
+    /// Calls: from a BYE to its answer.
+    #[serde(default)]
+    pub in_dialog: Latency,
     pub lost: u64,
     pub corrupted: u64,
     pub refused: u64,
@@ -71,6 +74,7 @@ impl Outcome {
             per_second: count as f64 / seconds,
             mb_per_second: octets as f64 / 1e6 / seconds,
             latency: Latency::default(),
+            in_dialog: Latency::default(),
             lost: 0,
             corrupted: 0,
             refused: 0,
