@@ -2,7 +2,8 @@
 //!
 //! Fails on an id cited or proved that the list lacks, on a `built` row without citation or proof, and on a `left` row that
 //! is cited or has no reason. Prints the matrix and what is missing. `CLAUSES_BLESS=1` sets every `todo` row that is cited
-//! and proved to `built`, and nothing else.
+//! and proved to `built`, and nothing else. `CONFORMANCE_WRITE=1` writes `docs/conformance.md` from the list and the sources; a test
+//! fails where that is not current. Another holds `docs/threats.md` to tests that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -121,6 +122,44 @@ fn matrix(rows: &[Row], trace: &Trace) -> String {
     text
 }
 
+/// `docs/conformance.md`: a row for each clause, by section.
+fn statement(rows: &[Row], trace: &Trace) -> String {
+    let count = |state: &str| rows.iter().filter(|row| row.state == state).count();
+    let mut text = format!(
+        "# Conformance statement\n\n\
+         Written by `CONFORMANCE_WRITE=1 cargo test --test traceability` from `tests/clauses.tsv`, from `clause!` in `src/` and from `proves!` in `tests/`; a test fails\n\
+         where this page is not what it would write. A proof fails unless the program goes through the clause's step.\n\n\
+         The Change Request has {} clauses: {} are built, {} are left out with a reason, {} are open.\n\n\
+         * *in process*: a test of the procedure, of a scenario between scripted peers, or of a simulated world\n\
+         * *on the wire*: a test of the program, with real sockets\n\n\
+         | clause | level | what it asks, in our words | built in | proved |\n|---|---|---|---|---|\n",
+        rows.len(),
+        count("built"),
+        count("left"),
+        count("todo")
+    );
+    for row in rows {
+        let places: BTreeSet<&str> =
+            trace.cited.get(&row.id).into_iter().flatten().map(|place| place.split(':').next().unwrap_or(place)).collect();
+        let places: Vec<String> = places.iter().map(|place| format!("`{}`", place.trim_start_matches("src/"))).collect();
+        let proofs = [("in process", &trace.unit), ("on the wire", &trace.sockets)];
+        let proved: Vec<&str> = proofs.iter().filter(|(_, found)| found.contains_key(&row.id)).map(|(how, _)| *how).collect();
+        let (place, proved) = match row.state.as_str() {
+            "built" => (places.join(" "), proved.join(", ")),
+            state => (state.to_string(), row.note.clone()),
+        };
+        let gist = row.gist.replace('|', "\\|");
+        text += &format!("| {} | {} | {gist} | {place} | {proved} |\n", row.id, row.level);
+    }
+    text
+}
+
+/// Names of tests that a document claims: what stands between backticks in the last cell of a table's rows.
+fn claimed(document: &str) -> BTreeSet<&str> {
+    let cells = document.lines().filter_map(|line| line.strip_prefix('|')?.trim_end().strip_suffix('|')?.rsplit('|').next());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+}
+
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -178,6 +217,51 @@ fn every_clause_that_is_called_built_is_cited_and_proved() {
     assert_eq!(rows.len(), 319, "the Change Request has 319 clauses");
     let faults = faults(&rows, &trace);
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn the_conformance_statement_is_current() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rows = rows(&fs::read_to_string(root.join("tests/clauses.tsv")).expect("tests/clauses.tsv is part of the repository"));
+    let file = root.join("docs/conformance.md");
+    let statement = statement(&rows, &trace(root));
+    if std::env::var_os("CONFORMANCE_WRITE").is_some() {
+        fs::write(&file, &statement).expect("the folder can be written");
+    }
+    let there = fs::read_to_string(&file).unwrap_or_default();
+    let differs = there.lines().zip(statement.lines()).find(|(there, wanted)| there != wanted);
+    assert!(there == statement, "run CONFORMANCE_WRITE=1 cargo test --test traceability; the first difference: {differs:#?}");
+}
+
+#[test]
+fn every_threat_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/threats.md")).expect("docs/threats.md is part of the repository");
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    sources(&root.join("tests"), &mut files);
+    let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
+    let claimed = claimed(&document);
+    assert!(claimed.len() > 30, "{claimed:?}");
+    let missing: Vec<&&str> = claimed
+        .iter()
+        .filter(|name| !name.contains('/') && !text.contains(&format!("fn {name}(")))
+        .chain(claimed.iter().filter(|name| name.contains('/') && !root.join(name).exists()))
+        .collect();
+    assert!(missing.is_empty(), "docs/threats.md names tests that are not there: {missing:#?}");
+    let unproved: Vec<&str> = document
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| threat"))
+        .filter(|line| !line.trim_end().trim_end_matches('|').rsplit('|').next().is_some_and(|cell| cell.contains('`')))
+        .collect();
+    assert!(unproved.is_empty(), "threats without a test: {unproved:#?}");
+}
+
+#[test]
+fn claims_of_a_document_are_found() {
+    let document =
+        "| threat | answer | shown by |\n|---|---|---|\n| a | `limits` | `x_is_so`, tests of `src/y.rs` |\n`not a row`\n";
+    assert_eq!(claimed(document), BTreeSet::from(["x_is_so", "src/y.rs"]));
 }
 
 #[test]
