@@ -7,6 +7,7 @@ pub mod cdr;
 pub mod clock;
 pub mod control;
 pub mod demo;
+mod faults;
 pub mod logging;
 pub mod media;
 pub mod probe;

@@ -38,6 +38,13 @@ impl Originating {
         Self { alice, core, isf, pf }
     }
 
+    /// With a program that somebody else starts, with this configuration.
+    pub fn by(more: &str, start: impl FnOnce(&str) -> Proxy) -> Self {
+        let (alice, core, isf) = (Ue::udp("alice"), Ue::udp("core"), Ue::udp("isf"));
+        let pf = start(&Self::config(more, &core, &isf));
+        Self { alice, core, isf, pf }
+    }
+
     /// The same people with the program started anew.
     pub fn again(self, more: &str) -> Self {
         self.again_in(more, &[])

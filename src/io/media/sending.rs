@@ -10,6 +10,7 @@ use super::engine::{Due, Engine};
 use super::op;
 use super::queue::{PIECES_MAX, Queue};
 use crate::base::slab::Key;
+use crate::io::faults;
 use crate::shard::media_outbox::{Connection, Gone};
 use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
@@ -249,7 +250,11 @@ impl Engine {
 /// One system call that does not wait. `joined` counts octets that were put together for it.
 fn send(socket: RawFd, queue: &Queue, buffers: &Buffers, turn: &[u8], joined: &mut u64) -> Sent {
     let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-    let (mut count, octets) = queue.gather(buffers, turn, OFFERED_MAX, &mut pieces);
+    if faults::errno() == Some(libc::EAGAIN) {
+        return Sent::Short(0);
+    }
+    let offered = faults::offered(OFFERED_MAX);
+    let (mut count, octets) = queue.gather(buffers, turn, offered, &mut pieces);
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // A chat message is a new head, a body and an end-line: to copy them costs less than to have the kernel walk them.
     let mut small;
@@ -278,7 +283,7 @@ fn send(socket: RawFd, queue: &Queue, buffers: &Buffers, turn: &[u8], joined: &m
         };
         if sent >= 0 {
             let sent = sent as usize;
-            return if sent == octets { Sent::All(sent) } else { Sent::Short(sent) };
+            return if sent == octets && offered == OFFERED_MAX { Sent::All(sent) } else { Sent::Short(sent) };
         }
         match io::Error::last_os_error().raw_os_error() {
             Some(libc::EINTR) => {}

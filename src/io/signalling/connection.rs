@@ -4,6 +4,7 @@ use super::lanes::Mark;
 use super::tls::Session;
 use crate::base::clock::Instant;
 use crate::base::transport::Transport;
+use crate::io::faults;
 use crate::sip::frame::Framer;
 use socket2::Socket;
 use std::collections::VecDeque;
@@ -165,6 +166,12 @@ impl Connection {
     pub fn flush(&mut self) -> Flushed {
         while self.sent < self.queue.len() {
             let rest = &self.queue[self.sent..];
+            match faults::errno() {
+                Some(libc::EAGAIN) => return self.partly(),
+                Some(_) => continue,
+                None => {}
+            }
+            let rest = &rest[..faults::offered(rest.len())];
             // SAFETY: `rest` lives until the call returns; the kernel only reads it.
             let sent = unsafe {
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;

@@ -415,7 +415,7 @@ impl Engine {
             0 => self.tcp.ended_by_peer(now, key),
             _ if completion.more() => {}
             // No buffer was free; there is one again by the end of this turn.
-            _ if result > 0 || result == -libc::ENOBUFS || result == -libc::EAGAIN => self.tcp.receive(key),
+            _ if result > 0 || matches!(-result, libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => self.tcp.receive(key),
             _ => self.tcp.close(key, super::connection::End::Broken),
         }
     }

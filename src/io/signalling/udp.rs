@@ -8,6 +8,7 @@ use super::op::{self, Op};
 use super::sockets::Bound;
 use super::unreachable::Sent;
 use crate::base::transport::{Flow, Transport};
+use crate::io::faults;
 use crate::io::ring::{Group, receive_datagrams};
 use io_uring::{squeue, types};
 use socket2::SockAddr;
@@ -199,6 +200,10 @@ impl Udp {
 
 /// One sendmmsg. Answers how many datagrams went out, at least one.
 fn send_many(fd: i32, octets: &[u8], batch: &[Waiting]) -> io::Result<usize> {
+    if let Some(error) = faults::errno() {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    let batch = &batch[..faults::offered(batch.len())];
     let mut pieces: Vec<libc::iovec> = batch
         .iter()
         .map(|datagram| {

@@ -32,7 +32,8 @@ pub fn read(completion: &Completion) -> Received {
         (octets @ 1.., Some(buffer)) => Received::Octets { buffer, octets: octets as u32 },
         (0, _) => Received::End,
         (error, _) => match -error {
-            libc::ENOBUFS => Received::NoBuffer,
+            // The kernel's memory comes back as buffers do: nothing is wrong with the connection.
+            libc::ENOBUFS | libc::ENOMEM => Received::NoBuffer,
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => Received::Again,
             _ => Received::Broken,
         },

@@ -1,0 +1,153 @@
+//! Faults of the kernel, made up: what a ring or a socket may answer and hardly ever does. In debug builds alone, and there only
+//! where the environment asks: `CPM_PF_FAULTS=7` (a seed), `CPM_PF_FAULTS=7:reset` for connections that break, too,
+//! `CPM_PF_FAULTS=7:old` for a kernel without multishot receive.
+//!
+//! ```text
+//! receive, accept     ends at once with -ENOBUFS, -ENOMEM or -EAGAIN and has taken nothing; with ":reset" -ECONNRESET
+//! read                is asked for less than was wanted; a send takes one octet, or finds no room
+//! completion queue    as small as the kernel makes it, so that it overflows and multishot operations end
+//! ```
+//! Nothing that happened is hidden: an operation is refused before the kernel sees it, or is asked for less. So every fault is one
+//! that the kernel might have answered, and no octet is lost by it. A release build has none of this, not even a branch.
+
+#[cfg(debug_assertions)]
+pub use on::{errno, instead, offered, rings, shortened};
+
+#[cfg(debug_assertions)]
+mod on {
+    use crate::base::prng::Prng;
+    use io_uring::squeue::Entry;
+    use std::cell::RefCell;
+    use std::hash::{DefaultHasher, Hash, Hasher};
+
+    /// Of so many operations one meets a fault.
+    const RARITY: u64 = 16;
+    /// A connection that breaks ends a session: seldom, or none would last.
+    const RESET_RARITY: u64 = 400;
+    /// What a socket that has little room takes.
+    const OFFERED: usize = 3_000;
+    /// Entries of the smallest queues.
+    const QUEUE: u32 = 16;
+    /// Places in the kernel's `io_uring_sqe` (include/uapi/linux/io_uring.h): opcode, and the length of what it points to.
+    const OPCODE_AT: usize = 0;
+    const LENGTH_AT: usize = 24;
+
+    struct Faults {
+        prng: Prng,
+        reset: bool,
+        old: bool,
+    }
+
+    thread_local! {
+        static FAULTS: RefCell<Option<Faults>> = RefCell::new(Faults::wanted());
+    }
+
+    impl Faults {
+        fn wanted() -> Option<Self> {
+            let wanted = std::env::var("CPM_PF_FAULTS").ok()?;
+            let (seed, how) = wanted.split_once(':').unwrap_or((&wanted, ""));
+            let seed: u64 = seed.parse().ok()?;
+            let thread = std::thread::current();
+            // The probe at start, in the main thread, is to find what there is.
+            let core = thread.name().is_some_and(|name| name.starts_with("signaling-") || name.starts_with("media-"));
+            if !core && how != "old" {
+                return None;
+            }
+            let mut hasher = DefaultHasher::new();
+            (seed, thread.name()).hash(&mut hasher);
+            tracing::warn!(seed, how, "faults are made up in this thread");
+            Some(Self { prng: Prng::seeded(hasher.finish()), reset: how == "reset", old: how == "old" })
+        }
+
+        fn strikes(&mut self, rarity: u64) -> bool {
+            self.prng.below(rarity) == 0
+        }
+    }
+
+    fn with<T>(none: T, body: impl FnOnce(&mut Faults) -> T) -> T {
+        FAULTS.with_borrow_mut(|faults| faults.as_mut().map_or_else(|| none, body))
+    }
+
+    fn opcode(entry: &Entry) -> u8 {
+        // SAFETY: `Entry` is `repr(C)` around the kernel's 64-octet structure of plain data; its first octet is the opcode.
+        unsafe { std::ptr::from_ref(entry).cast::<u8>().add(OPCODE_AT).read() }
+    }
+
+    /// Submission and completion entries of a ring, in place of those that are wanted.
+    pub fn rings(submissions: u32, completions: u32) -> (u32, u32) {
+        with((submissions, completions), |_| (QUEUE, QUEUE))
+    }
+
+    /// What an operation answers without being submitted; none: it is submitted.
+    pub fn instead(entry: &Entry) -> Option<i32> {
+        let code = opcode(entry);
+        let receives = code == io_uring::opcode::RecvMulti::CODE || code == io_uring::opcode::RecvMsgMulti::CODE;
+        let accepts = code == io_uring::opcode::AcceptMulti::CODE;
+        with(None, |faults| {
+            if receives && faults.old {
+                return Some(-libc::EINVAL);
+            }
+            if receives && faults.reset && faults.strikes(RESET_RARITY) {
+                return Some(-libc::ECONNRESET);
+            }
+            if !(receives || accepts) || !faults.strikes(RARITY) {
+                return None;
+            }
+            let kinds = [libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN];
+            Some(-kinds[faults.prng.below(kinds.len() as u64) as usize])
+        })
+    }
+
+    /// The same operation; some reads ask for less.
+    pub fn shortened(entry: &Entry) -> Entry {
+        let mut entry = entry.clone();
+        if opcode(&entry) == io_uring::opcode::Read::CODE && with(false, |faults| faults.strikes(4)) {
+            // SAFETY: the length of a read is the aligned u32 at this place; less than before stays within what is lent.
+            unsafe {
+                let length = std::ptr::from_mut(&mut entry).cast::<u8>().add(LENGTH_AT).cast::<u32>();
+                length.write((length.read() / 3).max(1));
+            }
+        }
+        entry
+    }
+
+    /// How much of so many octets is offered to a socket.
+    pub fn offered(octets: usize) -> usize {
+        with(octets, |faults| match octets > 0 && faults.strikes(RARITY) {
+            true => 1 + faults.prng.below(octets.min(OFFERED) as u64) as usize,
+            false => octets,
+        })
+    }
+
+    /// The error number a send meets without being made.
+    pub fn errno() -> Option<i32> {
+        with(None, |faults| match faults.strikes(RARITY) {
+            true => Some([libc::EAGAIN, libc::EINTR][faults.prng.below(2) as usize]),
+            false => None,
+        })
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod off {
+    use io_uring::squeue::Entry;
+
+    #[inline]
+    pub const fn rings(submissions: u32, completions: u32) -> (u32, u32) {
+        (submissions, completions)
+    }
+    #[inline]
+    pub const fn instead(_: &Entry) -> Option<i32> {
+        None
+    }
+    #[inline]
+    pub const fn offered(octets: usize) -> usize {
+        octets
+    }
+    #[inline]
+    pub const fn errno() -> Option<i32> {
+        None
+    }
+}
+#[cfg(not(debug_assertions))]
+pub use off::{errno, instead, offered, rings};
