@@ -63,6 +63,10 @@ pub const SOURCE_READ_OCTETS: u32 = 64 * 1024;
 pub const LANE_ENTRIES: usize = 4096;
 /// Target legs of one session: clients of one user, the ISF, and the sinks of store and history.
 pub const TARGET_LEGS_MAX: usize = 16;
+/// Reliable provisional responses that wait for the one before to be acknowledged: a few from each target.
+pub const RELIABLE_RESPONSES_MAX: usize = 2 * TARGET_LEGS_MAX;
+/// Early dialogs of one call in which reliable responses came: each target forks once.
+pub const EARLY_DIALOGS_MAX: usize = 2 * TARGET_LEGS_MAX;
 /// Clients invited for one request: the target legs but for the ISF and the sinks.
 pub const CLIENT_LEGS_MAX: usize = TARGET_LEGS_MAX - 3;
 /// Host names of next hops whose addresses one core remembers.

@@ -87,7 +87,7 @@ pub fn not_listed(facts: &Facts<'_>, request: &Request, clause: &'static str) ->
 }
 
 /// Option tags that the far end may require of us; any other is refused (RFC 3261 §8.2.2.3).
-const UNDERSTOOD: [&str; 3] = ["timer", "recipient-list-invite", "pref"];
+const UNDERSTOOD: [&str; 4] = ["timer", "recipient-list-invite", "pref", "100rel"];
 
 /// Whether we understand what the request requires of a user agent.
 ///

@@ -291,6 +291,7 @@ impl Signalling {
             reason: None,
             guard: None,
             draining: false,
+            early: None,
         };
         let Ok(key) = self.sessions.table.insert(session) else { return self.delivery_over(now, user, Outcome::NotNow, out) };
         self.counts.sessions += 1;

@@ -55,6 +55,8 @@ pub enum Purpose {
 pub enum Within {
     /// BYE, in the dialog with this local tag.
     Bye { tag: Box<str> },
+    /// PRACK, for this one of the origin's where it has sent one.
+    Prack { server: Option<ServerKey> },
     /// A session refresh of ours (RFC 4028 §10).
     Refresh,
     /// The other leg's request, relayed; its transaction, and which leg waits.

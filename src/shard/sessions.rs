@@ -16,12 +16,14 @@ pub mod end;
 pub mod follow;
 pub mod keep;
 pub mod peers;
+pub mod provisional;
 pub mod record;
 pub mod refresh;
 pub mod targets;
 pub mod within;
 
 use self::keep::Keeping;
+use self::provisional::Early;
 use super::deferral::Delivering;
 use super::exchange::{LegIndex, MediaKey};
 use super::prefetch::Gathered;
@@ -104,6 +106,8 @@ pub struct Session {
     pub guard: Option<Handle>,
     /// It is ending, and BYE waits until what was accepted on the media plane is delivered.
     pub draining: bool,
+    /// Reliable provisional responses, where there were any (RFC 3262).
+    pub early: Option<Box<Early>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -121,6 +121,8 @@ pub(super) enum Due {
     Deliver(Key),
     /// The media core did not say that a session is closed.
     Guard(Key),
+    /// A reliable provisional response was not acknowledged yet.
+    Provisional(Key),
     /// A Contact of ours need not be resolved any longer.
     Token(Key),
     /// A proxied INVITE's 2xx is not resent any longer.
@@ -471,6 +473,7 @@ impl Signalling {
                 Due::Start => self.deliver_all(out),
                 Due::Subscription(subscription) => self.subscription_due(now, subscription, out),
                 Due::Deliver(user) => self.deliver_due(user, out),
+                Due::Provisional(session) => self.provisional_due(now, session, out),
                 Due::Token(token) => self.forget_token(token),
                 Due::Proxied(proxied) => self.forget_proxied(proxied),
             }

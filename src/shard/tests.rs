@@ -10,5 +10,6 @@ mod next_hops;
 mod originating;
 mod proxying;
 mod registering;
+mod reliable;
 mod terminating_session;
 mod world;

@@ -10,6 +10,7 @@ pub mod lenient;
 pub mod message;
 pub mod method;
 pub mod owner;
+pub mod reliable;
 pub mod reply;
 pub mod session_timer;
 pub mod status;

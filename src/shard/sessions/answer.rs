@@ -89,6 +89,7 @@ impl Signalling {
             origin.local_sdp = sdp.into();
             origin.sdp_session = own.session_id;
         }
+        self.origin_answered(now, key, out);
         if let Some(expires) = answer.session_expires {
             let event = session_timer::Event::Agreed { interval_s: expires.delta_s, ours: expires.refresher == Refresher::Uas };
             self.session_event(now, key, 0, event, out);
@@ -156,6 +157,7 @@ impl Signalling {
             .any(|leg| matches!(leg.state, LegState::Calling(_) | LegState::Waiting(_) | LegState::Answered(_)));
         if !open && session.state != State::Inviting {
             session.call = None;
+            session.early.take_if(|early| early.is_done());
         }
     }
 }

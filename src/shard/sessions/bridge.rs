@@ -35,11 +35,12 @@ use crate::sip::header::name::Name;
 use crate::sip::ids;
 use crate::sip::message::Request;
 use crate::sip::method::Method;
+use crate::sip::reliable;
 use crate::sip::transaction::seam;
 use crate::sip::validate::max_forwards;
 
 /// Methods we take in a dialog.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE, REFER, SUBSCRIBE, NOTIFY";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, INFO, UPDATE, MESSAGE, REFER, SUBSCRIBE, NOTIFY";
 
 impl Signalling {
     /// Makes a session of a decision.
@@ -123,6 +124,7 @@ impl Signalling {
             reason: None,
             guard: None,
             draining: false,
+            early: None,
         };
         let originator = self.originator_of(arrived);
         if let Some(originator) = &originator
@@ -290,6 +292,7 @@ impl Signalling {
         made.record_route = record_route;
         let seq = made.dialog.next_seq();
         let hides = !self.is_trusted_hop(&hop) && asks_for_privacy(&invite.headers);
+        let reliably = self.origin_takes_reliable(key);
         let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
         let made = &mut session.legs[usize::from(leg)];
         let (contact, record_route) = (&made.contact, &made.record_route);
@@ -307,6 +310,10 @@ impl Signalling {
             }
             for (name, value) in invite.headers.iter().filter(|(name, _)| !(hides && is_identity(name))) {
                 writer.named(name, value);
+            }
+            if reliably {
+                // Beside the tags that the procedure listed: the caller can be told reliably, so the target may.
+                writer.field(Name::Supported, reliable::TAG);
             }
             if !invite.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Allow")) {
                 writer.field(Name::Allow, ALLOW);
@@ -436,8 +443,8 @@ impl Signalling {
                 self.drop_token(now, token);
             }
         }
-        if let Some(guard) = session.guard {
-            self.timers.cancel(guard);
+        for timer in [session.guard, session.early.as_ref().and_then(|early| early.timer)].into_iter().flatten() {
+            self.timers.cancel(timer);
         }
         for stream in &session.streams {
             self.sessions.close_stream(stream);

@@ -133,6 +133,11 @@ impl Signalling {
         }
         at.state = LegState::Ended;
         at.timer.stop(&mut self.timers);
+        if leg == 0
+            && let Some(timer) = session.early.as_mut().and_then(|early| early.timer.take())
+        {
+            self.timers.cancel(timer);
+        }
         if self.sessions.tags.remove(&at.dialog.id().local_tag).is_some() {
             self.counts.dialogs = self.counts.dialogs.saturating_sub(1);
         }

@@ -11,7 +11,7 @@ use crate::cpm::decision::{AckTime, Decision, LaterSuccess, TargetKind};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::session_expires;
-use crate::shard::counts::{Direction, Outcome};
+use crate::shard::counts::Outcome;
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Hop, Purpose};
 use crate::shard::outbox::Outbox;
@@ -69,29 +69,9 @@ impl Signalling {
     fn target_heard(&mut self, now: Instant, key: Key, leg: LegIndex, client: ClientKey, response: &Response, out: &mut Outbox) {
         match response.status() {
             100 => {}
-            101..200 => self.relay_provisional(now, key, response, out),
+            101..200 => self.provisional_heard(now, key, leg, response, out),
             200..300 => self.target_accepted(now, key, leg, client, response, out),
             status => self.target_failed(now, key, leg, status, Some(response), out),
-        }
-    }
-
-    /// RFC 3261 §13.2.2.1 seen from a B2BUA: the origin hears that something rings; without SDP, and never reliably, since
-    /// we do not offer 100rel.
-    fn relay_provisional(&mut self, now: Instant, key: Key, response: &Response, out: &mut Outbox) {
-        let Some(session) = self.sessions.table.get(key) else { return };
-        let LegState::Waiting(server) = session.legs[0].state else { return };
-        if session.state != State::Inviting {
-            return;
-        }
-        let product = crate::cpm::release::product(&self.config);
-        let status = response.status();
-        let reason = if response.reason().is_empty() { status::reason(status) } else { response.reason() };
-        let fill = |mut writer: crate::sip::write::Writer<'_>| {
-            writer.field(Name::Server, &product);
-            writer.body(b"");
-        };
-        if self.transactions.respond(now, server, status, reason, fill, out) {
-            self.counts.response(Method::Invite, status, Direction::Out);
         }
     }
 
@@ -132,6 +112,8 @@ impl Signalling {
             self.bye(now, key, leg, out);
             return self.count_failure(now, key, leg, 480, None, out);
         }
+        let complete = self.early_answer(key, leg, response);
+        let response = complete.as_ref().unwrap_or(response);
         match self.judge(now, key, leg, response, out) {
             Ok(()) => self.target_joined(now, key, leg, client, response, out),
             Err(refusal) => {
@@ -239,6 +221,10 @@ impl Signalling {
     /// RFC 3261 §13.2.2.4: a 2xx of another fork is acknowledged, and its dialog ended.
     pub(in crate::shard) fn end_fork(&mut self, now: Instant, client: ClientKey, response: &Response, out: &mut Outbox) {
         let Some((dialog, seq)) = self.acknowledge_foreign(now, client, response, out) else { return };
+        // PRACKs in the fork's early dialog had numbers of the leg's.
+        let leg = self.sessions.of_tag(&dialog.id().local_tag);
+        let leg = leg.and_then(|(key, leg)| self.sessions.table.get(key)?.legs.get(usize::from(leg)));
+        let seq = leg.map_or(seq, |leg| leg.dialog.local_seq().max(seq));
         let bye = Draft::of_dialog(&dialog, Method::Bye, seq + 1, MAX_FORWARDS, |writer| writer.body(b""));
         let hop = dialog.next_hop().to_string();
         self.dispatch(now, Purpose::Nobody, Method::Bye, seam::Role::UserAgent, bye, Hop::Uri(&hop), out);
@@ -277,6 +263,9 @@ impl Signalling {
         out: &mut Outbox,
     ) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
+        if let Some(early) = session.early.as_mut() {
+            early.forget(leg);
+        }
         let at = &mut session.legs[usize::from(leg)];
         at.pending.ours = false;
         if status == 422 && session.state != State::Ending && self.invite_longer(now, key, leg, response, out) {
@@ -378,7 +367,7 @@ impl Signalling {
     }
 
     /// OLM-r0: the failure goes to the origin: its final response, or where it was answered early, a BYE that says why.
-    fn fail_origin(&mut self, now: Instant, key: Key, refusal: &Refusal, out: &mut Outbox) {
+    pub(super) fn fail_origin(&mut self, now: Instant, key: Key, refusal: &Refusal, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         clause!("OLM-r0");
         let LegState::Waiting(server) = session.legs[0].state else {

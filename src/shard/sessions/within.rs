@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! BYE                              200; the other legs hear BYE
+//! PRACK                            the target whose response it acknowledges, its answer back (RFC 3262)
 //! INVITE, UPDATE: SDP as before    200; a session refresh ends at this hop (RFC 4028 §7.4)
 //! INVITE, UPDATE: another SDP      offer for the other leg, its answer back
 //! OPTIONS                          200
@@ -77,8 +78,7 @@ impl Signalling {
                 self.peer_left(now, key, leg, reason.as_deref(), out);
             }
             Method::Options => self.answer_plain(now, server, 200, out),
-            // We send no reliable provisional response that a PRACK could be for (RFC 3262 §3).
-            Method::Prack => self.refuse_status(now, server, 481, out),
+            Method::Prack => self.pracked(now, key, leg, server, request, out),
             _ if !standing => self.refuse_status(now, server, 481, out),
             Method::Invite | Method::Update => self.changed_or_refreshed(now, key, leg, server, request, out),
             Method::Other | Method::Register | Method::Publish => {
@@ -115,7 +115,7 @@ impl Signalling {
             if method == Method::Options {
                 writer.field(Name::Allow, super::bridge::ALLOW);
                 writer.field(Name::Accept, "application/sdp, message/cpim");
-                writer.field(Name::Supported, "timer");
+                writer.field(Name::Supported, "timer, 100rel");
             }
             writer.body(b"");
         };
@@ -171,9 +171,23 @@ impl Signalling {
         what: Within,
         out: &mut Outbox,
     ) -> Option<Key> {
-        let at = &self.sessions.table.get(key)?.legs[usize::from(leg)];
-        let hop = at.dialog.next_hop().to_string();
-        let way = Hop::of_leg(at, &hop);
+        let hop = self.sessions.table.get(key)?.legs[usize::from(leg)].dialog.next_hop().to_string();
+        self.send_to_hop(now, key, leg, method, draft, &hop, what, out)
+    }
+
+    /// The same where the next hop is not that of the leg's dialog, but of an early one.
+    pub(super) fn send_to_hop(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        method: Method,
+        draft: Draft,
+        hop: &str,
+        what: Within,
+        out: &mut Outbox,
+    ) -> Option<Key> {
+        let way = Hop::of_leg(&self.sessions.table.get(key)?.legs[usize::from(leg)], hop);
         let purpose = Purpose::Within { session: key, leg, what };
         self.dispatch(now, purpose, method, seam::Role::UserAgent, draft, way, out)
     }
@@ -203,6 +217,7 @@ impl Signalling {
         }
         match what {
             Within::Bye { tag } => self.sessions.parted(tag),
+            Within::Prack { server } => self.prack_heard(now, *server, status, out),
             Within::Refresh => self.refreshed(now, key, leg, status, Some(response), out),
             Within::Relayed { server, from } => self.relay_back(now, key, *server, *from, response, out),
             Within::Changed { server, from, request } => {
@@ -215,6 +230,7 @@ impl Signalling {
     pub(super) fn within_lost(&mut self, now: Instant, key: Key, leg: LegIndex, what: &Within, status: u16, out: &mut Outbox) {
         match what {
             Within::Bye { tag } => self.sessions.parted(tag),
+            Within::Prack { server } => self.prack_heard(now, *server, status, out),
             Within::Refresh => self.refreshed(now, key, leg, status, None, out),
             Within::Relayed { server, .. } => self.refuse_status(now, *server, status, out),
             Within::Changed { server, from, request } => {

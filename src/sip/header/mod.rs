@@ -12,6 +12,7 @@ pub mod params;
 pub mod privacy;
 pub mod product;
 pub mod quoted;
+pub mod rack;
 pub mod reason;
 pub mod retry_after;
 pub mod session_expires;

@@ -1,0 +1,348 @@
+//! RFC 3261 §13.2.2.1, RFC 3262: provisional responses of the targets, for the origin.
+//!
+//! ```text
+//!  origin            here                target       both sides ask for 100rel: RSeq and RAck are each leg's own
+//!    |<-- 183, RSeq x --|<-- 183, RSeq y --|
+//!    |--- PRACK x ----->|--- PRACK y ----->|
+//!    |<-- 200 ----------|<-- 200 ----------|
+//!
+//! the origin does not ask           the target's response is acknowledged here, and goes on without RSeq
+//! the origin requires it            a target's response without RSeq gets one here, and its PRACK ends here
+//! ```
+//! The origin never gets SDP before its 2xx: what answers its offer is known when a target took the call. The answer that a
+//! target sent in a reliable response is kept for a 2xx that does not repeat it (RFC 3262 §5).
+
+use super::{LegState, State, peers};
+use crate::base::clock::Instant;
+use crate::base::prng::Prng;
+use crate::base::slab::Key;
+use crate::base::timers::Handle;
+use crate::base::transport::Transport;
+use crate::cpm::decision::Contact;
+use crate::cpm::refusal::Refusal;
+use crate::limits::EARLY_DIALOGS_MAX;
+use crate::shard::counts::Direction;
+use crate::shard::exchange::LegIndex;
+use crate::shard::outbound::Within;
+use crate::shard::outbox::Outbox;
+use crate::shard::signalling::{Due, Signalling};
+use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::sip::dialog::Dialog;
+use crate::sip::header::name::Name;
+use crate::sip::header::rack::RAck;
+use crate::sip::message::{Request, Response};
+use crate::sip::method::Method;
+use crate::sip::reliable::{self, Overdue, Reliable};
+use crate::sip::reply;
+use crate::sip::status;
+use crate::sip::transaction::seam::ServerKey;
+use crate::sip::write::Writer;
+
+/// What a call keeps of reliable provisional responses.
+pub struct Early {
+    /// Ours to the origin.
+    responses: Reliable<Provisional>,
+    /// CSeq of the origin's INVITE, and our Contact in its early dialog.
+    number: u32,
+    contact: Box<str>,
+    pub timer: Option<Handle>,
+    /// Those of the targets, a dialog each.
+    dialogs: Vec<EarlyDialog>,
+}
+
+/// A response for the origin.
+struct Provisional {
+    status: u16,
+    reason: Box<str>,
+    /// The target's response that it stands for; none where that wants no PRACK.
+    of: Option<Heard>,
+}
+
+/// A target's reliable response.
+struct Heard {
+    leg: LegIndex,
+    remote_tag: Box<str>,
+    sequence: u32,
+}
+
+struct EarlyDialog {
+    leg: LegIndex,
+    dialog: Dialog,
+    /// RSeq of the last response taken.
+    last: u32,
+    /// The answer to our offer: Content-Type and body.
+    answer: Option<(Box<str>, Box<[u8]>)>,
+}
+
+impl Early {
+    fn new(number: u32, prng: &mut Prng) -> Box<Self> {
+        let responses = Reliable::new(prng);
+        Box::new(Self { responses, number, contact: Box::default(), timer: None, dialogs: Vec::new() })
+    }
+
+    /// A target's INVITE has its final response.
+    pub fn forget(&mut self, leg: LegIndex) {
+        self.dialogs.retain(|early| early.leg != leg);
+    }
+
+    /// Nothing is to be acknowledged any more.
+    pub fn is_done(&self) -> bool {
+        self.timer.is_none() && self.responses.outstanding().is_none()
+    }
+}
+
+impl Signalling {
+    /// Whether the origin's INVITE, still open, lists 100rel.
+    pub(super) fn origin_takes_reliable(&self, key: Key) -> bool {
+        self.origin_invite(key).is_some_and(|(_, request)| takes_reliable(request))
+    }
+
+    fn origin_invite(&self, key: Key) -> Option<(ServerKey, &std::rc::Rc<Request>)> {
+        let session = self.sessions.table.get(key)?;
+        let LegState::Waiting(server) = session.legs[0].state else { return None };
+        self.transactions.served(server).map(|request| (server, request))
+    }
+
+    /// A provisional response of a target's.
+    pub(super) fn provisional_heard(&mut self, now: Instant, key: Key, leg: LegIndex, response: &Response, out: &mut Outbox) {
+        let Some(sequence) = reliable::sequence_of(response) else {
+            self.relay_provisional(now, key, response, None, out);
+            return;
+        };
+        let Some(heard) = self.take_reliable(key, leg, sequence, response) else { return };
+        if let Some(heard) = self.relay_provisional(now, key, response, Some(heard), out) {
+            self.prack(now, key, &heard, None, out);
+        }
+    }
+
+    /// §4: keeps a reliable response that is the next of its dialog. None: it is not, or there is no room.
+    fn take_reliable(&mut self, key: Key, leg: LegIndex, sequence: u32, response: &Response) -> Option<Heard> {
+        let number = self.origin_invite(key).and_then(|(_, request)| request.cseq().ok()).map_or(0, |cseq| cseq.number);
+        let session = self.sessions.table.get_mut(key)?;
+        let at = &session.legs[usize::from(leg)];
+        if session.state == State::Ending || !matches!(at.state, LegState::Calling(_)) {
+            return None;
+        }
+        let mut dialog = at.dialog.answered(response).ok().filter(|dialog| !dialog.id().remote_tag.is_empty())?;
+        dialog.drop_own_route(|uri| self.addresses.is_own(uri));
+        let early = session.early.get_or_insert_with(|| Early::new(number, &mut self.prng));
+        let answer =
+            peers::sdp_of(response).map(|_| (response.header(Name::ContentType).unwrap_or("").into(), response.body().into()));
+        let heard = Heard { leg, remote_tag: dialog.id().remote_tag.clone(), sequence };
+        match early.dialogs.iter().position(|known| known.leg == leg && known.dialog.id() == dialog.id()) {
+            Some(at) => {
+                let known = &mut early.dialogs[at];
+                if !reliable::is_next(Some(known.last), sequence) {
+                    return None;
+                }
+                known.last = sequence;
+                known.answer = known.answer.take().or(answer);
+            }
+            None if early.dialogs.len() >= EARLY_DIALOGS_MAX => return None,
+            None => early.dialogs.push(EarlyDialog { leg, dialog, last: sequence, answer }),
+        }
+        Some(heard)
+    }
+
+    /// The origin hears that something rings: reliably where it asks and the target did, or where it requires that; `heard`
+    /// comes back where its PRACK is not to be waited for.
+    fn relay_provisional(
+        &mut self,
+        now: Instant,
+        key: Key,
+        response: &Response,
+        heard: Option<Heard>,
+        out: &mut Outbox,
+    ) -> Option<Heard> {
+        let Some((server, request)) = self.origin_invite(key) else { return heard };
+        let requires = request.lists(Name::Require, reliable::TAG);
+        let reliably = requires || heard.is_some() && takes_reliable(request);
+        let number = request.cseq().map_or(0, |cseq| cseq.number);
+        let session = self.sessions.table.get_mut(key).expect("its INVITE was just found");
+        if session.state != State::Inviting {
+            return heard;
+        }
+        let status = response.status();
+        let reason = if response.reason().is_empty() { status::reason(status) } else { response.reason() };
+        if !reliably {
+            self.respond_provisionally(now, server, status, reason, |_| {}, out);
+            return heard;
+        }
+        if session.early.as_ref().is_none_or(|early| early.contact.is_empty()) {
+            self.begin_early(key, number);
+        }
+        let session = self.sessions.table.get_mut(key).expect("it was just there");
+        let early = session.early.as_mut().expect("it was just begun");
+        let waits = early.responses.push(Provisional { status, reason: reason.into(), of: heard });
+        self.send_reliable(now, key, out);
+        waits.err().and_then(|refused| refused.of)
+    }
+
+    /// §3: the reliable responses make a dialog, so they have a Contact.
+    fn begin_early(&mut self, key: Key, number: u32) {
+        let source = self.sessions.table.get(key).and_then(|session| session.legs[0].source);
+        let own = Contact::Own { params: String::new(), stands_for: None };
+        let (contact, _) = self.contact_value(&own, source.map_or(Transport::Udp, |flow| flow.transport));
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        session.early.get_or_insert_with(|| Early::new(number, &mut self.prng)).contact = contact.into();
+    }
+
+    /// Sends the next reliable response, when the one before is acknowledged.
+    fn send_reliable(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let t1 = self.config.sip.t1;
+        let Some(early) = self.sessions.table.get_mut(key).and_then(|session| session.early.as_mut()) else { return };
+        if early.responses.begin(t1) {
+            early.timer = Some(self.timers.arm(now + t1, Due::Provisional(key)));
+            self.write_reliable(now, key, out);
+        }
+    }
+
+    fn write_reliable(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some((server, request)) = self.origin_invite(key) else { return };
+        let request = std::rc::Rc::clone(request);
+        let early = self.sessions.table.get(key).and_then(|session| session.early.as_ref());
+        let Some((early, (sequence, response))) = early.and_then(|early| Some((early, early.responses.outstanding()?))) else {
+            return;
+        };
+        let (status, reason, contact) = (response.status, response.reason.clone(), early.contact.clone());
+        let fill = |writer: &mut Writer<'_>| {
+            reply::copy(&request, Name::RecordRoute, writer);
+            writer.field(Name::Contact, &contact).field(Name::Require, reliable::TAG);
+            writer.format(Name::RSeq, format_args!("{sequence}")).field(Name::Allow, super::bridge::ALLOW);
+        };
+        self.respond_provisionally(now, server, status, &reason, fill, out);
+    }
+
+    fn respond_provisionally(
+        &mut self,
+        now: Instant,
+        server: ServerKey,
+        status: u16,
+        reason: &str,
+        fields: impl FnOnce(&mut Writer<'_>),
+        out: &mut Outbox,
+    ) {
+        let product = crate::cpm::release::product(&self.config);
+        let fill = |mut writer: Writer<'_>| {
+            fields(&mut writer);
+            writer.field(Name::Server, &product);
+            writer.body(b"");
+        };
+        if self.transactions.respond(now, server, status, reason, fill, out) {
+            self.counts.response(Method::Invite, status, Direction::Out);
+        }
+    }
+
+    /// §3: the response on the wire was not acknowledged yet.
+    pub(in crate::shard) fn provisional_due(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let t1 = self.config.sip.t1;
+        let Some(early) = self.sessions.table.get_mut(key).and_then(|session| session.early.as_mut()) else { return };
+        early.timer = None;
+        match early.responses.overdue(t1) {
+            Overdue::Resend(wait) => {
+                early.timer = Some(self.timers.arm(now + wait, Due::Provisional(key)));
+                self.write_reliable(now, key, out);
+            }
+            Overdue::GiveUp => self.fail_origin(now, key, &Refusal::new(504, "RFC 3262 §3"), out),
+        }
+    }
+
+    /// The origin's INVITE has its 2xx: nothing is sent again, and targets that still ring are acknowledged here.
+    pub(super) fn origin_answered(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        let Some(early) = self.sessions.table.get_mut(key).and_then(|session| session.early.as_mut()) else { return };
+        if let Some(timer) = early.timer.take() {
+            self.timers.cancel(timer);
+        }
+        for heard in early.responses.finish().into_iter().filter_map(|response| response.of) {
+            self.prack(now, key, &heard, None, out);
+        }
+    }
+
+    /// A PRACK: of the origin for a response of ours, and so for the target's that it stands for.
+    pub(super) fn pracked(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        server: ServerKey,
+        request: &Request,
+        out: &mut Outbox,
+    ) {
+        let named = request.header(Name::RAck).and_then(|value| RAck::parse(value).ok());
+        let early = self.sessions.table.get_mut(key).and_then(|session| session.early.as_mut()).filter(|_| leg == 0);
+        let response = early.zip(named).and_then(|(early, named)| {
+            let ours = named.method == Method::Invite && named.number == early.number;
+            let response = if ours { early.responses.acknowledged(named.response) } else { None }?;
+            Some((response, early.timer.take()))
+        });
+        let Some((response, timer)) = response else { return self.refuse_status(now, server, 481, out) };
+        if let Some(timer) = timer {
+            self.timers.cancel(timer);
+        }
+        match response.of {
+            Some(heard) => self.prack(now, key, &heard, Some(server), out),
+            None => self.answer_plain(now, server, 200, out),
+        }
+        self.send_reliable(now, key, out);
+    }
+
+    /// §4: acknowledges a target's response; what it answers goes to the PRACK of the origin's at `server`.
+    fn prack(&mut self, now: Instant, key: Key, heard: &Heard, server: Option<ServerKey>, out: &mut Outbox) {
+        let product = crate::cpm::release::product(&self.config);
+        let draft = self.sessions.table.get_mut(key).and_then(|session| {
+            let early = session.early.as_ref()?.dialogs.iter();
+            let at = &mut session.legs[usize::from(heard.leg)];
+            // What has its final response needs no PRACK.
+            let calling = matches!(at.state, LegState::Calling(_));
+            let mut early = early.filter(|early| calling && early.leg == heard.leg);
+            let early = early.find(|early| early.dialog.id().remote_tag == heard.remote_tag)?;
+            let (seq, invite_seq) = (at.dialog.next_seq(), at.invite_seq);
+            let draft = Draft::of_dialog(&early.dialog, Method::Prack, seq, MAX_FORWARDS, |mut writer| {
+                writer.format(Name::RAck, format_args!("{} {invite_seq} INVITE", heard.sequence));
+                writer.field(Name::UserAgent, &product);
+                writer.body(b"");
+            });
+            Some((draft, early.dialog.next_hop().to_string()))
+        });
+        match (draft, server) {
+            (Some((draft, hop)), server) => {
+                self.send_to_hop(now, key, heard.leg, Method::Prack, draft, &hop, Within::Prack { server }, out);
+            }
+            (None, Some(server)) => self.answer_plain(now, server, 200, out),
+            (None, None) => {}
+        }
+    }
+
+    /// The answer to a PRACK of ours, for the origin's.
+    pub(super) fn prack_heard(&mut self, now: Instant, server: Option<ServerKey>, status: u16, out: &mut Outbox) {
+        match server {
+            Some(server) if status < 300 => self.answer_plain(now, server, 200, out),
+            Some(server) => self.refuse_status(now, server, super::within::relayed_status(status), out),
+            None => {}
+        }
+    }
+
+    /// RFC 3262 §5: a 2xx need not repeat the answer that a reliable response brought: with it, where it does not.
+    pub(super) fn early_answer(&mut self, key: Key, leg: LegIndex, response: &Response) -> Option<Response> {
+        let session = self.sessions.table.get_mut(key)?;
+        let tag = &session.legs[usize::from(leg)].dialog.id().remote_tag;
+        let early = session.early.as_mut()?;
+        let of_it = |early: &&mut EarlyDialog| early.leg == leg && early.dialog.id().remote_tag == *tag;
+        let answer = early.dialogs.iter_mut().find(of_it).and_then(|early| early.answer.take());
+        early.forget(leg);
+        let (content_type, body) = answer.filter(|_| response.body().is_empty())?;
+        let mut octets = Vec::with_capacity(response.size() + body.len() + 64);
+        let mut writer = Writer::response(&mut octets, response.status(), response.reason());
+        let kept = |name: &Name| !matches!(name, Name::ContentLength | Name::ContentType);
+        for (_, text, value) in response.fields().filter(|(name, _, _)| kept(name)) {
+            writer.named(text, value);
+        }
+        writer.field(Name::ContentType, &content_type);
+        writer.body(&body);
+        Response::parse(&octets).ok()
+    }
+}
+
+fn takes_reliable(request: &Request) -> bool {
+    request.lists(Name::Supported, reliable::TAG) || request.lists(Name::Require, reliable::TAG)
+}
