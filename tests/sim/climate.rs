@@ -51,6 +51,8 @@ pub struct Climate {
     pub slow: u64,
     /// Hours instead of minutes: session timers run out.
     pub long: bool,
+    /// Callers take reliable provisional responses (RFC 3262).
+    pub reliable: u64,
     /// `msrp.high_water`.
     pub high_water: usize,
 }
@@ -95,6 +97,7 @@ impl Climate {
             slow,
             long: prng.below(12) == 0,
             high_water: [4_096, 65_536, 1 << 20][prng.below(3) as usize],
+            reliable: [0, 500, 1000][prng.below(3) as usize],
         }
     }
 

@@ -109,6 +109,9 @@ pub struct Call {
     /// When this side changes the session next; its re-INVITE or UPDATE under way.
     change: Option<Instant>,
     changing: Option<Resend>,
+    /// Our PRACK under way, and the RSeq it acknowledges.
+    prack: Option<Resend>,
+    heard: u32,
     /// Our 2xx to the peer's re-INVITE, until its ACK; the last answer to a change, by the CSeq of the request.
     taken: Option<Resend>,
     theirs: Option<(u32, String)>,
@@ -206,6 +209,7 @@ impl Ue {
         let path = format!("msrp://{}/a{number}x{:x};tcp", self.msrp, self.prng.u64());
         let body = self.sdp(&path, "actpass", large);
         let feature = if large { "largemsg" } else { "session" };
+        let supported = if self.chance(self.climate.reliable) { "timer, 100rel" } else { "timer" };
         let contact = self.contact("alice");
         let call_id = format!("c{number}-{:x}@{}", self.prng.u64(), self.address.ip());
         let local = format!("<sip:{from}>;tag=f{:x}", self.prng.u64());
@@ -213,7 +217,7 @@ impl Ue {
             "INVITE sip:{to} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bKi{number}\r\nMax-Forwards: 70\r\nRoute: <sip:{case}@{proxy};lr>\r\n\
              From: {local}\r\nTo: <sip:{to}>\r\nCall-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: {contact}\r\n\
              Accept-Contact: *;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.{feature}\"\r\n\
-             P-Asserted-Identity: <sip:{from}>\r\nConversation-ID: call{number}\r\nContribution-ID: k{number}\r\nSupported: timer\r\n\
+             P-Asserted-Identity: <sip:{from}>\r\nConversation-ID: call{number}\r\nContribution-ID: k{number}\r\nSupported: {supported}\r\n\
              Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
             body.len(),
             address = self.address,
@@ -244,6 +248,8 @@ impl Ue {
             contact,
             change: None,
             changing: None,
+            prack: None,
+            heard: 0,
             taken: None,
             theirs: None,
             version: 1,
@@ -255,8 +261,8 @@ impl Ue {
     /// When [`Ue::due`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
         let times = |call: &Call| {
-            let resends = [&call.resend, &call.changing, &call.taken].map(|resend| resend.as_ref().map(Resend::due));
-            [resends[0], resends[1], resends[2], call.deed.map(|(at, _)| at), call.change]
+            let resends = [&call.resend, &call.changing, &call.taken, &call.prack].map(|resend| resend.as_ref().map(Resend::due));
+            [resends[0], resends[1], resends[2], resends[3], call.deed.map(|(at, _)| at), call.change]
         };
         self.calls.values().flat_map(times).flatten().min()
     }
@@ -298,6 +304,10 @@ impl Ue {
                 if let Some(resend) = call.resend.as_mut().filter(|resend| resend.invite) {
                     resend.trying(now);
                 }
+                self.acknowledge_reliably(now, number, text, acts);
+            }
+            ("PRACK", 200..) => {
+                call.prack.take_if(|prack| number_of_cseq(&prack.text) == number_of_cseq(text));
             }
             ("INVITE", 200..300) if call.caller => self.established(now, number, status, text, acts),
             ("INVITE", 300..) if call.caller => {
@@ -326,6 +336,28 @@ impl Ue {
             }
             _ => {}
         }
+    }
+
+    /// RFC 3262 §4: a provisional response that wants a PRACK gets one, once.
+    fn acknowledge_reliably(&mut self, now: Instant, number: u64, text: &str, acts: &mut Vec<Act>) {
+        let call = self.calls.get_mut(&number).expect("found by its Call-ID");
+        let sequence: u32 = header(text, "RSeq").parse().unwrap_or(0);
+        if sequence == 0 || call.heard >= sequence || !matches!(call.stage, Stage::Inviting | Stage::Ringing) {
+            return;
+        }
+        if call.heard > 0 && sequence != call.heard + 1 {
+            self.faults.push(format!("call {number} heard RSeq {sequence} after {}", call.heard));
+        }
+        call.heard = sequence;
+        call.cseq += 1;
+        call.target = uri(header(text, "Contact")).to_owned();
+        call.routes = all(text, "Record-Route").map(str::to_owned).collect();
+        call.routes.reverse();
+        call.remote = header(text, "To").to_owned();
+        let prack = in_dialog(call, "PRACK", call.cseq, self.address)
+            .replace("Content-Length", &format!("RAck: {sequence} 1 INVITE\r\nContent-Length"));
+        call.prack = Some(Resend::of(now, prack.clone(), false));
+        acts.push(Act::Send { to: self.proxy, text: prack });
     }
 
     fn established(&mut self, now: Instant, number: u64, status: u16, text: &str, acts: &mut Vec<Act>) {
@@ -384,6 +416,11 @@ impl Ue {
                 if call.resend.as_ref().is_some_and(|resend| !resend.text.starts_with("BYE")) {
                     call.resend = None;
                 }
+            }
+            ("PRACK", Some(number)) => {
+                acts.push(Act::Send { to: from, text: answer(text, "200 OK", "", "") });
+                let call = self.calls.get_mut(&number).expect("found by its Call-ID");
+                call.resend.take_if(|resend| resend.text.starts_with("SIP/2.0 1"));
             }
             ("CANCEL", Some(number)) => {
                 acts.push(Act::Send { to: from, text: answer(text, "200 OK", "", "") });
@@ -454,6 +491,8 @@ impl Ue {
             contact: self.contact(&format!("b{number}")),
             change: None,
             changing: None,
+            prack: None,
+            heard: 0,
             taken: None,
             theirs: None,
             version: 1,
@@ -476,8 +515,17 @@ impl Ue {
 
     fn resend(&mut self, now: Instant, number: u64, acts: &mut Vec<Act>) {
         let call = self.calls.get_mut(&number).expect("listed");
+        call.prack.take_if(|prack| now >= prack.until || call.stage == Stage::Over);
+        if let Some(text) = call.prack.as_mut().and_then(|prack| prack.again(now)) {
+            acts.push(Act::Send { to: call.peer, text });
+        }
         let Some(resend) = &mut call.resend else { return };
-        if now >= resend.until {
+        if now >= resend.until && resend.text.starts_with("SIP/2.0 1") {
+            // RFC 3262 §3: nobody acknowledged it.
+            call.resend = None;
+            call.stage = Stage::Inviting;
+            call.deed = Some((now, Deed::Refuse));
+        } else if now >= resend.until {
             let bye = resend.text.starts_with("BYE");
             let accepted = resend.text.starts_with("SIP/2.0 2");
             call.resend = None;
@@ -499,11 +547,14 @@ impl Ue {
             Deed::Ring if call.stage == Stage::Inviting => {
                 call.stage = Stage::Ringing;
                 call.deed = Some((now + Duration::from_millis(self.prng.below(10_000)), Deed::Answer));
-                let contact = format!("Contact: {}\r\n", call.contact);
-                acts.push(Act::Send {
-                    to: call.peer,
-                    text: answer(&call.invite, "180 Ringing", &format!("t{number}"), &contact),
-                });
+                let mut lines = format!("Contact: {}\r\n", call.contact);
+                let reliable = all(&call.invite, "Supported").any(|value| value.contains("100rel"));
+                if reliable {
+                    lines += &format!("Require: 100rel\r\nRSeq: {}\r\n", 1 + self.prng.below(1000));
+                }
+                let text = answer(&call.invite, "180 Ringing", &format!("t{number}"), &lines);
+                call.resend = reliable.then(|| Resend::of(now, text.clone(), false));
+                acts.push(Act::Send { to: call.peer, text });
             }
             Deed::Answer if matches!(call.stage, Stage::Inviting | Stage::Ringing) => self.accept(now, number, acts),
             Deed::Refuse if call.stage == Stage::Inviting => {
