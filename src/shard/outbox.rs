@@ -3,6 +3,7 @@
 
 use super::exchange::{Command, Query, Ticket};
 pub use crate::base::transport::Destination;
+use crate::base::transport::Flow;
 use crate::sip::transaction::seam::Sink;
 use std::ops::Range;
 
@@ -21,6 +22,8 @@ pub enum Effect {
     Fetch { ticket: Ticket, query: Query },
     /// A line for the call record file: one finished session.
     Record(Box<super::record::Cdr>),
+    /// A line of the log: so many octets that came on this flow are no message, and no answer to them could be made.
+    Dropped { flow: Flow, octets: usize, cause: &'static str },
 }
 
 /// Effects in the order in which they were decided.

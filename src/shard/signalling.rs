@@ -279,9 +279,11 @@ impl Signalling {
     fn reject(&mut self, now: Instant, flow: &Flow, message: &[u8], reject: Reject, out: &mut Outbox) {
         clause!("62-1");
         self.counts.malformed += 1;
-        let Some(status) = reject.status() else { return };
         let mut octets = Vec::new();
-        if let Some(to) = lenient::refuse(message, flow, self.shard, status, &reject.reason(), &mut octets) {
+        let answer = reject.status().and_then(|status| {
+            lenient::refuse(message, flow, self.shard, status, &reject.reason(), &mut octets).map(|to| (status, to))
+        });
+        if let Some((status, to)) = answer {
             self.counts.rejection("RFC 3261 §8.2", status);
             self.counts.response(Method::Other, status, Direction::Out);
             out.send(to, SendTag(0), |buffer| buffer.extend_from_slice(&octets));
@@ -294,6 +296,8 @@ impl Signalling {
                 ..Cdr::default()
             };
             out.effects.push(Effect::Record(Box::new(record)));
+        } else {
+            out.effects.push(Effect::Dropped { flow: *flow, octets: message.len(), cause: reject.context() });
         }
     }
 
@@ -400,7 +404,7 @@ impl Signalling {
                     self.ladders.message(now, true, target.address, out.octets(octets));
                 }
                 Effect::Record(record) => self.ladders.recorded(record),
-                Effect::Media { .. } | Effect::Fetch { .. } => {}
+                Effect::Media { .. } | Effect::Fetch { .. } | Effect::Dropped { .. } => {}
             }
         }
         out.noted = out.effects.len();

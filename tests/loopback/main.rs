@@ -15,6 +15,7 @@ mod cluster;
 mod counting;
 mod deferral;
 mod deferring_cost;
+mod dialogs;
 mod disk;
 mod dovecot;
 mod fates;

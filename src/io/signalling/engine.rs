@@ -7,6 +7,7 @@
 //! ```
 //! A message is framed where it lands; if another core owns it, that core gets it by a lane, and its answer comes back by one.
 
+use super::dropped::Dropped;
 use super::gather::Gather;
 use super::hep::Hep;
 use super::lanes::{Links, Mark, Order, Passed, Peer};
@@ -103,6 +104,7 @@ pub struct Engine {
     deaf: Vec<usize>,
     queue_depth: u64,
     unanswerable: u64,
+    dropped: Dropped,
     draining: Option<Instant>,
     drained: bool,
     stop: Option<Instant>,
@@ -150,6 +152,7 @@ impl Engine {
             deaf: Vec::new(),
             queue_depth: 0,
             unanswerable: 0,
+            dropped: Dropped::default(),
             draining: None,
             drained: false,
             stop: None,
@@ -317,7 +320,8 @@ impl Engine {
     fn datagram(&mut self, socket: usize, completion: &Completion) -> io::Result<()> {
         if let (Ok(octets), Some(buffer)) = (u32::try_from(completion.result), completion.buffer()) {
             let (core, cores, now) = (self.core, self.cores, self.clock.now());
-            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, watch, messages, .. } = self;
+            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, dropped, watch, messages, .. } =
+                self;
             // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
             let buffered = unsafe { datagrams.octets(buffer, 0, octets) };
             if let Some(datagram) = udp.read(socket, core, buffered) {
@@ -325,7 +329,10 @@ impl Engine {
                 if datagram.truncated || datagram.octets.len() > config.sip.max_message {
                     match super::refuse::too_large(datagram.octets, datagram.flow.peer) {
                         Some(answer) => udp.send(socket, datagram.flow.peer, &answer, Mark::NONE),
-                        None => *unanswerable += 1,
+                        None => {
+                            *unanswerable += 1;
+                            dropped.note(now, &datagram.flow, datagram.octets.len(), "datagram > too large");
+                        }
                     }
                 } else if !is_keep_alive(datagram.octets) {
                     *messages += 1;
@@ -377,7 +384,7 @@ impl Engine {
             // A connection that is gone still has its buffer given back.
             if let Some(key) = found {
                 let (core, cores, arrived) = (self.core, self.cores, self.entered);
-                let Self { tcp, streams, shard, out, links, owners, unanswerable, watch, messages, .. } = self;
+                let Self { tcp, streams, shard, out, links, owners, unanswerable, dropped, watch, messages, .. } = self;
                 let local = if watch.is_on() { tcp.local(key.as_u64()) } else { None };
                 let mut refused = Vec::new();
                 // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
@@ -400,7 +407,10 @@ impl Engine {
                         tracing::debug!(peer = %flow.peer, fault = fault.as_str(), "a message cannot be taken");
                         match super::refuse::answer(head, flow.peer, fault.status()) {
                             Some(answer) => refused.push(answer),
-                            None => *unanswerable += 1,
+                            None => {
+                                *unanswerable += 1;
+                                dropped.note(now, &flow, head.len(), fault.as_str());
+                            }
                         }
                     }
                 });
@@ -444,6 +454,7 @@ impl Engine {
                         log(&record);
                         self.links.records.leave(record);
                     }
+                    Effect::Dropped { flow, octets, cause } => self.dropped.note(now, &flow, octets, cause),
                 }
             }
             out.clear();

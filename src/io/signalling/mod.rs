@@ -1,6 +1,7 @@
 //! The signalling engine: SIP's sockets on a raw ring, one pinned thread a core, around one `shard::signalling::Signalling`.
 
 pub mod connection;
+pub mod dropped;
 pub mod engine;
 pub mod gather;
 pub mod hep;

@@ -38,6 +38,7 @@ fn what_is_no_good_request_gets_its_status() {
         world.expect(ALICE, "SIP/2.0 483");
         world.receives(ALICE, "nothing like SIP\r\n\r\n");
         world.expect_nothing();
+        assert_eq!(world.dropped.len(), 1, "{:?}", world.dropped);
     });
     let gone = session().replace("To: <sip:bob@other.net>", "To: <sip:bob@other.net>;tag=00.00000000000000");
     world.receives(ALICE, &gone.replace("INVITE", "BYE"));

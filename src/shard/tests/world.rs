@@ -67,6 +67,7 @@ pub struct World {
     pub commands: Vec<Command>,
     pub questions: VecDeque<(Ticket, Query)>,
     pub records: Vec<Cdr>,
+    pub dropped: Vec<&'static str>,
     /// Media sessions that were closed answer at once, as a media core with nothing in hand does.
     pub media_closes: bool,
     /// Documents that XDM does not have are answered at once.
@@ -128,6 +129,7 @@ impl World {
             commands: Vec::new(),
             questions: VecDeque::new(),
             records: Vec::new(),
+            dropped: Vec::new(),
             media_closes: true,
             documents_absent: true,
         };
@@ -193,6 +195,7 @@ impl World {
                 query => self.questions.push_back((ticket, query)),
             },
             Effect::Record(record) => self.records.push(*record),
+            Effect::Dropped { cause, .. } => self.dropped.push(cause),
         }
     }
 

@@ -1,0 +1,136 @@
+//! RFC 3261 §9, §15 and RFC 3262 on the wire: what crosses within a dialog, and what is acknowledged before there is one.
+
+use crate::ladder::Originating;
+use crate::proxy::Proxy;
+use crate::ue::{Invite, Message, SESSION, Ue, answer_sdp};
+use std::io::Write as _;
+
+const BOB: &str = "sip:bob@example.org";
+
+/// Bob will connect, and does not: there is no connection to fail meanwhile.
+fn sdp(id: &str) -> String {
+    answer_sdp("127.0.0.1:9".parse().expect("an address"), id, "active", "sendrecv")
+}
+
+fn of(method: &'static str, status: u16) -> impl Fn(&Message) -> bool {
+    move |message| message.status() == status && message.want("CSeq").ends_with(method)
+}
+
+fn contact(ladder: &Originating) -> String {
+    format!("Contact: <sip:bob@{}>\n", ladder.core.address)
+}
+
+#[test]
+fn reliable_responses_are_acknowledged_end_to_end() {
+    let mut ladder = Originating::new("");
+    let invite = Invite::new(&ladder.alice, BOB, SESSION).add("Supported", "100rel");
+    let (arrived, from) = ladder.passes(&invite);
+    assert!(arrived.all("Supported").any(|value| value.contains("100rel")), "{arrived:?}");
+    let reliable = contact(&ladder) + "Require: 100rel\nRSeq: 4711\n";
+    ladder.core.answer(&arrived, from, "183 Session Progress", &reliable, "");
+    let progress = ladder.alice.next("183", |message| message.status() == 183).0;
+    assert_eq!(progress.want("Require"), "100rel");
+    let rack = format!("RAck: {} {}\r\nContent-Length", progress.want("RSeq"), progress.want("CSeq"));
+    let prack = ladder.alice.in_dialog("PRACK", &progress, 1).replace("Content-Length", &rack);
+    ladder.alice.send(ladder.pf.udp, &prack);
+    let (prack, from) = ladder.core.expect_from("PRACK");
+    assert_eq!(prack.want("RAck"), format!("4711 {}", arrived.want("CSeq")));
+    ladder.core.answer(&prack, from, "200 OK", "", "");
+    ladder.alice.next("200 to PRACK", of("PRACK", 200));
+    let fields = contact(&ladder) + "Content-Type: application/sdp\n";
+    ladder.core.answer(&arrived, from, "200 OK", &fields, &sdp("bob1"));
+    let ok = ladder.alice.next("200 to INVITE", of("INVITE", 200)).0;
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
+    ladder.core.expect("ACK");
+    let bye = ladder.alice.in_dialog("BYE", &ok, 2);
+    ladder.alice.send(ladder.pf.udp, &bye);
+    let (bye, from) = ladder.core.expect_from("BYE");
+    ladder.core.answer(&bye, from, "200 OK", "", "");
+    ladder.alice.next("200 to BYE", of("BYE", 200));
+}
+
+/// A session that stands, and alice's re-INVITE with another SDP that bob has: what he got, and what she sent.
+fn changing(ladder: &mut Originating) -> (Message, std::net::SocketAddr, String, Message) {
+    let invite = Invite::new(&ladder.alice, BOB, SESSION);
+    let bob = format!("<sip:bob@{}>", ladder.core.address);
+    let (_, ok) = ladder.established(&invite, &bob, &sdp("bob1"));
+    let body = invite.body.replace("alice", "other");
+    assert_ne!(body, invite.body);
+    let fields = format!(
+        "Contact: <sip:alice@{}>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        ladder.alice.address,
+        body.len()
+    );
+    let change = ladder.alice.in_dialog("INVITE", &ok, 1).replace("Content-Length: 0\r\n\r\n", &fields);
+    ladder.alice.send(ladder.pf.udp, &change);
+    let (arrived, from) = ladder.core.expect_from("INVITE");
+    ladder.core.answer(&arrived, from, "100 Trying", "", "");
+    let head = change.split("Contact:").next().unwrap_or_default();
+    let cancel = head.replace("INVITE", "CANCEL") + "Content-Length: 0\r\n\r\n";
+    ladder.alice.send(ladder.pf.udp, &cancel);
+    ladder.alice.next("200 to CANCEL", of("CANCEL", 200));
+    let (cancel, from) = ladder.core.expect_from("CANCEL");
+    assert_eq!(cancel.want("CSeq"), arrived.want("CSeq").replace("INVITE", "CANCEL"));
+    ladder.core.answer(&cancel, from, "200 OK", "", "");
+    (arrived, from, change, ok)
+}
+
+#[test]
+fn a_change_that_is_taken_back_is_taken_back_on_the_other_side() {
+    let mut ladder = Originating::new("");
+    let (arrived, from, change, ok) = changing(&mut ladder);
+    ladder.core.answer(&arrived, from, "487 Request Terminated", "", "");
+    ladder.core.expect("ACK");
+    let refusal = ladder.alice.next("487", of("INVITE", 487)).0;
+    ladder.alice.ack(ladder.pf.udp, &Message(change), &refusal);
+    // The session goes on.
+    let info = ladder.alice.in_dialog("INFO", &ok, 2);
+    ladder.alice.send(ladder.pf.udp, &info);
+    let (info, from) = ladder.core.expect_from("INFO");
+    ladder.core.answer(&info, from, "200 OK", "", "");
+    ladder.alice.next("200 to INFO", of("INFO", 200));
+}
+
+#[test]
+fn an_answer_that_crosses_the_cancel_of_a_change_counts() {
+    let mut ladder = Originating::new("");
+    let (arrived, from, _, _) = changing(&mut ladder);
+    let fields = contact(&ladder) + "Content-Type: application/sdp\n";
+    ladder.core.answer(&arrived, from, "200 OK", &fields, &sdp("bob1"));
+    ladder.core.expect("ACK");
+    ladder.alice.next("200 to the change", of("INVITE", 200));
+}
+
+#[test]
+fn byes_that_cross_are_both_answered() {
+    let mut ladder = Originating::new("");
+    let invite = Invite::new(&ladder.alice, BOB, SESSION);
+    let bob = format!("<sip:bob@{}>", ladder.core.address);
+    let (arrived, ok) = ladder.established(&invite, &bob, &sdp("bob1"));
+    let bye = ladder.alice.in_dialog("BYE", &ok, 1);
+    ladder.alice.send(ladder.pf.udp, &bye);
+    let (theirs, from) = ladder.core.expect_from("BYE");
+    let crossing = ladder.core.in_dialog_back("BYE", &arrived, 1);
+    ladder.core.send(ladder.pf.udp, &crossing);
+    ladder.core.next("200 to the BYE that crosses", of("BYE", 200));
+    ladder.core.answer(&theirs, from, "200 OK", "", "");
+    ladder.alice.next("200 to BYE", of("BYE", 200));
+}
+
+#[test]
+fn what_cannot_be_answered_leaves_a_line_that_finds_it_in_a_capture() {
+    let pf = Proxy::start_saying(tempfile::tempdir().expect("a temporary folder"), "", "info");
+    let line = |peer: std::net::SocketAddr, transport: &'static str| {
+        move |pf: &Proxy| {
+            let wanted = [format!("peer={peer} "), format!("transport=\"{transport}\""), "cause=\"".to_owned()];
+            let dropped = |line: &&str| line.contains("dropped without an answer");
+            pf.log().lines().filter(dropped).any(|line| wanted.iter().all(|piece| line.contains(piece)))
+        }
+    };
+    let mut stream = std::net::TcpStream::connect(pf.tcp.expect("TCP is bound")).expect("it listens");
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("it takes it");
+    pf.until("a line for the stream", line(stream.local_addr().expect("it is connected"), "TCP"));
+    let mut stranger = Ue::udp("stranger");
+    stranger.send(pf.udp, "nothing like SIP\n\n");
+    pf.until("a line for the datagram", line(stranger.address, "UDP"));
+}
