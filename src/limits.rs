@@ -67,6 +67,8 @@ pub const TARGET_LEGS_MAX: usize = 16;
 pub const RELIABLE_RESPONSES_MAX: usize = 2 * TARGET_LEGS_MAX;
 /// Early dialogs of one call in which reliable responses came: each target forks once.
 pub const EARLY_DIALOGS_MAX: usize = 2 * TARGET_LEGS_MAX;
+/// MSRP streams of one session in its whole life, those that changes took out among them.
+pub const STREAMS_MAX: usize = 16;
 /// Clients invited for one request: the target legs but for the ISF and the sinks.
 pub const CLIENT_LEGS_MAX: usize = TARGET_LEGS_MAX - 3;
 /// Host names of next hops whose addresses one core remembers.

@@ -25,7 +25,7 @@ const MSRP_PORT: u16 = 2855;
 /// Who connects on a leg.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ours {
-    /// We answered passive: the peer connects.
+    /// We answer passive where we may: the peer connects, unless it offered to be passive itself (RFC 4145 §4.1).
     Passive,
     /// We offered actpass: the answer decides.
     ActPass,
@@ -53,7 +53,11 @@ pub fn peer(interop: Interop, description: &Description, line: usize, ours: Ours
 /// Whether we connect. RFC 6135 §4.2: an answer to actpass says it; one that says nothing is plain RFC 4975, where the
 /// offerer connects (§5.4).
 fn connects(description: &Description, media: &MediaDescription, ours: Ours) -> bool {
-    ours == Ours::ActPass && description.setup_of(media) != Some(Setup::Active)
+    let setup = description.setup_of(media);
+    match ours {
+        Ours::ActPass => setup != Some(Setup::Active),
+        Ours::Passive => matches!(setup, Some(Setup::Passive | Setup::HoldConn)),
+    }
 }
 
 /// RFC 6714 §4.2: c= and m=, unless the peer has a relay (RFC 4976), which is the first URI of its path. Where c= is a name

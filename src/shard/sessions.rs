@@ -19,6 +19,7 @@ pub mod peers;
 pub mod provisional;
 pub mod record;
 pub mod refresh;
+pub mod streams;
 pub mod targets;
 pub mod within;
 
@@ -148,6 +149,10 @@ pub struct Stream {
     pub closed: bool,
     /// The first target rejected the line (OSI-r1).
     pub rejected: bool,
+    /// A change of the session took the line out, or never got it in: the session goes on without it.
+    pub removed: bool,
+    /// The change that brings the line is under way: the transaction of who asked for it.
+    pub asked: Option<ServerKey>,
 }
 
 /// One side of a session.
@@ -278,7 +283,8 @@ impl Sessions {
         self.media_keys += 1;
         let key = MediaKey((u64::from(shard) << 56) | (self.media_keys & 0x00ff_ffff_ffff_ffff));
         self.media.insert(key, (session, index));
-        Stream { key, core: core as u8, line, bound: false, closed: false, rejected: false }
+        let (core, asked) = (core as u8, None);
+        Stream { key, core, line, bound: false, closed: false, rejected: false, removed: false, asked }
     }
 }
 

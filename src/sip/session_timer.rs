@@ -124,6 +124,20 @@ pub enum State {
     Over,
 }
 
+impl State {
+    /// What a request of ours that is no refresh says, so that it does not end the timer: as it was agreed (§7.4). None
+    /// where there is none.
+    pub const fn kept(self) -> Option<SessionExpires> {
+        match self {
+            State::Ours { interval_s } | State::Asking { interval_s } => {
+                Some(SessionExpires { delta_s: interval_s, refresher: Some(Refresher::Uac) })
+            }
+            State::Theirs { interval_s } => Some(SessionExpires { delta_s: interval_s, refresher: Some(Refresher::Uas) }),
+            State::Off | State::Over => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Timer {
     Refresh,

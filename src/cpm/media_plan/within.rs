@@ -4,6 +4,7 @@
 //! shard keeps its MSRP URIs (RFC 4975 §8.4: another path would mean another connection) and the role each of our ends took.
 
 use super::answer::{Manner, answering};
+use super::policy::{self, SessionMedia};
 use super::{Line, MediaPlan, Unacceptable, by_lines, described, is_large_message, lower_max_size, rejected, relayed};
 use crate::config::{Config, Interop};
 use crate::msrp::leg::SessionKind;
@@ -23,7 +24,7 @@ pub enum Side {
 /// # Errors
 /// The offer cannot be taken: 488 for the re-INVITE or UPDATE that brought it; the session goes on as it was.
 pub fn reoffer(config: &Config, kind: SessionKind, toward: Side, offer: &Message) -> Result<MediaPlan, Unacceptable> {
-    let offered = described(offer)?;
+    let offered = allowed(config, kind, offer)?;
     let lines = lines_within(kind, &offered)?;
     let mut description = by_lines(offered);
     for (media, line) in description.media.iter_mut().zip(&lines) {
@@ -68,7 +69,7 @@ pub fn reanswer(
 /// # Errors
 /// The offer cannot be read, or has nothing that we could take.
 pub fn own_reanswer(config: &Config, kind: SessionKind, toward: Side, offer: &Message) -> Result<MediaPlan, Unacceptable> {
-    let offered = described(offer)?;
+    let offered = allowed(config, kind, offer)?;
     let mut lines = lines_within(kind, &offered)?;
     // Media that is not ours cannot be answered by us.
     lines.iter_mut().filter(|line| **line == Line::Untouched).for_each(|line| *line = Line::Rejected);
@@ -78,6 +79,16 @@ pub fn own_reanswer(config: &Config, kind: SessionKind, toward: Side, offer: &Me
         media.set_direction(direction);
     }
     answering(config, &within(kind, toward, &offered), &offered, lines, taken)
+}
+
+/// What is offered, where the operator allows its media (TSI-5): a change brings in nothing that an INVITE could not.
+fn allowed(config: &Config, kind: SessionKind, offer: &Message) -> Result<Description, Unacceptable> {
+    let mut offered = described(offer)?;
+    if !is_large_message(kind) {
+        SessionMedia::of(config, &offered)?;
+        policy::keep_allowed_formats(config, &mut offered);
+    }
+    Ok(offered)
 }
 
 fn within(kind: SessionKind, toward: Side, offered: &Description) -> Manner {

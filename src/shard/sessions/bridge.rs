@@ -14,7 +14,7 @@ use crate::clause;
 use crate::cpm::decision::{AnswerTime, Bridge, Contact, Invite, NextHop, Service, TargetKind};
 use crate::cpm::facts::Role;
 use crate::cpm::identity;
-use crate::cpm::media_plan::{MediaPlan, OwnLine, OwnOrigin};
+use crate::cpm::media_plan::{Line, MediaPlan, OwnLine, OwnOrigin};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::session_matching::{self, Ours};
@@ -382,7 +382,15 @@ impl Signalling {
         let leg = &session.legs[usize::from(leg)];
         let session_id = if leg.sdp_session == 0 { u64::from(self.prng.u64() as u32) } else { leg.sdp_session };
         let origin = OwnOrigin { session_id, version: u64::from(leg.sdp_version) };
-        let own: Vec<OwnLine> = leg.uris.iter().map(|uri| self.own_line(uri)).collect();
+        let uris: Vec<Option<&str>> = plan.relayed().map(|line| session.uri_at(leg, line)).collect();
+        let own: Vec<OwnLine> = uris.iter().flatten().map(|uri| self.own_line(uri)).collect();
+        if uris.iter().all(Option::is_some) {
+            return (plan.write(origin, &own), origin);
+        }
+        // A line for which there is no stream is not taken.
+        let mut plan = plan.clone();
+        let missing: Vec<usize> = plan.relayed().zip(&uris).filter(|(_, uri)| uri.is_none()).map(|(line, _)| line).collect();
+        missing.into_iter().for_each(|line| plan.lines[line] = Line::Rejected);
         (plan.write(origin, &own), origin)
     }
 

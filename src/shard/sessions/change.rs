@@ -7,6 +7,7 @@ use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::cpm::media_plan::{self, MediaPlan, Side};
 use crate::cpm::refusal::Refusal;
+use crate::cpm::session_matching::Ours;
 use crate::shard::counts::Direction;
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Purpose, Within};
@@ -76,7 +77,8 @@ impl Signalling {
     ) {
         let session = self.sessions.table.get(key).expect("the caller found it");
         let kind = media_kind(session.service);
-        let alone = leg > 0 || session.living_targets() == 1;
+        // The lines of a leg that was asked for what another rejected are not those of the origin's offer.
+        let alone = session.legs[usize::from(leg)].lines.is_none() && (leg > 0 || session.living_targets() == 1);
         let other = self.opposite(key, leg).filter(|_| alone);
         let Some(other) = other else { return self.change_here(now, key, leg, server, request, out) };
         let plan = match media_plan::reoffer(&self.config, kind, side_of(other), request) {
@@ -84,14 +86,11 @@ impl Signalling {
             Err(why) => return self.refuse(now, server, &why.refusal("5.2.1.2"), out),
         };
         let session = self.sessions.table.get_mut(key).expect("the caller found it");
-        if plan.relayed().count() > session.streams.len() {
-            // A further MSRP stream would need a media session that no leg has agreed to yet.
-            return self.refuse(now, server, &Refusal::new(488, "RFC 3264 §6"), out);
-        }
         if !session.legs[usize::from(other)].pending.may_send() {
             return self.refuse_status(now, server, 491, out);
         }
         self.transactions.set_cookie(server, Cookie::Within.of(key));
+        self.open_further(key, (leg, other), server, request, &plan, out);
         let sdp = self.next_sdp(key, other, &plan);
         let session = self.sessions.table.get_mut(key).expect("the caller found it");
         session.legs[usize::from(leg)].pending.theirs = true;
@@ -102,9 +101,13 @@ impl Signalling {
         if method == Method::Invite {
             at.invite_seq = seq;
         }
+        let kept = at.timer.state.kept();
         let product = crate::cpm::release::product(&self.config);
         let draft = Draft::of_dialog(&at.dialog, method, seq, MAX_FORWARDS, |mut writer| {
             writer.field(Name::Contact, &at.contact);
+            if let Some(kept) = kept {
+                writer.format(Name::SessionExpires, format_args!("{kept}"));
+            }
             writer.field(Name::Supported, "timer").field(Name::UserAgent, &product).field(Name::Allow, super::bridge::ALLOW);
             writer.field(Name::ContentType, "application/sdp");
             writer.body(sdp.as_bytes());
@@ -159,6 +162,7 @@ impl Signalling {
         }
         let kind = media_kind(session.service);
         let Some(response) = response.filter(|_| status < 300) else {
+            self.change_failed(key, server, out);
             let status = super::within::relayed_status(status);
             self.refuse_status(now, server, status, out);
             if matches!(status, 408 | 481) {
@@ -166,15 +170,23 @@ impl Signalling {
             }
             return;
         };
+        let asked = session.legs[usize::from(leg)].timer.state.kept();
         let _ = session.legs[usize::from(leg)].dialog.refreshed(response);
         if let Some(sdp) = peers::sdp_of(response) {
-            session.bind(leg, &sdp, out);
+            session.bind_as(leg, Ours::ActPass, &sdp, out);
+        }
+        if asked.is_some() {
+            self.agreed(now, key, leg, asked, response, out);
         }
         let plan = match media_plan::reanswer(&self.config, kind, side_of(from), request, response) {
             Ok(plan) => plan,
-            Err(why) => return self.refuse(now, server, &why.refusal("5.2.1.2"), out),
+            Err(why) => {
+                self.change_failed(key, server, out);
+                return self.refuse(now, server, &why.refusal("5.2.1.2"), out);
+            }
         };
         self.rebind(key, from, request, out);
+        self.settle_streams(key, server, &plan, out);
         let sdp = self.next_sdp(key, from, &plan);
         self.answer_change(now, key, from, server, request, Some(&sdp), out);
     }
@@ -187,7 +199,8 @@ impl Signalling {
             Ok(plan) => plan,
             Err(why) => return self.refuse(now, server, &why.refusal("5.2.1.2"), out),
         };
-        if plan.relayed().count() > session.streams.len() {
+        // Nobody is asked for a further stream here, so there is none; with nothing else in it the change is refused.
+        if !plan.relayed().any(|line| session.uri_at(&session.legs[usize::from(leg)], line).is_some()) {
             return self.refuse(now, server, &Refusal::new(488, "RFC 3264 §6"), out);
         }
         self.rebind(key, leg, request, out);
@@ -198,6 +211,7 @@ impl Signalling {
     fn rebind(&mut self, key: Key, leg: LegIndex, request: &Request, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         if let Some(sdp) = peers::sdp_of(request) {
+            // A target that offers anew is answered active, the origin passive, as far as each leaves it open.
             session.bind(leg, &sdp, out);
         }
     }

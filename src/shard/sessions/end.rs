@@ -56,7 +56,7 @@ impl Signalling {
         }
         // Where no peer ever connected nothing is under way.
         session.draining = standing && session.streams.iter().any(|stream| stream.bound && !stream.closed);
-        for stream in session.streams.iter().filter(|stream| !stream.closed) {
+        for stream in session.streams.iter().filter(|stream| stream.is_open()) {
             push(out, stream, Command::Close { session: stream.key, left, awaited: session.draining });
         }
         if session.guard.is_none() {
@@ -142,7 +142,7 @@ impl Signalling {
             self.counts.dialogs = self.counts.dialogs.saturating_sub(1);
         }
         if leg > 0 && session.state != State::Ending {
-            for stream in session.streams.iter().filter(|stream| !stream.closed) {
+            for stream in session.streams.iter().filter(|stream| stream.is_open()) {
                 push(out, stream, Command::Release { session: stream.key, leg });
             }
         }
@@ -199,13 +199,13 @@ impl Signalling {
                 record.octets_backward += totals.octets[1];
                 if at.state == State::Ending {
                     self.drained(now, key, out);
-                } else if at.streams.iter().all(|stream| stream.closed) {
+                } else if !at.streams[index].removed && at.streams.iter().all(|stream| stream.closed) {
                     self.end(now, key, "media", None, None, out);
                 }
             }
             Report::LegFailed { session, leg, .. } => self.media_failed(now, session, leg, out),
             Report::Idle { session } => {
-                if let Some((key, _)) = self.sessions.media.get(&session).copied() {
+                if let Some((key, _)) = self.sessions.of_media(session) {
                     self.end(now, key, "idle", None, None, out);
                 }
             }
@@ -235,7 +235,7 @@ impl Signalling {
 
     /// A leg's connection cannot go on: its dialog ends.
     fn media_failed(&mut self, now: Instant, media: crate::shard::exchange::MediaKey, leg: LegIndex, out: &mut Outbox) {
-        let Some((key, _)) = self.sessions.media.get(&media).copied() else { return };
+        let Some((key, _)) = self.sessions.of_media(media) else { return };
         let Some(session) = self.sessions.table.get(key) else { return };
         if leg == 0 {
             return self.end(now, key, "media", None, None, out);

@@ -115,13 +115,8 @@ impl Signalling {
     pub(super) fn add_sink(&mut self, key: Key, kind: LegKind, hold: bool, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         let leg = session.legs.len() as LegIndex;
-        for stream in session.streams.iter().filter(|stream| !stream.closed) {
-            let sink = MediaLeg {
-                leg,
-                kind: MediaKind::Sink { directory: self.config.store.spool.clone(), hold },
-                direction: Direction::ToPeer,
-                matching: Matching::Strict,
-            };
+        for stream in session.streams.iter().filter(|stream| stream.is_open()) {
+            let sink = sink_of(leg, &self.config.store.spool, hold);
             push(out, stream, Command::Leg { session: stream.key, leg: Box::new(sink) });
         }
         session.legs.push(Leg::new(kind, LegState::Media, Dialog::calling("", "", "", "", "", &[])));
@@ -214,4 +209,10 @@ impl Signalling {
         self.prng.push_token(22, &mut id);
         id
     }
+}
+
+/// A leg of a stream that writes what it is sent to files.
+pub(super) fn sink_of(leg: LegIndex, directory: &std::path::Path, hold: bool) -> MediaLeg {
+    let kind = MediaKind::Sink { directory: directory.to_path_buf(), hold };
+    MediaLeg { leg, kind, direction: Direction::ToPeer, matching: Matching::Strict }
 }

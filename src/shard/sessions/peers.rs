@@ -38,13 +38,17 @@ impl Session {
     /// Tells the media core who is at the far end of a leg, on each stream; a line that the peer rejected is released.
     /// False: no stream has a far end.
     pub(super) fn bind(&mut self, leg: LegIndex, sdp: &str, out: &mut Outbox) -> bool {
+        // Towards the origin we answered passive; to a target we offered actpass.
+        self.bind_as(leg, if leg == 0 { Ours::Passive } else { Ours::ActPass }, sdp, out)
+    }
+
+    /// The same where the offer went the other way than at first.
+    pub(super) fn bind_as(&mut self, leg: LegIndex, ours: Ours, sdp: &str, out: &mut Outbox) -> bool {
         let Ok(description) = Description::parse(sdp.as_bytes()) else { return false };
         self.legs[usize::from(leg)].remote_sdp = digest(sdp);
-        // Towards the origin we answered passive; to a target we offered actpass.
-        let ours = if leg == 0 { Ours::Passive } else { Ours::ActPass };
         let mut bound = false;
         let mut rejected = Vec::new();
-        for (index, stream) in self.streams.iter().enumerate().filter(|(_, stream)| !stream.closed) {
+        for (index, stream) in self.streams.iter().enumerate().filter(|(_, stream)| stream.is_open()) {
             let line = match &self.legs[usize::from(leg)].lines {
                 None => stream.line,
                 Some(lines) => match lines.iter().find(|(own, _)| *own == index) {

@@ -1,6 +1,7 @@
 //! RFC 3261 §9, §12.2.2, §14, §15 within a session that stands: who may move what, and what crosses on the wire.
 
 use super::world::*;
+use crate::shard::exchange::{Command, MediaKey};
 use crate::sip::header::name::Name;
 
 const OF_ALICE: &str = "Contact: <sip:alice@127.0.0.1:5099>\r\nContent-Type: application/sdp\r\n";
@@ -133,6 +134,114 @@ fn an_answer_that_crosses_the_cancel_counts_on_both_legs() {
     let changed = world.expect(ALICE, "SIP/2.0 200");
     assert!(changed.header(Name::CSeq).ends_with("2 INVITE"));
     world.receives(ALICE, &in_dialog("ACK", 2, &changed, "", ""));
+    world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
+    world.rests();
+}
+
+/// A second line of a session's offer or answer.
+fn further(id: &str, port: u16, setup: &str) -> String {
+    format!(
+        "m=message {port} TCP/MSRP *\r\na=accept-types:text/plain\r\na=path:msrp://127.0.0.1:9/{id};tcp\r\na=setup:{setup}\r\na=msrp-cema\r\n"
+    )
+}
+
+fn paths(sent: &Sent) -> Vec<String> {
+    sent.body().lines().filter_map(|line| line.strip_prefix("a=path:")).map(str::to_string).collect()
+}
+
+fn opened(world: &World) -> usize {
+    world.commands.iter().filter(|command| matches!(command, Command::Open(_))).count()
+}
+
+fn closed(world: &World) -> Vec<MediaKey> {
+    let closed = |command: &Command| if let Command::Close { session, .. } = command { Some(*session) } else { None };
+    world.commands.iter().filter_map(closed).collect()
+}
+
+#[test]
+fn a_further_stream_is_asked_for_on_the_other_leg_and_taken_out_again() {
+    let (mut world, invite, ok) = standing();
+    let two = moved() + &further("alices3", 9, "active");
+    world.receives(ALICE, &in_dialog("INVITE", 2, &ok, OF_ALICE, &two));
+    world.expect(ALICE, "SIP/2.0 100");
+    let change = world.expect(BOB, "INVITE");
+    let asked = paths(&change);
+    assert_eq!((asked.len(), opened(&world)), (2, 2));
+    assert_eq!(asked[..1], paths(&invite)[..]);
+    world.answers(&change, "200 OK", OF_BOB, &(bobs() + &further("bobs2", 9, "passive")));
+    world.expect(BOB, "ACK");
+    let changed = world.expect(ALICE, "SIP/2.0 200");
+    let answered = paths(&changed);
+    assert_eq!((answered.len(), &answered[..1]), (2, &paths(&ok)[..]));
+    assert!(answered[1] != answered[0] && !asked.contains(&answered[1]), "{answered:?}");
+    let further_key = world.media_key();
+    let bound = |command: &&Command| matches!(command, Command::Bind { session, .. } if *session == further_key);
+    assert_eq!(world.commands.iter().filter(bound).count(), 2, "each side of the further stream has its peer");
+    world.receives(ALICE, &in_dialog("ACK", 2, &changed, "", ""));
+    // Bob takes the first stream out: the further one keeps its paths, and the session goes on.
+    let one = offer("bobs", "a=setup:passive\r\n").replace("m=message 9", "m=message 0") + &further("bobs2", 9, "passive");
+    world.receives(BOB, &from_target("UPDATE", 1, &invite, OF_BOB, &one));
+    let passed = world.expect("127.0.0.1:5099", "INVITE");
+    assert_eq!((passed.sdp("m=message 0").is_some(), paths(&passed)), (true, answered[1..].to_vec()));
+    let one = moved().replace("m=message 9", "m=message 0") + &further("alices3", 9, "active");
+    world.answers(&passed, "200 OK", OF_ALICE, &one);
+    world.expect("127.0.0.1:5099", "ACK");
+    let done = world.expect(BOB, "SIP/2.0 200");
+    assert_eq!(paths(&done), asked[1..]);
+    assert_eq!(closed(&world).len(), 1);
+    assert!(!closed(&world).contains(&further_key));
+    world.expect_nothing();
+    world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
+    world.rests();
+}
+
+#[test]
+fn a_further_stream_that_is_not_taken_leaves_nothing() {
+    let (mut world, _, ok) = standing();
+    let two = moved() + &further("alices3", 9, "active");
+    world.receives(ALICE, &in_dialog("INVITE", 2, &ok, OF_ALICE, &two));
+    world.expect(ALICE, "SIP/2.0 100");
+    let change = world.expect(BOB, "INVITE");
+    world.answers(&change, "488 Not Acceptable Here", "", "");
+    world.expect(BOB, "ACK");
+    world.expect(ALICE, "SIP/2.0 488");
+    assert_eq!(closed(&world), [world.media_key()]);
+    world.receives(ALICE, &in_dialog("ACK", 2, &ok, "", "").replace("z9hG4bKACK2", "z9hG4bKINVITE2"));
+    // Rejected by its line alone.
+    world.receives(ALICE, &in_dialog("INVITE", 3, &ok, OF_ALICE, &two));
+    world.expect(ALICE, "SIP/2.0 100");
+    let change = world.expect(BOB, "INVITE");
+    world.answers(&change, "200 OK", OF_BOB, &(bobs() + &further("bobs2", 0, "passive")));
+    world.expect(BOB, "ACK");
+    let changed = world.expect(ALICE, "SIP/2.0 200");
+    assert_eq!((paths(&changed), changed.sdp("m=message 0").is_some()), (paths(&ok), true));
+    assert_eq!((opened(&world), closed(&world).len()), (3, 2));
+    world.receives(ALICE, &in_dialog("ACK", 3, &changed, "", ""));
+    // What the operator does not allow is refused whole, and asked of nobody.
+    world.receives(ALICE, &in_dialog("INVITE", 4, &ok, OF_ALICE, &(moved() + "m=audio 9 RTP/AVP 0\r\n")));
+    world.expect(ALICE, "SIP/2.0 100");
+    assert!(world.expect(ALICE, "SIP/2.0 488").header(Name::Warning).starts_with("304"));
+    world.expect_nothing();
+    world.receives(ALICE, &in_dialog("BYE", 5, &ok, "", ""));
+    world.rests();
+}
+
+#[test]
+fn a_change_keeps_the_session_timer_of_the_other_leg() {
+    let mut world = World::new(config());
+    world.receives(
+        ALICE,
+        &invite("sip:bob@other.net", "orig", SESSION, "", &offer("alices", "a=setup:active\r\na=msrp-cema\r\n")),
+    );
+    world.expect(ALICE, "SIP/2.0 100");
+    let invite = world.expect(CORE, "INVITE");
+    world.answers(&invite, "200 OK", &format!("{OF_BOB}Session-Expires: 900;refresher=uas\r\n"), &bobs());
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+    world.expect(BOB, "ACK");
+    world.receives(ALICE, &in_dialog("INVITE", 2, &ok, OF_ALICE, &moved()));
+    world.expect(ALICE, "SIP/2.0 100");
+    assert_eq!(world.expect(BOB, "INVITE").header(Name::SessionExpires), "900;refresher=uas");
     world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
     world.rests();
 }
