@@ -38,6 +38,7 @@ mod peers;
 mod preferences;
 mod program;
 mod proxy;
+mod pump;
 mod registrar;
 mod relay;
 mod reloads;

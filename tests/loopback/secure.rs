@@ -131,13 +131,17 @@ fn octets_that_are_no_tls_close_the_connection() {
     assert!(!rest.starts_with(b"SIP"));
 }
 
-/// A core that is reached over TLS: takes one connection, and answers the first INVITE on it.
-fn core(folder: &Path, listener: TcpListener) -> std::thread::JoinHandle<std::io::Result<String>> {
+pub fn server(folder: &Path) -> Arc<ServerConfig> {
     let chain = vec![CertificateDer::from_pem_file(folder.join("cert.pem")).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("both versions");
-    let config = Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).expect("they fit"));
+    Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).expect("they fit"))
+}
+
+/// A core that is reached over TLS: takes one connection, and answers the first INVITE on it.
+fn core(folder: &Path, listener: TcpListener) -> std::thread::JoinHandle<std::io::Result<String>> {
+    let config = server(folder);
     std::thread::spawn(move || {
         let (stream, _) = listener.accept()?;
         stream.set_read_timeout(Some(PATIENCE))?;

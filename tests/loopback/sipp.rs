@@ -1,8 +1,13 @@
-//! SIPp on both sides of the program: scenarios of `tests/loopback/sipp`, some calls each, over UDP and TCP. A scenario that does
-//! not go as written fails with what SIPp saw.
+//! SIPp on both sides of the program: scenarios of `tests/loopback/sipp`, some calls each, over UDP, TCP and TLS. A scenario that
+//! does not go as written fails with what SIPp saw.
+//!
+//! Debian's SIPp is built without TLS: there it speaks TCP to a pump of this test's (`pump.rs`), which speaks TLS to the program, and
+//! its scenarios say TLS, and the ports of the other side of the pump.
 
 use crate::peers::free;
 use crate::proxy::{PATIENCE, Proxy};
+use crate::pump;
+use crate::secure;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,16 +24,21 @@ struct Sipp {
 }
 
 impl Sipp {
-    fn start(folder: &Path, scenario: &str, transport: &str, port: u16, calls: usize, more: &[&str]) -> Sipp {
+    /// `says` replaces words of the scenario.
+    fn start(folder: &Path, scenario: &str, says: &[(&str, &str)], transport: &str, port: u16, more: &[&str]) -> Sipp {
         let (messages, errors) = (folder.join(format!("{scenario}.messages")), folder.join(format!("{scenario}.errors")));
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/loopback/sipp").join(format!("{scenario}.xml"));
+        let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/loopback/sipp").join(format!("{scenario}.xml"));
+        let text = std::fs::read_to_string(written).expect("the scenario is there");
+        let text = says.iter().fold(text, |text, (word, other)| text.replace(word, other));
+        let file = folder.join(format!("{scenario}.xml"));
+        std::fs::write(&file, text).expect("the folder can be written");
         // `timeout` bounds the wait for it.
         let child = Command::new("timeout")
             .args(["-k", "1", &PATIENCE.as_secs().to_string(), "sipp"])
             .args(more)
             .arg("-sf")
             .arg(file)
-            .args(["-i", "127.0.0.1", "-p", &port.to_string(), "-t", transport, "-m", &calls.to_string()])
+            .args(["-i", "127.0.0.1", "-p", &port.to_string(), "-t", transport, "-m", &CALLS.to_string()])
             .args(["-nostdin", "-recv_timeout", "15000", "-trace_msg", "-trace_err"])
             .arg("-message_file")
             .arg(&messages)
@@ -70,11 +80,11 @@ impl Drop for Sipp {
 /// Waits until a scenario's party can be sent to. To try the port itself would take it from the party, or be a call.
 fn wait_for_listener(party: &mut Sipp, transport: &str, port: u16) {
     let until = Instant::now() + PATIENCE;
-    let table = if transport == "u1" { "/proc/net/udp" } else { "/proc/net/tcp" };
+    let table = if transport == UDP { "/proc/net/udp" } else { "/proc/net/tcp" };
     let at = format!(" 0100007F:{port:04X} 00000000:0000 ");
     let listens = || {
         let sockets = std::fs::read_to_string(table).expect("Linux tells");
-        sockets.lines().any(|line| line.contains(&at) && (transport == "u1" || line.contains("00000000:0000 0A")))
+        sockets.lines().any(|line| line.contains(&at) && (transport == UDP || line.contains("00000000:0000 0A")))
     };
     while !listens() {
         let over = Instant::now() > until || party.child.try_wait().expect("it is our child").is_some();
@@ -91,6 +101,15 @@ fn installed() -> bool {
     found
 }
 
+/// How SIPp reaches the program, as its option says it; `TLS` is not one of them.
+const UDP: &str = "u1";
+const TCP: &str = "t1";
+const TLS: &str = "tls";
+
+/// Loopback loses nothing, and a party of a busy machine may take its time: nobody sends anything twice within that, since SIPp
+/// takes some resends for calls gone wrong. The program's T1 is as long.
+const PATIENT: (&str, &str) = ("retrans=\"500\"", "retrans=\"5000\"");
+
 /// Plays a caller's and a called party's scenario against each other through the program.
 #[track_caller]
 fn play(caller: &str, called: &str, transport: &str, more: &str) -> Option<Proxy> {
@@ -98,21 +117,38 @@ fn play(caller: &str, called: &str, transport: &str, more: &str) -> Option<Proxy
         return None;
     }
     let [port, caller_port] = free();
-    let over = if transport == "t1" { ";transport=tcp" } else { "" };
-    let pf = Proxy::start(&format!(
-        "{more}\n---\n[sip]\ncore = \"sip:127.0.0.1:{port}{over};lr\"\n[limits]\nsessions_per_originator = 1000\n"
-    ));
-    let mut uas = Sipp::start(pf.folder.path(), called, transport, port, CALLS, &[]);
-    wait_for_listener(&mut uas, transport, port);
-    let at = if transport == "t1" { pf.tcp.expect("TCP is bound") } else { pf.udp };
-    let mut uac = Sipp::start(
-        pf.folder.path(),
-        caller,
-        transport,
-        caller_port,
-        CALLS,
-        &[&at.to_string(), "-r", "100", "-l", &CALLS.to_string()],
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut said = String::new();
+    let (mut core_port, mut over) = (port, "");
+    match transport {
+        TCP => over = ";transport=tcp",
+        TLS => {
+            secure::certificate(folder.path(), &secure::authority());
+            core_port = pump::served(folder.path(), port);
+            over = ";transport=tls";
+            said = "listen = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\", \"tls://127.0.0.1:0\"]\n".into();
+        }
+        _ => {}
+    }
+    let tls = if transport == TLS { "[sip.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\nca = \"ca.pem\"\n" } else { "" };
+    let config = format!(
+        "{more}\n---\n[sip]\nt1 = \"5s\"\n{said}core = \"sip:127.0.0.1:{core_port}{over};lr\"\n{tls}[limits]\nsessions_per_originator = 1000\n"
     );
+    let pf = Proxy::start_in(folder, &config);
+    let core_port = core_port.to_string();
+    // Over TLS the caller's own port is that of its connection, on which everything comes back; the called party's is the pump's.
+    let through = [PATIENT, ("[transport]", "TLS"), ("[local_port]", &*core_port)];
+    let (wire, says_uas, says_uac) =
+        if transport == TLS { (TCP, &through[..], &through[..2]) } else { (transport, &through[..1], &through[..1]) };
+    let mut uas = Sipp::start(pf.folder.path(), called, says_uas, wire, port, &[]);
+    wait_for_listener(&mut uas, wire, port);
+    let at = match transport {
+        TCP => pf.tcp.expect("TCP is bound"),
+        TLS => pump::towards(pf.folder.path(), pf.tls.expect("TLS is bound")),
+        _ => pf.udp,
+    };
+    let more = [&*at.to_string(), "-r", "100", "-l", &CALLS.to_string()];
+    let mut uac = Sipp::start(pf.folder.path(), caller, says_uac, wire, caller_port, &more);
     let (ours, theirs) = (uac.outcome(), uas.outcome());
     assert!(
         ours.is_ok() && theirs.is_ok(),
@@ -124,63 +160,66 @@ fn play(caller: &str, called: &str, transport: &str, more: &str) -> Option<Proxy
     Some(pf)
 }
 
-fn both(caller: &str, called: &str, more: &str) {
-    for transport in ["u1", "t1"] {
+fn over_all(caller: &str, called: &str, more: &str) {
+    for transport in [UDP, TCP, TLS] {
         play(caller, called, transport, more);
     }
 }
 
 #[test]
 fn sessions_are_set_up_and_ended_by_the_caller() {
-    both("session-caller", "session-called", "");
+    over_all("session-caller", "session-called", "");
 }
 
 #[test]
 fn sessions_are_ended_by_the_called_party() {
-    both("hangup-caller", "hangup-called", "");
+    over_all("hangup-caller", "hangup-called", "");
 }
 
 #[test]
 fn large_messages_are_set_up_and_ended() {
-    both("message-caller", "message-called", "");
+    over_all("message-caller", "message-called", "");
 }
 
 #[test]
 fn an_invite_is_cancelled() {
-    both("cancel-caller", "cancel-called", "");
+    over_all("cancel-caller", "cancel-called", "");
 }
 
 #[test]
 fn a_refusal_comes_back() {
-    both("refused-caller", "refused-called", "");
+    over_all("refused-caller", "refused-called", "");
 }
 
 #[test]
 fn a_session_is_changed_by_a_re_invite() {
-    both("change-caller", "change-called", "");
+    over_all("change-caller", "change-called", "");
 }
 
 #[test]
 fn a_session_is_refreshed_by_update_and_not_below_the_minimum() {
-    both("refresh-caller", "refresh-called", "");
+    over_all("refresh-caller", "refresh-called", "");
 }
 
 #[test]
 fn every_dialog_of_a_forked_invite_is_ended() {
-    play("session-caller", "forked-called", "u1", "");
+    play("session-caller", "forked-called", UDP, "");
 }
 
 #[test]
 fn a_focus_is_reached_by_the_route_it_recorded() {
-    both("session-caller", "focus-called", "");
+    over_all("session-caller", "focus-called", "");
 }
 
 #[test]
 fn sessions_go_through_in_proxy_mode() {
     for called in ["session-called", "focus-called"] {
-        both("session-caller", called, "[policy]\nstay_in_media_path = false\n");
+        over_all("session-caller", called, "[policy]\nstay_in_media_path = false\n");
     }
-    both("hangup-caller", "hangup-called", "[policy]\nstay_in_media_path = false\n");
-    both("cancel-caller", "cancel-called", "[policy]\nstay_in_media_path = false\n");
-    both("change-caller", "change-called", "[policy]\nstay_in_media_path = false\n");
+    // Over TLS the called party's BYE would go to the caller's address, which is not the pump's.
+    for transport in [UDP, TCP] {
+        play("hangup-caller", "hangup-called", transport, "[policy]\nstay_in_media_path = false\n");
+    }
+    over_all("cancel-caller", "cancel-called", "[policy]\nstay_in_media_path = false\n");
+    over_all("change-caller", "change-called", "[policy]\nstay_in_media_path = false\n");
 }
