@@ -64,10 +64,26 @@ impl Addresses {
         of.clone().find(same).or_else(|| of.next()).map(|listen| listen.address.port())
     }
 
-    /// Appends "host:port" for a Via over `transport` (RFC 3261 §18.1.1).
-    pub fn push_sent_by(&self, transport: Transport, peer: Option<IpAddr>, buffer: &mut Vec<u8>) {
+    /// Where several UDP listeners have the family of `peer`, the one to send from, by its place in `sip.listen`: whose address has
+    /// most in common with the peer's. None where there is no choice.
+    pub fn udp_towards(&self, peer: IpAddr) -> Option<u8> {
+        let mut best: Option<(u32, usize)> = None;
+        let mut count = 0;
+        for (place, listen) in self.sip.iter().enumerate().filter(|(_, listen)| listen.transport == Transport::Udp) {
+            let Some(common) = common_bits(listen.address.ip(), peer) else { continue };
+            count += 1;
+            if best.is_none_or(|(most, _)| common > most) {
+                best = Some((common, place));
+            }
+        }
+        best.filter(|_| count > 1).and_then(|(_, place)| u8::try_from(place).ok())
+    }
+
+    /// Appends "host:port" for a Via over `transport` (RFC 3261 §18.1.1), sent from that listener where one is given.
+    pub fn push_sent_by(&self, transport: Transport, peer: Option<IpAddr>, listener: Option<u8>, buffer: &mut Vec<u8>) {
         buffer.extend_from_slice(self.host.as_bytes());
-        if let Some(port) = self.port(transport, peer) {
+        let own = listener.and_then(|place| self.sip.get(usize::from(place))).map(|listen| listen.address.port());
+        if let Some(port) = own.or_else(|| self.port(transport, peer)) {
             let _ = write!(buffer, ":{port}");
         }
     }
@@ -129,6 +145,15 @@ impl MsrpAddress {
     }
 }
 
+/// Leading bits that two addresses of one family have in common.
+fn common_bits(one: IpAddr, other: IpAddr) -> Option<u32> {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => Some((one.to_bits() ^ other.to_bits()).leading_zeros()),
+        (IpAddr::V6(one), IpAddr::V6(other)) => Some((one.to_bits() ^ other.to_bits()).leading_zeros()),
+        _ => None,
+    }
+}
+
 fn bracketed(host: &str) -> String {
     match host.parse::<std::net::Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),
@@ -162,6 +187,17 @@ mod tests {
         for uri in ["sip:pf1.example.net:5070", "sip:127.0.0.1:5070", "sip:192.0.2.1", "tel:+1", "sips:127.0.0.1"] {
             assert!(!own(uri), "{uri}");
         }
+    }
+
+    #[test]
+    fn of_several_listeners_the_nearest_sends() {
+        let listen = |address: &str| Listen { transport: Transport::Udp, address: address.parse().unwrap() };
+        let sip = ["10.0.0.1:5060", "192.168.7.1:5060", "[::1]:5060", "192.168.7.1:5062"].map(listen).to_vec();
+        let addresses = Addresses::new(&Config::default(), &Bound { sip, ..Bound::default() });
+        let towards = |peer: &str| addresses.udp_towards(peer.parse().unwrap());
+        assert_eq!(towards("10.9.9.9"), Some(0));
+        assert_eq!(towards("192.168.7.200"), Some(1));
+        assert_eq!(towards("::2"), None, "there is one");
     }
 
     #[test]

@@ -232,10 +232,22 @@ impl Signalling {
         match outbound.further.pop() {
             Some(target) => {
                 outbound.current = Some(target.clone());
-                self.send_to(now, key, Destination::Target(target), out);
+                let source = outbound.source;
+                let to = self.by_listener(target, source);
+                self.send_to(now, key, to, out);
             }
             None => self.lose(key, status),
         }
+    }
+
+    /// Where several UDP listeners could send: the one on which the peer speaks in this dialog, else the nearest.
+    fn by_listener(&self, target: Target, source: Option<Flow>) -> Destination {
+        let nearest = if target.transport == Transport::Udp { self.addresses.udp_towards(target.address.ip()) } else { None };
+        let Some(nearest) = nearest else { return Destination::Target(target) };
+        let same = |flow: &Flow| flow.transport == Transport::Udp && flow.peer.is_ipv4() == target.address.is_ipv4();
+        let listener = source.filter(same).map_or(nearest, |flow| flow.listener);
+        let flow = Flow { transport: Transport::Udp, core: self.shard, listener, connection: 0, peer: target.address };
+        Destination::Flow { flow, fallback: None }
     }
 
     fn send_to(&mut self, now: Instant, key: Key, to: Destination, out: &mut Outbox) {

@@ -44,19 +44,22 @@ impl Draft {
 
     /// The request as it goes out: the Via of this hop comes first (RFC 3261 §18.1.1; RFC 3581 §3 asks for `rport`).
     pub fn write(&self, to: &Destination, branch: &Branch, addresses: &Addresses, buffer: &mut Vec<u8>) {
-        let (transport, peer) = hop(to);
+        let (transport, peer, listener) = hop(to);
         buffer.extend_from_slice(&self.octets[..self.line_end]);
         let _ = write!(buffer, "Via: SIP/2.0/{} ", transport.as_via());
-        addresses.push_sent_by(transport, Some(peer), buffer);
+        addresses.push_sent_by(transport, Some(peer), listener, buffer);
         let _ = write!(buffer, ";branch={};rport\r\n", branch.as_str());
         buffer.extend_from_slice(&self.octets[self.rest_at..]);
     }
 }
 
-fn hop(to: &Destination) -> (Transport, std::net::IpAddr) {
+/// Transport and address of a hop, and the UDP listener that sends to it where that is settled.
+fn hop(to: &Destination) -> (Transport, std::net::IpAddr, Option<u8>) {
     match to {
-        Destination::Flow { flow, .. } => (flow.transport, flow.peer.ip()),
-        Destination::Target(target) => (target.transport, target.address.ip()),
+        Destination::Flow { flow, .. } => {
+            (flow.transport, flow.peer.ip(), (flow.transport == Transport::Udp).then_some(flow.listener))
+        }
+        Destination::Target(target) => (target.transport, target.address.ip(), None),
     }
 }
 

@@ -1,9 +1,11 @@
 //! RFC 3261 §9, §15 and RFC 3262 on the wire: what crosses within a dialog, and what is acknowledged before there is one.
 
 use crate::ladder::Originating;
+use crate::msrp::Msrp;
 use crate::proxy::Proxy;
 use crate::ue::{Invite, Message, SESSION, Ue, answer_sdp};
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 const BOB: &str = "sip:bob@example.org";
 
@@ -133,4 +135,59 @@ fn what_cannot_be_answered_leaves_a_line_that_finds_it_in_a_capture() {
     let mut stranger = Ue::udp("stranger");
     stranger.send(pf.udp, "nothing like SIP\n\n");
     pf.until("a line for the datagram", line(stranger.address, "UDP"));
+}
+
+#[test]
+fn a_dialog_stays_with_the_listener_on_which_it_began() {
+    let mut ladder = Originating::new("[sip]\nlisten = [\"udp://127.0.0.1:0\", \"udp://127.0.0.1:0\"]");
+    let second = ladder.pf.ready.split("udp:").nth(2).and_then(|rest| rest.split([',', ' ']).next());
+    let second: std::net::SocketAddr = second.and_then(|at| at.trim().parse().ok()).expect("the line names both");
+    assert_ne!(second, ladder.pf.udp);
+    let invite = Invite::new(&ladder.alice, BOB, SESSION);
+    ladder.alice.send(second, &invite.text());
+    let (arrived, from) = ladder.core.expect_from("INVITE");
+    let fields = contact(&ladder) + "Content-Type: application/sdp\n";
+    ladder.core.answer(&arrived, from, "200 OK", &fields, &sdp("bob1"));
+    let ok = ladder.alice.next("200 to INVITE", of("INVITE", 200)).0;
+    ladder.alice.ack(second, &invite.message(), &ok);
+    ladder.core.expect("ACK");
+    let bye = ladder.core.in_dialog_back("BYE", &arrived, 1);
+    ladder.core.send(from, &bye);
+    ladder.core.next("200 to BYE", of("BYE", 200));
+    let (bye, from) = ladder.alice.expect_from("BYE");
+    assert_eq!(from, second);
+    assert!(bye.want("Via").contains(&format!(":{};", second.port())), "{bye:?}");
+    ladder.alice.answer(&bye, from, "200 OK", "", "");
+}
+
+/// RFC 4028 knows no interval below 90 seconds, so this takes a minute: `CPM_PF_LONG=1` has it played.
+#[test]
+fn a_session_that_nobody_refreshes_ends_on_both_legs() {
+    if std::env::var_os("CPM_PF_LONG").is_none() {
+        return println!("skipped: CPM_PF_LONG is not set; the simulator plays it on virtual time");
+    }
+    let mut ladder = Originating::new("");
+    let invite = Invite::new(&ladder.alice, BOB, SESSION).with("Session-Expires", "90;refresher=uac").with("Supported", "timer");
+    let (arrived, from) = ladder.passes(&invite);
+    let fields = contact(&ladder) + "Session-Expires: 1800;refresher=uac\nContent-Type: application/sdp\n";
+    ladder.core.answer(&arrived, from, "200 OK", &fields, &sdp("bob1"));
+    let ok = ladder.alice.next("200 to INVITE", of("INVITE", 200)).0;
+    assert_eq!(ok.want("Session-Expires"), "90;refresher=uac");
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
+    ladder.core.expect("ACK");
+    // An MSRP session that nobody connects to ends sooner.
+    let mut ends = [(&ok, invite.message().attribute("path").to_owned()), (&arrived, "msrp://127.0.0.1:9/bob1;tcp".to_owned())]
+        .map(|(ours, path)| Msrp::connect(ours.msrp_address(), &path, ours.attribute("path")));
+    for end in &mut ends {
+        end.open();
+        end.expect("200");
+    }
+    let (begun, mut ended) = (Instant::now(), None);
+    while ended.is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(100), "no BYE");
+        ended = ladder.alice.poll().filter(|(message, _)| message.method() == "BYE");
+    }
+    // §10: a third of the interval before its end.
+    assert!(begun.elapsed() > Duration::from_secs(55), "{:?}", begun.elapsed());
+    ladder.core.expect("BYE");
 }

@@ -1,7 +1,7 @@
 //! RFC 3261 §18.1.1, RFC 3263 on the wire: where requests go, and where they go when that fails.
 
 use super::world::*;
-use crate::base::transport::Transport;
+use crate::base::transport::{Flow, Transport};
 use crate::config::Listen;
 use crate::shard::exchange::{Command, Fetched, LegFailure, Query, Report, Resolved};
 use crate::shard::signalling::Bound;
@@ -154,5 +154,33 @@ fn a_target_whose_connection_failed_before_its_answer_does_not_join() {
     let bye = world.expect(BOB, "BYE");
     world.expect(ALICE, "SIP/2.0 480");
     world.answers(&bye, "200 OK", "", "");
+    world.rests();
+}
+
+#[test]
+fn a_dialog_stays_with_the_listener_on_which_it_began() {
+    let listen = |transport, address: &str| Listen { transport, address: address.parse().unwrap() };
+    let bound = Bound {
+        sip: vec![listen(Transport::Udp, "127.0.0.1:5060"), listen(Transport::Udp, "127.0.0.1:5062")],
+        msrp: vec![listen(Transport::Tcp, "127.0.0.1:2855")],
+        fingerprint: None,
+        media_cores: 1,
+    };
+    let mut world = World::bound(config(), bound);
+    let second = Flow { listener: 1, ..flow(ALICE) };
+    let text = invite("sip:bob@other.net", "orig", SESSION, "", &offer("alices", "a=setup:active\r\na=msrp-cema\r\n"));
+    world.receives_on(second, &text);
+    world.expect(ALICE, "SIP/2.0 100");
+    let invite = world.expect(CORE, "INVITE");
+    assert!(invite.header(Name::Via).contains(":5060;"), "{}", invite.text);
+    let fields = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\n";
+    world.answers(&invite, "200 OK", fields, &offer("bobs", "a=setup:passive\r\na=msrp-cema\r\n"));
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    world.receives_on(second, &in_dialog("ACK", 1, &ok, "", ""));
+    world.expect(BOB, "ACK");
+    world.receives(BOB, &from_target("BYE", 1, &invite, "", ""));
+    world.expect(BOB, "SIP/2.0 200");
+    let bye = world.expect(ALICE, "BYE");
+    assert!(bye.header(Name::Via).contains(":5062;"), "{}", bye.text);
     world.rests();
 }
