@@ -18,6 +18,7 @@
 //! cpm/originating, terminating   decide: the section of the Change Request, once, straight through; a refusal is its answer
 //! shard/sessions/bridge.rs    act: a media session is opened (Command to the media core), then the target legs' INVITEs leave
 //! shard/outbound.rs           a next hop is found (locate.rs, RFC 3263), a client transaction sends and resends
+//! shard/sessions/provisional.rs  a target rings: 1xx for the origin, reliable where both sides ask (RFC 3262)
 //! shard/sessions/targets.rs   a target's 2xx: the procedure makes the origin's answer, the media core learns the peer's path
 //! shard/sessions/answer.rs    200 to the origin, resent until ACK; the target's ACK at once or with the origin's (OSI-r6)
 //! shard/sessions/end.rs       BYE from anywhere: media is drained, every leg ends; the totals become the call record

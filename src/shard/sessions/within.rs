@@ -311,10 +311,11 @@ fn copy_rest(message: &Message, writer: &mut Writer<'_>) {
     }
 }
 
-/// RFC 3261 §16.7 seen from a B2BUA: what was meant for our own dialog or hop is not for the other leg.
+/// RFC 3261 §16.7 seen from a B2BUA: what was meant for our own dialog or hop is not for the other leg; nor is 422, since
+/// the session timer is each leg's own (RFC 4028 §4).
 pub(in crate::shard) const fn relayed_status(status: u16) -> u16 {
     match status {
-        401 | 407 | 482 | 483 => 500,
+        401 | 407 | 422 | 482 | 483 => 500,
         status => status,
     }
 }

@@ -241,7 +241,12 @@ fn a_change_keeps_the_session_timer_of_the_other_leg() {
     world.expect(BOB, "ACK");
     world.receives(ALICE, &in_dialog("INVITE", 2, &ok, OF_ALICE, &moved()));
     world.expect(ALICE, "SIP/2.0 100");
-    assert_eq!(world.expect(BOB, "INVITE").header(Name::SessionExpires), "900;refresher=uas");
+    let change = world.expect(BOB, "INVITE");
+    assert_eq!(change.header(Name::SessionExpires), "900;refresher=uas");
+    // What he says of it is for us.
+    world.answers(&change, "422 Session Interval Too Small", "Min-SE: 1000\r\n", "");
+    world.expect(BOB, "ACK");
+    world.expect(ALICE, "SIP/2.0 500");
     world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
     world.rests();
 }
