@@ -204,12 +204,9 @@ fn an_answer_goes_where_via_says() {
 
 /// A far side that takes UDP and TCP on one port.
 fn both_transports() -> (Ue, TcpListener) {
-    loop {
-        let ue = Ue::udp("core");
-        if let Ok(listener) = TcpListener::bind(ue.address) {
-            return (ue, listener);
-        }
-    }
+    let ue = Ue::udp("core");
+    let listener = ue.listen_beside();
+    (ue, listener)
 }
 
 #[test]

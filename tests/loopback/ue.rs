@@ -152,6 +152,12 @@ impl Ue {
         }
     }
 
+    /// Listens over TCP, at the port of the same number.
+    pub fn listen_beside(&self) -> TcpListener {
+        let Wire::Udp(_, tcp) = &self.wire else { panic!("{} speaks TCP already", self.name) };
+        tcp.listen(16).and_then(|()| tcp.try_clone()).expect("the port is ours").into()
+    }
+
     pub fn transport(&self) -> &'static str {
         if matches!(self.wire, Wire::Udp(..)) { "UDP" } else { "TCP" }
     }
