@@ -38,6 +38,8 @@ PEERS = {
     "cpm-pf": (ours(), 5060, {"via": "sip"}),
     # The longest wait that the configuration allows: fewest wake-ups.
     "cpm-pf-200us": (ours(('congestion = "cubic"', 'congestion = "cubic"\nbatch_wait = "200us"')), 5060, {"via": "sip"}),
+    # Towards a core over TCP; without the parameter a request goes over UDP (RFC 3263 §4.1).
+    "cpm-pf-tcp": (ours(("5070;lr", "5070;transport=tcp;lr")), 5060, {"via": "sip"}),
     "cpm-pf-tls": (lambda: (tls(), ours(OUR_TLS)())[1], 5060, {"via": "sip", "tls": True}),
     "haproxy": (lambda: ["haproxy", "-db", "-f", config("haproxy.cfg")], 2860, {"via": "tcp", "relay": "127.0.0.1:2860"}),
     "haproxy-tls": (lambda: (tls(), ["haproxy", "-db", "-f", config("haproxy-tls.cfg")])[1], 2863, {"via": "tcp", "relay": "127.0.0.1:2863", "tls": True}),
