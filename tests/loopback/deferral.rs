@@ -3,7 +3,7 @@
 use crate::msrp::{Msrp, Waiting};
 use crate::proxy::{PATIENCE, Proxy, registered};
 use crate::ue::{Invite, LARGE, Message, Ue, answer_sdp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -354,8 +354,7 @@ fn a_full_disk_is_told_to_the_sender_and_is_over_when_there_is_room() {
 }
 
 /// One message of the load; whether its last chunk was answered with success. None when the program is gone.
-fn offered(alice: &mut Ue, pf: SocketAddr, user: &str, id: &str, body: &[u8], stop: &AtomicBool) -> Option<bool> {
-    let invite = Invite::new(alice, user, LARGE).terminating();
+fn offered(alice: &mut Ue, pf: SocketAddr, invite: &Invite, id: &str, body: &[u8], stop: &AtomicBool) -> Option<bool> {
     alice.send(pf, &invite.text());
     let call = invite.get("Call-ID").map(str::to_owned);
     let (answer, _) = alice.until(stop, |message| message.header("Call-ID") == call.as_deref() && message.status() >= 200)?;
@@ -367,7 +366,7 @@ fn offered(alice: &mut Ue, pf: SocketAddr, user: &str, id: &str, body: &[u8], st
     stream.set_read_timeout(Some(Duration::from_millis(100))).ok()?;
     let (own, peer) = (invite.message().attribute("path").to_owned(), answer.attribute("path").to_owned());
     let length = body.len();
-    let mut frame = format!("MSRP t{id} SEND\r\nTo-Path: {peer}\r\nFrom-Path: {own}\r\nMessage-ID: {id}\r\nByte-Range: 1-*/{length}\r\nContent-Type: text/plain\r\n\r\n").into_bytes();
+    let mut frame = format!("MSRP t{id} SEND\r\nTo-Path: {peer}\r\nFrom-Path: {own}\r\nMessage-ID: {id}\r\nByte-Range: 1-*/{length}\r\nContent-Type: message/cpim\r\n\r\n").into_bytes();
     frame.extend_from_slice(body);
     frame.extend_from_slice(format!("\r\n-------t{id}$\r\n").as_bytes());
     stream.write_all(&frame).ok()?;
@@ -408,27 +407,48 @@ impl Chance {
     }
 }
 
-/// Ids answered with success.
-type Answered = Arc<Mutex<Vec<String>>>;
+/// What the senders were told of their messages, by Message-ID.
+#[derive(Default)]
+struct Told {
+    accepted: Vec<String>,
+    refused: Vec<String>,
+    /// The program was gone before it said anything.
+    nothing: Vec<String>,
+}
 
-/// Load on the program until it was killed after so many answers: each sender notes what was answered.
-fn load_and_kill(pf: Proxy, round: usize, answers: u64, spin: u64, answered: &Answered) -> tempfile::TempDir {
+/// Load on the program until it was killed after so many answers: each sender notes what it was told. Every third message is
+/// a fleeting one, where somebody listens for reports: its time is over after a second, and its sender wants to hear of that.
+fn load_and_kill(
+    pf: Proxy,
+    round: usize,
+    answers: u64,
+    spin: u64,
+    told: &Arc<Mutex<Told>>,
+    reports: Option<SocketAddr>,
+) -> tempfile::TempDir {
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let senders: Vec<_> = (0..USERS)
         .map(|sender| {
-            let (stop, count, answered, to) = (stop.clone(), count.clone(), answered.clone(), pf.udp);
+            let (stop, count, told, to) = (stop.clone(), count.clone(), told.clone(), pf.udp);
             std::thread::spawn(move || {
                 let mut alice = Ue::udp("alice");
                 for number in 0.. {
-                    let id = format!("r{round}s{sender}n{number}");
-                    let body = body_of(&id);
-                    match offered(&mut alice, to, &user(sender), &id, &body, &stop) {
+                    let mut invite = Invite::new(&alice, &user(sender), LARGE).terminating();
+                    let mut id = format!("r{round}s{sender}n{number}");
+                    if let Some(reports) = reports.filter(|_| number % 3 == 2) {
+                        id.insert_str(0, FLEETING);
+                        let identity = format!("<sip:alice@{reports}>");
+                        invite = invite.with("Message-Expires", "1").with("P-Asserted-Identity", &identity);
+                    }
+                    let done = offered(&mut alice, to, &invite, &id, &body_of(&id), &stop);
+                    let mut told = told.lock().expect("no sender panics");
+                    match done {
                         Some(true) => {
-                            answered.lock().expect("no sender panics").push(id);
+                            told.accepted.push(id);
                             count.fetch_add(1, Ordering::Relaxed);
                         }
-                        Some(false) => {}
-                        None => return,
+                        Some(false) => told.refused.push(id),
+                        None => return told.nothing.push(id),
                     }
                 }
             })
@@ -452,11 +472,30 @@ fn load_and_kill(pf: Proxy, round: usize, answers: u64, spin: u64, answered: &An
     folder
 }
 
+/// How the id of a fleeting message begins.
+const FLEETING: &str = "fleeting-";
+
 fn body_of(id: &str) -> Vec<u8> {
     let length = 1 + id.bytes().fold(7u32, |sum, octet| sum.wrapping_mul(31).wrapping_add(u32::from(octet))) % 40_000;
-    let mut body = id.as_bytes().to_vec();
+    let wish = if id.starts_with(FLEETING) { "imdn.Disposition-Notification: negative-delivery\r\n" } else { "" };
+    let mut body = format!("From: <sip:alice@example.net>\r\nTo: <sip:bob@example.net>\r\nNS: imdn <urn:ietf:params:imdn>\r\nimdn.Message-ID: {id}\r\nDateTime: 2024-02-01T10:00:00Z\r\n{wish}\r\nContent-Type: text/plain\r\n\r\n").into_bytes();
     body.extend((0..length).map(|n| (n % 97) as u8));
     body
+}
+
+/// Takes the reports about fleeting messages until `stop`: the ids, as often as they came.
+fn take_reports(mut sender: Ue, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<String>> {
+    let stop = stop.clone();
+    std::thread::spawn(move || {
+        let mut ids = Vec::new();
+        while let Some((notice, from)) = sender.until(&stop, |message| message.method() == "MESSAGE") {
+            sender.answer(&notice, from, "200 OK", "", "");
+            assert!(notice.body().contains("<failed/>"), "{notice:?}");
+            let id = notice.body().split("<message-id>").nth(1).and_then(|rest| rest.split('<').next());
+            ids.push(id.expect("a report names its message").to_owned());
+        }
+        ids
+    })
 }
 
 /// Clients of all users take what comes until `done`; what each got, by Message-ID.
@@ -498,16 +537,19 @@ fn rounds(least: usize) -> usize {
 
 #[test]
 fn what_was_answered_before_a_kill_is_delivered_once_after_it() {
-    let (answered, mut chance) = (Answered::default(), Chance(0x9e37_79b9_7f4a_7c15));
+    let (told, mut chance) = (Arc::<Mutex<Told>>::default(), Chance(0x9e37_79b9_7f4a_7c15));
+    let reporter = Ue::udp("reporter");
+    let (reports, stop) = (reporter.address, Arc::new(AtomicBool::new(false)));
+    let reporter = take_reports(reporter, &stop);
+    let everyone = "[policy]\nauthorised_originators = [\"sip:*\"]\n";
     let mut folder = tempfile::tempdir().expect("a temporary folder");
     let rounds = rounds(20);
     for round in 0..rounds {
-        let pf = Proxy::start_in(folder, "");
-        folder = load_and_kill(pf, round, 1 + chance.below(12), chance.below(20_000), &answered);
+        let pf = Proxy::start_in(folder, everyone);
+        folder = load_and_kill(pf, round, 1 + chance.below(12), chance.below(20_000), &told, Some(reports));
     }
     let clients: Vec<Ue> = (0..USERS).map(|number| Ue::udp(&format!("client {number}"))).collect();
-    let pf = Proxy::start_in(folder, &everybody(&clients));
-    let stop = Arc::new(AtomicBool::new(false));
+    let pf = Proxy::start_in(folder, &format!("{everyone}---\n{}", everybody(&clients)));
     let takers = take_all(clients, &stop);
     let until = Instant::now() + 6 * PATIENCE;
     while pf.metric("cpm_pf_deferred_messages", &[]) != 0.0 && Instant::now() < until {
@@ -515,32 +557,44 @@ fn what_was_answered_before_a_kill_is_delivered_once_after_it() {
     }
     let left = pf.metric("cpm_pf_deferred_messages", &[]);
     stop.store(true, Ordering::Relaxed);
-    let mut got: BTreeMap<String, usize> = BTreeMap::new();
+    let mut delivered: BTreeMap<String, usize> = BTreeMap::new();
     for taker in takers {
         for (id, whole) in taker.join().expect("a client ends") {
             assert!(whole, "{id} is not what was sent");
-            *got.entry(id).or_default() += 1;
+            *delivered.entry(id).or_default() += 1;
         }
     }
-    let answered = answered.lock().expect("no sender panicked");
-    let beyond = got.keys().filter(|id| !answered.contains(id)).count();
+    let reports = reporter.join().expect("the reporter ends");
+    let reported: BTreeSet<&String> = reports.iter().collect();
+    let told = told.lock().expect("no sender panicked");
+    let (arrived, failed) = (
+        told.accepted.iter().filter(|id| delivered.contains_key(*id)).count(),
+        told.accepted.iter().filter(|id| reported.contains(id)).count(),
+    );
+    let beyond = told.nothing.iter().filter(|id| delivered.contains_key(*id) || reported.contains(id)).count();
     println!(
-        "{rounds} kills: {} answered with success, {} delivered, {beyond} of them never answered, {left} still stored",
-        answered.len(),
-        got.len()
+        "{rounds} kills: {} accepted = {arrived} delivered + {left} still stored + {failed} reported as failed; {} refused; {} cut off \
+         without an answer, of which {beyond} were kept all the same; {} reports came twice",
+        told.accepted.len(),
+        told.refused.len(),
+        told.nothing.len(),
+        reports.len() - reported.len()
     );
     assert_eq!(left, 0.0);
-    for id in answered.iter() {
-        assert_eq!(got.get(id), Some(&1), "{id} was answered with success");
+    assert_eq!(told.accepted.len(), arrived + failed, "accepted, and neither delivered nor reported, or both");
+    for id in &told.accepted {
+        assert!(delivered.contains_key(id) != reported.contains(id), "{id} was answered with success");
     }
-    assert!(got.values().all(|count| *count == 1), "twice to one client: {got:?}");
+    assert!(delivered.values().all(|count| *count == 1), "twice to one client: {delivered:?}");
+    let refused = told.refused.iter().find(|id| delivered.contains_key(*id) || reported.contains(id));
+    assert_eq!(refused, None, "refused, and kept all the same");
 }
 
 #[test]
 fn a_kill_amid_deliveries_loses_nothing_and_repeats_at_most_what_was_under_way() {
-    let (answered, mut chance) = (Answered::default(), Chance(0x2545_f491_4f6c_dd1d));
+    let (told, mut chance) = (Arc::<Mutex<Told>>::default(), Chance(0x2545_f491_4f6c_dd1d));
     let kills = rounds(20) / 4;
-    let mut folder = load_and_kill(Proxy::start(""), 0, 12 * kills as u64, 0, &answered);
+    let mut folder = load_and_kill(Proxy::start(""), 0, 12 * kills as u64, 0, &told, None);
     let mut got: BTreeMap<String, usize> = BTreeMap::new();
     let mut left = f64::MAX;
     for kill in 0..=kills {
@@ -562,7 +616,7 @@ fn a_kill_amid_deliveries_loses_nothing_and_repeats_at_most_what_was_under_way()
             }
         }
     }
-    let answered = answered.lock().expect("no sender panicked");
+    let answered = &told.lock().expect("no sender panicked").accepted;
     let again: usize = got.values().map(|count| count - 1).sum();
     println!(
         "{kills} kills amid deliveries: {} answered with success, {} delivered, {again} repeated",

@@ -3,6 +3,7 @@
 
 mod agenda;
 mod climate;
+mod kept;
 mod msrp;
 mod tally;
 mod ue;
@@ -59,6 +60,43 @@ fn the_checkers_bite_when_a_rule_is_broken_on_purpose() {
     for canary in [Canary::Octet, Canary::Bye, Canary::Message, Canary::Answer] {
         let bitten = (0..40).any(|seed| {
             let mut world = World::new(seed, canary);
+            world.play();
+            !world.failures.is_empty()
+        });
+        assert!(bitten, "{canary:?} went unseen in 40 worlds");
+    }
+}
+
+/// Worlds of kept messages in a plain test run.
+const KEPT_SEEDS: u64 = 500;
+
+#[test]
+fn what_is_accepted_for_later_is_delivered_or_reported_whatever_fails() {
+    let seeds = match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_SEEDS").unwrap_or(KEPT_SEEDS),
+    };
+    let (mut failed, mut sums) = (Vec::new(), [0; 4]);
+    for seed in seeds {
+        let mut world = kept::World::new(seed, kept::Canary::None);
+        world.play();
+        failed.append(&mut world.failures);
+        for (sum, more) in sums.iter_mut().zip([world.accepted, world.delivered, world.told, world.kills]) {
+            *sum += more;
+        }
+        if failed.len() > FAILURES_MAX {
+            break;
+        }
+    }
+    println!("kept: {} accepted, {} delivered, {} reported as failed, {} kills", sums[0], sums[1], sums[2], sums[3]);
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn the_checkers_of_kept_messages_bite() {
+    for canary in [kept::Canary::Lying, kept::Canary::Forgetful] {
+        let bitten = (0..40).any(|seed| {
+            let mut world = kept::World::new(seed, canary);
             world.play();
             !world.failures.is_empty()
         });
