@@ -289,11 +289,8 @@ fn main() {
     }
     let texts: usize = byes.iter().map(String::capacity).sum::<usize>() + byes.capacity() * size_of::<String>();
     let fresh = LIVE.load(Relaxed) - live - texts as u64;
-    world.pass(Duration::from_secs(60));
-    let rested = LIVE.load(Relaxed) - live - texts as u64;
     let each = |octets: u64| octets / standing.max(1) as u64;
-    println!("octets a standing session of two dialogs, media session included: {}", each(rested));
-    println!("  just after it was set up, with its transactions: {}", each(fresh));
+    println!("octets a standing session of two dialogs, media session and transactions included: {}", each(fresh));
     println!("  memory of the process a session: {}", each((resident() - memory).saturating_sub(texts as u64)));
 
     COUNTED.iter().for_each(|counter| counter.store(0, Relaxed));
