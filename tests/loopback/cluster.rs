@@ -140,9 +140,9 @@ fn a_split_network_accepts_on_one_side_only_and_is_whole_again_afterwards() {
     cluster.part(&[1, 2], "CONT");
     cluster.part(&[0], "STOP");
     accepted.push((until_accepted(&mut alice, &a, "third", b"third"), b"third".to_vec()));
+    cluster.part(&[0], "CONT");
     register(&a, &bob, &many);
     comes(&mut bob, &accepted);
-    cluster.part(&[0], "CONT");
     a.until("nothing waits", |pf| pf.metric("cpm_pf_deferred_messages", &[]) == 0.0);
     let until = Instant::now() + PATIENCE / 10;
     while Instant::now() < until {
