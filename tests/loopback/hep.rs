@@ -38,6 +38,10 @@ fn a_capture_server_gets_a_copy_of_every_message() {
         let read = collector.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}; so far {heard:#?}"));
         let chunks = chunks(&buffer[..read]);
         assert_eq!(chunks[&0x0001], [2], "IPv4");
+        // An INVITE of more than 1300 octets, as ours may just be, is tried over TCP first, where the core is not.
+        if chunks[&0x0002] == [6] {
+            continue;
+        }
         assert_eq!(chunks[&0x0002], [17], "UDP");
         assert_eq!(chunks[&0x000b], [1], "SIP");
         assert_eq!(chunks[&0x000c], 2001u32.to_be_bytes());
