@@ -31,18 +31,18 @@ fn turned_away(refusal: &Message) {
 
 #[test]
 fn a_slow_queue_turns_new_calls_away_and_nothing_else() {
-    let mut ladder = Originating::new("[limits]\noverload_queue_delay = \"50ms\"\n");
+    let mut ladder = Originating::new("[limits]\noverload_queue_delay = \"150ms\"\n");
     let ok = call(&mut ladder);
     let invites = [LARGE, SESSION].map(|service| Invite::new(&ladder.alice, BOB, service));
     let timer = "Supported: timer\r\nSession-Expires: 1800\r\nContent-Length";
     let update = ladder.alice.in_dialog("UPDATE", &ok, 1).replace("Content-Length", timer);
-    // The program stands still: what comes meanwhile waits for six times as long as is allowed.
-    ladder.pf.signal("STOP");
+    // The program stands still: what comes meanwhile waits for four times as long as is allowed.
+    ladder.pf.stand_still();
     for invite in &invites {
         ladder.alice.send(ladder.pf.udp, &invite.text());
     }
     ladder.alice.send(ladder.pf.udp, &update);
-    std::thread::park_timeout(Duration::from_millis(300));
+    std::thread::park_timeout(Duration::from_millis(600));
     ladder.pf.signal("CONT");
     for invite in &invites {
         let call = invite.get("Call-ID").unwrap_or_default();

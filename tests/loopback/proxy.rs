@@ -162,6 +162,19 @@ impl Proxy {
         std::fs::write(self.path("cpm-pf.toml"), config(more)).expect("the folder can be written");
     }
 
+    /// Stops every thread of the program, until SIGCONT: the signal alone is taken up by one first and later by the others.
+    pub fn stand_still(&self) {
+        self.signal("STOP");
+        let stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        self.until("every thread stands still", |pf| {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", pf.pid())).expect("it runs");
+            tasks.flatten().all(stopped)
+        });
+    }
+
     pub fn signal(&self, name: &str) {
         let done = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill is there");
         assert!(done.success());
