@@ -2,9 +2,7 @@
 
 use super::world::*;
 use crate::base::transport::{Flow, Transport};
-use crate::config::Listen;
 use crate::proves;
-use crate::shard::signalling::Bound;
 use crate::sip::header::name::Name;
 
 fn session() -> String {
@@ -79,9 +77,7 @@ fn an_identity_that_is_private_stays_within_the_trust_domain() {
 #[test]
 fn the_same_request_by_another_way_is_merged_and_a_resend_absorbed() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session());
     world.receives(ALICE, &session());
     world.expect(ALICE, "SIP/2.0 100");
     world.expect_nothing();
@@ -94,14 +90,7 @@ fn the_same_request_by_another_way_is_merged_and_a_resend_absorbed() {
 
 #[test]
 fn requests_to_a_client_behind_a_connection_go_back_on_it() {
-    let listen = |transport, address: &str| Listen { transport, address: address.parse().unwrap() };
-    let bound = Bound {
-        sip: vec![listen(Transport::Udp, "127.0.0.1:5060"), listen(Transport::Tcp, "127.0.0.1:5060")],
-        msrp: vec![listen(Transport::Tcp, "127.0.0.1:2855")],
-        fingerprint: None,
-        media_cores: 1,
-    };
-    let mut world = World::bound(config(), bound);
+    let mut world = World::listening(config(), &[(Transport::Udp, "127.0.0.1:5060"), (Transport::Tcp, "127.0.0.1:5060")]);
     let flow = Flow { transport: Transport::Tcp, core: 0, listener: 1, connection: 7, peer: "127.0.0.1:40000".parse().unwrap() };
     let text = session().replace("SIP/2.0/UDP", "SIP/2.0/TCP");
     world.receives_on(flow, &text);
@@ -123,9 +112,7 @@ fn requests_to_a_client_behind_a_connection_go_back_on_it() {
 #[test]
 fn a_contact_of_ours_leads_to_the_one_it_stands_for() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session());
     let fields = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\n";
     world.answers(&invite, "200 OK", fields, &offer("bobs", "a=setup:passive\r\n"));
     let ok = world.expect(ALICE, "SIP/2.0 200");

@@ -82,9 +82,7 @@ fn a_full_store_is_told_to_the_sender() {
 #[test]
 fn a_client_that_cannot_be_reached_leaves_the_message_with_us() {
     let mut world = World::new(config());
-    world.receives(ALICE, &message_for("bob"));
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&message_for("bob"));
     world.answers(&invite, "480 Temporarily Unavailable", "", "");
     world.expect(CORE, "ACK");
     let ok = world.expect(ALICE, "SIP/2.0 200");

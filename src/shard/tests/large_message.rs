@@ -61,11 +61,7 @@ fn a_large_message_for_a_registered_user_goes_through_and_ends() {
 fn bob_hears_bye_when_he_has_what_alice_sent() {
     let mut world = World::new(config());
     world.media_closes = false;
-    world.receives(ALICE, &terminating());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", BOBS, &bob_answers());
-    let ok = world.expect(ALICE, "SIP/2.0 200 OK");
+    let (invite, ok) = world.agrees(&terminating(), BOBS, &bob_answers());
     world.expect(BOB, "ACK");
     world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
     let session = world.media_key();
@@ -87,11 +83,7 @@ fn bob_hears_bye_when_he_has_what_alice_sent() {
 fn a_media_core_that_says_nothing_does_not_keep_the_bye_for_ever() {
     let mut world = World::new(config());
     world.media_closes = false;
-    world.receives(ALICE, &terminating());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", BOBS, &bob_answers());
-    let ok = world.expect(ALICE, "SIP/2.0 200 OK");
+    let (_, ok) = world.agrees(&terminating(), BOBS, &bob_answers());
     world.expect(BOB, "ACK");
     world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
     world.reports(Report::Bound { session: world.media_key(), leg: 1 });
@@ -106,11 +98,7 @@ fn a_media_core_that_says_nothing_does_not_keep_the_bye_for_ever() {
 #[test]
 fn a_2xx_is_resent_until_its_ack_and_an_origin_that_never_acknowledges_is_left() {
     let mut world = World::new(config());
-    world.receives(ALICE, &terminating());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", BOBS, &bob_answers());
-    let ok = world.expect(ALICE, "SIP/2.0 200 OK");
+    let (_, ok) = world.agrees(&terminating(), BOBS, &bob_answers());
     world.expect(BOB, "ACK");
     world.passes(Duration::from_millis(600));
     assert_eq!(world.expect(ALICE, "SIP/2.0 200 OK").text, ok.text);
@@ -123,9 +111,7 @@ fn a_2xx_is_resent_until_its_ack_and_an_origin_that_never_acknowledges_is_left()
 #[test]
 fn a_cancel_ends_both_sides() {
     let mut world = World::new(config());
-    world.receives(ALICE, &terminating());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&terminating());
     world.answers(&invite, "100 Trying", "", "");
     let cancel = terminating().replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
     world.receives(ALICE, &cancel);
@@ -144,9 +130,7 @@ fn a_cancel_ends_both_sides() {
 #[test]
 fn a_2xx_that_crosses_the_cancel_is_acknowledged_and_ended() {
     let mut world = World::new(config());
-    world.receives(ALICE, &terminating());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&terminating());
     world.answers(&invite, "180 Ringing", "", "");
     world.expect(ALICE, "SIP/2.0 180");
     world.receives(ALICE, &terminating().replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL"));

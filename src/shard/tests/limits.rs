@@ -19,9 +19,7 @@ fn a_full_queue_turns_new_calls_away_and_an_empty_one_takes_them() {
     assert!(shed.header(Name::RetryAfter).parse::<u32>().is_ok());
     assert_eq!((world.records.len(), world.records[0].status), (1, 503));
     world.core.queue_delay(Duration::from_millis(5));
-    world.receives(ALICE, &session(2));
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session(2));
     world.answers(&invite, "486 Busy Here", "", "");
     world.rests();
 }
@@ -31,18 +29,14 @@ fn a_user_with_too_many_sessions_is_busy() {
     let mut config = config();
     config.limits.sessions_per_originator = 1;
     let mut world = World::new(config);
-    world.receives(ALICE, &session(1));
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session(1));
     world.receives(ALICE, &session(2));
     world.expect(ALICE, "SIP/2.0 100");
     world.expect(ALICE, "SIP/2.0 486");
     world.answers(&invite, "404 Not Found", "", "");
     world.expect(CORE, "ACK");
     world.expect(ALICE, "SIP/2.0 404");
-    world.receives(ALICE, &session(3));
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session(3));
     world.answers(&invite, "404 Not Found", "", "");
     world.rests();
 }
@@ -50,9 +44,7 @@ fn a_user_with_too_many_sessions_is_busy() {
 #[test]
 fn draining_takes_no_new_call_and_lets_the_running_ones_go_on() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session(1));
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session(1));
     let fields = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\n";
     world.answers(&invite, "200 OK", fields, &offer("bobs", "a=setup:passive\r\n"));
     let ok = world.expect(ALICE, "SIP/2.0 200");

@@ -2,9 +2,7 @@
 
 use super::world::*;
 use crate::base::transport::{Flow, Transport};
-use crate::config::Listen;
 use crate::shard::exchange::{Command, Fetched, LegFailure, Query, Report, Resolved};
-use crate::shard::signalling::Bound;
 use crate::sip::header::name::Name;
 
 fn session() -> String {
@@ -20,22 +18,12 @@ fn session() -> String {
     )
 }
 
-fn with_tcp() -> Bound {
-    let listen = |transport, address: &str| Listen { transport, address: address.parse().unwrap() };
-    Bound {
-        sip: vec![listen(Transport::Udp, "127.0.0.1:5060"), listen(Transport::Tcp, "127.0.0.1:5060")],
-        msrp: vec![listen(Transport::Tcp, "127.0.0.1:2855")],
-        fingerprint: None,
-        media_cores: 2,
-    }
-}
+const WITH_TCP: [(Transport, &str); 2] = [(Transport::Udp, "127.0.0.1:5060"), (Transport::Tcp, "127.0.0.1:5060")];
 
 #[test]
 fn a_large_request_tries_tcp_and_remembers_where_there_is_none() {
-    let mut world = World::bound(config(), with_tcp());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let first = world.expect(CORE, "INVITE");
+    let mut world = World::listening(config(), &WITH_TCP);
+    let first = world.relays(&session());
     assert!(first.transport == Transport::Tcp && first.header(Name::Via).starts_with("SIP/2.0/TCP 127.0.0.1:5060"));
     world.fails(&first);
     let second = world.expect(CORE, "INVITE");
@@ -88,9 +76,7 @@ fn a_name_that_does_not_exist_fails_the_call() {
 #[test]
 fn a_leg_whose_connection_fails_ends_the_session() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session());
     let fields = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\n";
     world.answers(&invite, "200 OK", fields, &offer("bobs", "a=setup:passive\r\n"));
     let ok = world.expect(ALICE, "SIP/2.0 200");
@@ -110,9 +96,7 @@ fn a_leg_whose_connection_fails_ends_the_session() {
 fn a_peer_whose_contact_does_not_resolve_is_spoken_to_where_it_speaks_from() {
     let mut world = World::new(config());
     let contact = |text: String| text.replace(&format!("<sip:alice@{ALICE}>"), "<sip:alice@nowhere.example>");
-    world.receives(ALICE, &contact(session()));
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&contact(session()));
     let fields = "Contact: <sip:bob@elsewhere.example>\r\nContent-Type: application/sdp\r\n";
     world.answers(&invite, "200 OK", fields, &offer("bobs", "a=setup:passive\r\n"));
     let ok = world.expect(ALICE, "SIP/2.0 200");
@@ -139,9 +123,7 @@ fn a_peer_whose_contact_does_not_resolve_is_spoken_to_where_it_speaks_from() {
 #[test]
 fn a_target_whose_connection_failed_before_its_answer_does_not_join() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session());
     world.answers(&invite, "180 Ringing", "", "");
     world.expect(ALICE, "SIP/2.0 180");
     let session = world.media_key();
@@ -159,14 +141,7 @@ fn a_target_whose_connection_failed_before_its_answer_does_not_join() {
 
 #[test]
 fn a_dialog_stays_with_the_listener_on_which_it_began() {
-    let listen = |transport, address: &str| Listen { transport, address: address.parse().unwrap() };
-    let bound = Bound {
-        sip: vec![listen(Transport::Udp, "127.0.0.1:5060"), listen(Transport::Udp, "127.0.0.1:5062")],
-        msrp: vec![listen(Transport::Tcp, "127.0.0.1:2855")],
-        fingerprint: None,
-        media_cores: 1,
-    };
-    let mut world = World::bound(config(), bound);
+    let mut world = World::listening(config(), &[(Transport::Udp, "127.0.0.1:5060"), (Transport::Udp, "127.0.0.1:5062")]);
     let second = Flow { listener: 1, ..flow(ALICE) };
     let text = invite("sip:bob@other.net", "orig", SESSION, "", &offer("alices", "a=setup:active\r\na=msrp-cema\r\n"));
     world.receives_on(second, &text);

@@ -87,9 +87,7 @@ fn a_sessions_ack_waits_for_the_origins() {
 #[test]
 fn without_the_origins_ack_both_sides_are_ended() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session());
     world.answers(&invite, "200 OK", ANSWER, &bobs());
     world.passes(Duration::from_secs(33));
     let to_bob: Vec<_> =
@@ -101,11 +99,7 @@ fn without_the_origins_ack_both_sides_are_ended() {
 #[test]
 fn an_ack_that_comes_when_media_is_long_closed_ends_the_session() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", ANSWER, &bobs());
-    let ok = world.expect(ALICE, "SIP/2.0 200");
+    let (invite, ok) = world.agrees(&session(), ANSWER, &bobs());
     // Bob is gone before Alice's ACK arrives, and media closes meanwhile (RFC 3261 §15: our BYE waits for the ACK).
     world.receives(BOB, &from_target("BYE", 1, &invite, "", ""));
     world.passes(Duration::from_secs(20));
@@ -117,9 +111,7 @@ fn an_ack_that_comes_when_media_is_long_closed_ends_the_session() {
 #[test]
 fn a_focus_keeps_its_contact_and_we_stay_in_the_path() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session());
     let focus = "Contact: <sip:focus-7@127.0.0.1:5081;x=Y>;isfocus;+a=\"B\"\r\nContent-Type: application/sdp\r\n";
     world.answers(&invite, "200 OK", focus, &bobs());
     let ok = world.expect(ALICE, "SIP/2.0 200");
@@ -153,9 +145,7 @@ fn a_refusal_says_why() {
 #[test]
 fn a_targets_failure_goes_to_the_origin() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session());
     world.answers(&invite, "486 Too busy to chat", "Retry-After: 60\r\nWarning: 399 x \"busy\"\r\n", "");
     world.expect(CORE, "ACK");
     let busy = world.expect(ALICE, "SIP/2.0 486 Too busy to chat");
@@ -166,9 +156,7 @@ fn a_targets_failure_goes_to_the_origin() {
 #[test]
 fn a_target_that_wants_a_longer_interval_is_asked_again() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let first = world.expect(CORE, "INVITE");
+    let first = world.relays(&session());
     world.answers(&first, "422 Session Interval Too Small", "Min-SE: 1800\r\n", "");
     world.expect(CORE, "ACK");
     let again = world.expect(CORE, "INVITE");
@@ -218,11 +206,7 @@ fn a_session_is_refreshed_and_one_that_nobody_refreshes_ends() {
 #[test]
 fn a_refresh_ends_here_and_a_change_goes_to_the_other_side() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", ANSWER, &bobs());
-    let ok = world.expect(ALICE, "SIP/2.0 200");
+    let (invite, ok) = world.agrees(&session(), ANSWER, &bobs());
     world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
     world.expect(BOB, "ACK");
 
@@ -256,11 +240,7 @@ fn a_refresh_ends_here_and_a_change_goes_to_the_other_side() {
 #[test]
 fn a_change_whose_asker_hangs_up_is_still_answered() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", ANSWER, &bobs());
-    let ok = world.expect(ALICE, "SIP/2.0 200");
+    let (_, ok) = world.agrees(&session(), ANSWER, &bobs());
     world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
     world.expect(BOB, "ACK");
     let with_sdp = "Contact: <sip:alice@127.0.0.1:5080>\r\nContent-Type: application/sdp\r\n";
@@ -282,11 +262,7 @@ fn a_change_whose_asker_hangs_up_is_still_answered() {
 #[test]
 fn other_requests_are_made_anew_on_the_other_leg() {
     let mut world = World::new(config());
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", ANSWER, &bobs());
-    let ok = world.expect(ALICE, "SIP/2.0 200");
+    let (invite, ok) = world.agrees(&session(), ANSWER, &bobs());
     world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
     world.expect(BOB, "ACK");
     let fields = "Contact: <sip:alice@127.0.0.1:5080>\r\nRefer-To: <sip:carol@example.net>\r\n";
@@ -320,11 +296,7 @@ fn a_silent_hop_counts_as_a_timeout() {
 #[test]
 fn a_fork_of_the_first_answer_is_ended() {
     let mut world = World::new(config());
-    world.receives(ALICE, &large());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", ANSWER, &bobs());
-    let ok = world.expect(ALICE, "SIP/2.0 200");
+    let (invite, ok) = world.agrees(&large(), ANSWER, &bobs());
     world.expect(BOB, "ACK");
     let fork = answer(&invite.request(), "200 OK", &ANSWER.replace("5081", "5082"), &bobs()).replace("tag=peer", "tag=fork");
     world.receives(CORE, &fork);

@@ -49,9 +49,7 @@ fn a_proxied_session_is_untouched_but_for_the_route() {
 #[test]
 fn a_proxied_invite_is_cancelled_down_the_branch() {
     let mut world = proxied();
-    world.receives(ALICE, &session());
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&session());
     world.answers(&invite, "180 Ringing", "", "");
     world.expect(ALICE, "SIP/2.0 180");
     world.receives(ALICE, &session().replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL"));

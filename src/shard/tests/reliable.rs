@@ -16,9 +16,7 @@ fn calling(supports: &str) -> (World, Sent) {
     let text = invite("sip:bob@other.net", "orig", SESSION, "", &offer("alices", "a=setup:active\r\na=msrp-cema\r\n"));
     let text =
         text.replace("Supported: timer\r\n", &format!("Record-Route: <sip:scscf@{ALICE};lr>\r\nSupported: timer\r\n{supports}"));
-    world.receives(ALICE, &text);
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
+    let invite = world.relays(&text);
     (world, invite)
 }
 

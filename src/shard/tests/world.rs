@@ -110,9 +110,14 @@ pub fn flow(peer: &str) -> Flow {
 
 impl World {
     pub fn new(config: Config) -> Self {
+        Self::listening(config, &[(Transport::Udp, "127.0.0.1:5060")])
+    }
+
+    /// A core with these SIP listeners.
+    pub fn listening(config: Config, sip: &[(Transport, &str)]) -> Self {
         let listen = |transport, address: &str| Listen { transport, address: address.parse().unwrap() };
         let bound = Bound {
-            sip: vec![listen(Transport::Udp, "127.0.0.1:5060")],
+            sip: sip.iter().map(|(transport, address)| listen(*transport, address)).collect(),
             msrp: vec![listen(Transport::Tcp, "127.0.0.1:2855")],
             fingerprint: None,
             media_cores: 1,
@@ -120,7 +125,7 @@ impl World {
         Self::bound(config, bound)
     }
 
-    pub fn bound(config: Config, bound: Bound) -> Self {
+    fn bound(config: Config, bound: Bound) -> Self {
         let mut world = Self {
             core: Signalling::new(0, Arc::new(config), bound, Prng::seeded(7)),
             now: Instant::from_unix_s(1_700_000_000),
@@ -212,6 +217,22 @@ impl World {
     pub fn expect_nothing(&self) {
         let lines: Vec<_> = self.sent.iter().map(|sent| format!("{} {}", sent.to, sent.line())).collect();
         assert!(lines.is_empty(), "unexpected: {lines:#?}");
+    }
+
+    /// Alice's INVITE is relayed to the core: 100 for her, and the INVITE that leaves.
+    #[track_caller]
+    pub fn relays(&mut self, invite: &str) -> Sent {
+        self.receives(ALICE, invite);
+        self.expect(ALICE, "SIP/2.0 100");
+        self.expect(CORE, "INVITE")
+    }
+
+    /// An INVITE of Alice's is relayed and answered 200 with these fields and this SDP: the INVITE that left, and Alice's 200.
+    #[track_caller]
+    pub fn agrees(&mut self, invite: &str, fields: &str, sdp: &str) -> (Sent, Sent) {
+        let invite = self.relays(invite);
+        self.answers(&invite, "200 OK", fields, sdp);
+        (invite, self.expect(ALICE, "SIP/2.0 200"))
     }
 
     /// Answers a request the core sent.
