@@ -27,4 +27,48 @@ impl Noise {
         let start = (session.wrapping_mul(7919).wrapping_add((message as usize).wrapping_mul(104_729))) % NOISE;
         &self.0[start..start + octets]
     }
+
+    /// Chunk `part` of a message of several.
+    pub fn part(&self, session: usize, message: u64, part: usize, octets: usize) -> &[u8] {
+        self.body(session, message.wrapping_add((part as u64) << 24), octets)
+    }
+
+    /// Whether octets at that place of a message are those that were sent.
+    pub fn is(&self, place: &Place, mut at: usize, mut octets: &[u8]) -> bool {
+        while !octets.is_empty() {
+            let (part, within) = (at / place.chunk, at % place.chunk);
+            let (now, rest) = octets.split_at(octets.len().min(place.chunk - within));
+            if self.part(place.session, place.message, part, within + now.len())[within..] != *now {
+                return false;
+            }
+            at += now.len();
+            octets = rest;
+        }
+        true
+    }
+}
+
+/// A message, and the size of its chunks.
+pub struct Place {
+    pub session: usize,
+    pub message: u64,
+    pub chunk: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_known_at_every_place_and_by_no_other_octets() {
+        let noise = Noise::new(1000);
+        let place = Place { session: 3, message: 7, chunk: 1000 };
+        let whole: Vec<u8> = (0..3).flat_map(|part| noise.part(3, 7, part, 1000).to_vec()).collect();
+        for (from, to) in [(0, 3000), (0, 1), (999, 1001), (1500, 3000), (2999, 3000)] {
+            assert!(noise.is(&place, from, &whole[from..to]), "{from} to {to}");
+            let mut other = whole[from..to].to_vec();
+            *other.last_mut().expect("not empty") ^= 1;
+            assert!(!noise.is(&place, from, &other), "{from} to {to}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::cpu::{self, Meter};
 use crate::report::{Latency, Outcome};
 use crate::scenario::Scenario;
-use crate::sip::{self, Message, Party};
+use crate::sip::{self, Invitation, Message, Party};
 use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{Read, Write};
@@ -141,9 +141,9 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
         done: 0,
         started: 0,
         resent: 0,
-        body: sip::sdp("127.0.0.1", 9, "msrp://127.0.0.1:9/caller;tcp", "active", None),
-        answer: sip::sdp("127.0.0.1", 28550, "msrp://127.0.0.1:28550/called;tcp", "active", None),
-        run: format!("b{}", std::process::id()),
+        body: sip::sdp("127.0.0.1", 9, "msrp://127.0.0.1:9/caller;tcp", "active", "sendrecv", None),
+        answer: sip::sdp("127.0.0.1", 28550, "msrp://127.0.0.1:28550/called;tcp", "active", "sendrecv", None),
+        run: sip::run_name(),
     };
     load.stand(quiet)?;
     load.offer(meter, quiet)
@@ -251,7 +251,13 @@ impl Load<'_> {
     fn call(&mut self, due: Instant) {
         let number = self.started;
         self.started += 1;
-        let invite = sip::invite(&self.caller, &self.scenario.proxy, &format!("{}x{number}", self.run), &self.body);
+        let invite = sip::invite(
+            &self.caller,
+            &self.scenario.proxy,
+            &format!("{}x{number}", self.run),
+            &Invitation::of(self.scenario),
+            &self.body,
+        );
         self.up.send(&invite, &self.scenario.proxy);
         self.calls.insert(number, Call { due, resend: Instant::now() + T1, wait: T1, last: invite, answered: false });
     }

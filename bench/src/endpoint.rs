@@ -28,10 +28,15 @@ impl Endpoint {
         congestion: &str,
     ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
+        Ok(Self { tls: tls.map(Box::new), ..Self::over(TcpStream::from_std(stream), own, peer, congestion)? })
+    }
+
+    /// The same over TCP, of a socket that may still be connecting.
+    pub fn over(stream: TcpStream, own: String, peer: String, congestion: &str) -> io::Result<Self> {
         tune(&socket2::SockRef::from(&stream), congestion)?;
         Ok(Self {
-            stream: TcpStream::from_std(stream),
-            tls: tls.map(Box::new),
+            stream,
+            tls: None,
             reader: Reader::default(),
             out: Vec::new(),
             at: 0,
@@ -61,7 +66,7 @@ impl Endpoint {
             let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
             match self.stream.write_vectored(&slices) {
                 Ok(written) => done = written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -94,7 +99,7 @@ impl Endpoint {
         while self.pending() > 0 {
             match self.stream.write(&self.out[self.at..]) {
                 Ok(written) => self.at += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }

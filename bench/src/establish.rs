@@ -6,6 +6,7 @@ use crate::scenario::{Scenario, Via};
 use crate::secure::Certificates;
 use crate::sip::{self, Message, Party};
 use md5::{Digest, Md5};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A session's two ends, and what ends it.
 pub struct Session {
     pub caller: Endpoint,
-    pub called: Endpoint,
+    /// One for each called party.
+    pub called: Vec<Endpoint>,
     /// The BYE, where SIP made the session.
     pub bye: Option<String>,
 }
@@ -31,13 +33,14 @@ pub struct Establisher<'s> {
     caller_sip: Option<UdpSocket>,
     called_sip: Option<UdpSocket>,
     certificates: Option<Certificates>,
+    run: String,
 }
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-fn listen(address: &str, congestion: &str) -> Result<TcpListener, String> {
+pub fn listen(address: &str, congestion: &str) -> Result<TcpListener, String> {
     let address: SocketAddr = address.parse().map_err(|error| format!("{address}: {error}"))?;
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).map_err(text)?;
     socket.set_reuse_address(true).map_err(text)?;
@@ -69,7 +72,7 @@ impl<'s> Establisher<'s> {
             _ => (None, None),
         };
         let certificates = scenario.tls.then(|| Certificates::load(&scenario.certificates)).transpose()?;
-        Ok(Self { scenario, listener, caller_sip, called_sip, certificates })
+        Ok(Self { scenario, listener, caller_sip, called_sip, certificates, run: sip::run_name() })
     }
 
     /// Session number `index`, ready to carry messages from caller to called party.
@@ -120,7 +123,7 @@ impl<'s> Establisher<'s> {
         let congestion = &self.scenario.congestion;
         Ok(Session {
             caller: Endpoint::new(caller.0, caller.1, a, to_a, congestion).map_err(text)?,
-            called: Endpoint::new(called.0, called.1, b, to_b, congestion).map_err(text)?,
+            called: vec![Endpoint::new(called.0, called.1, b, to_b, congestion).map_err(text)?],
             bye,
         })
     }
@@ -130,7 +133,7 @@ impl<'s> Establisher<'s> {
             (self.caller_sip.as_ref().expect("made for this via"), self.called_sip.as_ref().expect("made for this via"));
         let caller = Party { address: self.scenario.caller_sip.clone(), transport: "UDP".into() };
         let called = Party { address: self.scenario.called_sip.clone(), transport: "UDP".into() };
-        let call = format!("b{}x{index}", std::process::id());
+        let call = format!("{}x{index}", self.run);
         let scheme = if self.scenario.tls { "msrps" } else { "msrp" };
         let fingerprint = self.certificates.as_ref().map(|certificates| certificates.fingerprint.as_str());
         let own_a = format!("{scheme}://127.0.0.1:9/a{call};tcp");
@@ -139,15 +142,27 @@ impl<'s> Establisher<'s> {
             || self.scenario.called_msrp.split(':').next().unwrap_or_default().to_owned(),
             |place| place.to_string(),
         );
-        let own_b = format!("{scheme}://{host_b}:{port}/b{call};tcp");
-        let invite = sip::invite(&caller, &self.scenario.proxy, &call, &sip::sdp("127.0.0.1", 9, &own_a, "active", fingerprint));
-        let mut peer_b = String::new();
+        let invitation = sip::Invitation::of(self.scenario);
+        let [offer, answer_direction] = invitation.directions();
+        let invite = sip::invite(
+            &caller,
+            &self.scenario.proxy,
+            &call,
+            &invitation,
+            &sip::sdp("127.0.0.1", 9, &own_a, "active", offer, fingerprint),
+        );
+
+        // Called parties by their Call-ID: our URI and theirs.
+        let mut parties: BTreeMap<String, (String, String)> = BTreeMap::new();
         let mut buffer = vec![0; 65_536];
         let began = Instant::now();
         caller_socket.send_to(invite.as_bytes(), &self.scenario.proxy).map_err(text)?;
-        let answer = loop {
+        let mut answer: Option<String> = None;
+        while answer.is_none() || parties.len() < self.scenario.targets {
             if began.elapsed() > PATIENCE {
-                return Err(format!("call {call}: no final answer from {} in {PATIENCE:?}", self.scenario.proxy));
+                let count = parties.len();
+                let proxy = &self.scenario.proxy;
+                return Err(format!("call {call}: no final answer from {proxy} in {PATIENCE:?}; {count} INVITEs came"));
             }
             // One core may run both this tool and the proxy: the called side is looked at first, without waiting.
             called_socket.set_nonblocking(true).map_err(text)?;
@@ -155,8 +170,14 @@ impl<'s> Establisher<'s> {
                 let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
                 let request = Message(&request);
                 if request.first_line().starts_with("INVITE ") && request.header("Conversation-ID", "") == format!("c{call}") {
-                    peer_b = request.attribute("path").unwrap_or("").to_owned();
-                    let answer = sip::ok(&request, &called, &sip::sdp(&host_b, port, &own_b, "passive", fingerprint));
+                    let number = parties.len();
+                    let (own, peer) = parties.entry(request.header("Call-ID", "i").to_owned()).or_default();
+                    if own.is_empty() {
+                        *own = format!("{scheme}://{host_b}:{port}/b{call}n{number};tcp");
+                        *peer = request.attribute("path").unwrap_or("").to_owned();
+                    }
+                    let answer =
+                        sip::ok(&request, &called, &sip::sdp(&host_b, port, own, "passive", answer_direction, fingerprint));
                     called_socket.send_to(answer.as_bytes(), from).map_err(text)?;
                 } else if request.first_line().starts_with("BYE ") {
                     let _ = called_socket.send_to(sip::ok(&request, &called, "").as_bytes(), from);
@@ -168,8 +189,9 @@ impl<'s> Establisher<'s> {
             if Message(&response).header("Call-ID", "i") != format!("{call}@bench") || Message(&response).status() < 200 {
                 continue;
             }
-            break response;
-        };
+            answer = Some(response);
+        }
+        let answer = answer.unwrap_or_default();
         let answer = Message(&answer);
         if answer.status() != 200 {
             return Err(format!("call {call}: {}", answer.first_line()));
@@ -179,11 +201,22 @@ impl<'s> Establisher<'s> {
         let peer_a = answer.attribute("path").ok_or("no a=path in the answer")?.to_owned();
         let authority = peer_a.split_once("://").and_then(|(_, rest)| rest.split('/').next()).ok_or("a=path is no MSRP URI")?;
         let stream_a = connect(authority, self.place(index), &self.scenario.congestion)?;
-        let stream_a = self.secured(stream_a, true)?;
-        let (stream_b, _) = self.listener.as_ref().expect("made for this via").accept().map_err(text)?;
-        let stream_b = self.secured(stream_b, false)?;
-        let bye = sip::in_dialog(&caller, "BYE", 2, &call, &answer);
-        self.ends(stream_a, stream_b, own_a, peer_a, own_b, peer_b, Some(bye))
+        let (stream_a, tls) = self.secured(stream_a, true)?;
+        let congestion = &self.scenario.congestion;
+        let end =
+            |stream, tls, own: &str, peer: &str| Endpoint::new(stream, tls, own.into(), peer.into(), congestion).map_err(text);
+        let mut session = Session {
+            caller: end(stream_a, tls, &own_a, &peer_a)?,
+            called: Vec::new(),
+            bye: Some(sip::in_dialog(&caller, "BYE", 2, &call, &answer)),
+        };
+        // Whose connection it is does not matter: the messages are the same, and nothing is sent on it but answers.
+        for (own, peer) in parties.values() {
+            let (stream, _) = self.listener.as_ref().expect("made for this via").accept().map_err(text)?;
+            let (stream, tls) = self.secured(stream, false)?;
+            session.called.push(end(stream, tls, own, peer)?);
+        }
+        Ok(session)
     }
 
     fn by_auth(&self, index: usize) -> Result<Session, String> {
@@ -249,7 +282,7 @@ impl<'s> Establisher<'s> {
     }
 }
 
-fn connect(address: &str, from: Option<Ipv4Addr>, congestion: &str) -> Result<TcpStream, String> {
+pub fn connect(address: &str, from: Option<Ipv4Addr>, congestion: &str) -> Result<TcpStream, String> {
     let address: SocketAddr = address.parse().map_err(|error| format!("{address}: {error}"))?;
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).map_err(text)?;
     tune(&socket2::SockRef::from(&socket), congestion).map_err(text)?;

@@ -100,6 +100,7 @@ impl Scripts<'_> {
         let Session { caller, called, bye } = self.establisher.session(self.made)?;
         self.made += 1;
         self.byes.extend(bye);
+        let called = called.into_iter().next().ok_or("a session without a called party")?;
         Line::new([caller, called])
     }
 

@@ -5,7 +5,7 @@ use memchr::memmem;
 
 /// What the reader found.
 pub enum Event<'a> {
-    /// Body octets, with their offset in the chunk.
+    /// Body octets, with their offset in the message.
     Body(&'a [u8], usize),
     /// The end-line; its flag, and the octets of body before it.
     End(&'a Head, u8, usize),
@@ -75,7 +75,7 @@ impl Reader {
                 Some(at) if rest.len() >= at + self.needle.len() + 3 => {
                     let flag = rest[at + self.needle.len()];
                     if at > 0 {
-                        tell(Event::Body(&rest[..at], self.body));
+                        tell(Event::Body(&rest[..at], head.start as usize - 1 + self.body));
                     }
                     tell(Event::End(head, flag, self.body + at));
                     rest = &rest[at + self.needle.len() + 3..];
@@ -84,7 +84,7 @@ impl Reader {
                 found => {
                     let keep = found.unwrap_or_else(|| rest.len().saturating_sub(self.needle.len() + 2));
                     if keep > 0 {
-                        tell(Event::Body(&rest[..keep], self.body));
+                        tell(Event::Body(&rest[..keep], head.start as usize - 1 + self.body));
                         self.body += keep;
                     }
                     rest = &rest[keep..];
@@ -140,7 +140,7 @@ fn parse_head(octets: &[u8]) -> Result<Head, String> {
             b"Failure-Report" => head.failure_report = value,
             b"Byte-Range" => {
                 let number = value.split(|octet| *octet == b'-').next().unwrap_or_default();
-                head.start = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+                head.start = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1);
             }
             _ => {}
         }
@@ -148,14 +148,25 @@ fn parse_head(octets: &[u8]) -> Result<Head, String> {
     Ok(head)
 }
 
-/// Writes the head of a SEND that carries one whole message.
-pub fn send_head(out: &mut Vec<u8>, tid: &str, to: &str, from: &str, message_id: &str, octets: usize, failure_report: &str) {
+/// What one SEND carries.
+pub struct Chunk<'a> {
+    pub message_id: &'a str,
+    /// Its first octet in the message, from 1.
+    pub start: usize,
+    pub octets: usize,
+    /// Octets of the whole message.
+    pub total: usize,
+}
+
+/// Writes the head of a SEND.
+pub fn send_head(out: &mut Vec<u8>, tid: &str, to: &str, from: &str, chunk: &Chunk<'_>, failure_report: &str) {
     use std::io::Write as _;
+    let Chunk { message_id, start, octets, total } = chunk;
+    let end = if *octets > 2048 { "*".to_owned() } else { (start + octets - 1).to_string() };
     let _ = write!(
         out,
-        "MSRP {tid} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: {message_id}\r\nByte-Range: 1-{end}/{octets}\r\n\
-         Failure-Report: {failure_report}\r\nContent-Type: text/plain\r\n\r\n",
-        end = if octets > 2048 { "*".to_owned() } else { octets.to_string() },
+        "MSRP {tid} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: {message_id}\r\nByte-Range: {start}-{end}/{total}\r\n\
+         Failure-Report: {failure_report}\r\nContent-Type: text/plain\r\n\r\n"
     );
 }
 
@@ -179,7 +190,8 @@ mod tests {
     #[test]
     fn frames_read_the_same_at_every_split() {
         let mut wire = Vec::new();
-        send_head(&mut wire, "abcd1234", "msrp://b/1;tcp", "msrp://a/1;tcp", "m1", 30, "yes");
+        let chunk = Chunk { message_id: "m1", start: 1, octets: 30, total: 30 };
+        send_head(&mut wire, "abcd1234", "msrp://b/1;tcp", "msrp://a/1;tcp", &chunk, "yes");
         wire.extend_from_slice(b"body with\r\n-------abcd12x$\r\nin\r\n-------abcd1234$\r\n");
         let head = Head { tid: b"t2345678".to_vec(), from_path: b"msrp://a/1;tcp".to_vec(), ..Head::default() };
         ok(&mut wire, &head, "msrp://b/1;tcp");

@@ -12,12 +12,15 @@
 mod body;
 pub mod bound;
 pub mod calls;
+pub mod churn;
 pub mod cpu;
+pub mod deferred;
 mod endpoint;
 mod establish;
 pub mod faults;
 mod frame;
 mod line;
+pub mod mix;
 mod plot;
 pub mod relay;
 pub mod report;

@@ -151,7 +151,8 @@ impl Line {
         let octets = body.octets(&self.noise, number);
         let tid = format!("fault{number:08x}");
         let mut frame = Vec::with_capacity(octets.len() + 512);
-        frame::send_head(&mut frame, &tid, &self.ends[0].peer, &self.ends[0].own, &format!("m{number:07x}"), octets.len(), "yes");
+        let chunk = frame::Chunk { message_id: &format!("m{number:07x}"), start: 1, octets: octets.len(), total: octets.len() };
+        frame::send_head(&mut frame, &tid, &self.ends[0].peer, &self.ends[0].own, &chunk, "yes");
         frame.extend_from_slice(&octets);
         frame.extend_from_slice(format!("\r\n-------{tid}$\r\n").as_bytes());
         self.expected.insert(number, (body, 0));

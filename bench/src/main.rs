@@ -1,8 +1,8 @@
 //! The command line of cpm-bench.
 
 use clap::{Parser, Subcommand};
-use cpm_bench::scenario::{Load, Scenario};
-use cpm_bench::{bound, calls, cpu, faults, relay, report, secure};
+use cpm_bench::scenario::Scenario;
+use cpm_bench::{cpu, faults, mix, report, secure};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,11 +75,7 @@ fn main() -> ExitCode {
             }
             Scenario::load(Some(&scenario), &set).and_then(|scenario| {
                 let meter = pid.map(|pid| cpu::Meter::new(pid, thread.clone()));
-                let result = match scenario.load {
-                    Load::Calls => calls::run(&scenario, meter, quiet)?,
-                    Load::Bound => bound::run(&scenario)?,
-                    _ => relay::run(&scenario, meter, quiet)?,
-                };
+                let result = mix::run(&scenario, meter, quiet)?;
                 let text = serde_json::to_string_pretty(&result).map_err(|error| error.to_string())?;
                 println!("{text}");
                 if let Some(path) = json {

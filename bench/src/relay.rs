@@ -1,6 +1,6 @@
 //! MSRP load: bulk, closed loop and open loop over many sessions, from caller to called party, every message accounted for.
 
-use crate::body::Noise;
+use crate::body::{self as noise, Noise};
 use crate::cpu::{self, Meter};
 use crate::endpoint::Endpoint;
 use crate::establish::{Establisher, Session};
@@ -16,13 +16,25 @@ use std::time::{Duration, Instant};
 const DRAIN: Duration = Duration::from_secs(10);
 
 struct Flow {
-    ends: [Endpoint; 2],
-    /// Messages sent and not yet arrived: number, octets, time on the schedule.
-    outstanding: VecDeque<(u64, usize, Instant)>,
-    next: u64,
+    /// The caller, then the called parties.
+    ends: Vec<Endpoint>,
+    /// Messages that have not arrived everywhere, in order; the first is number `first`.
+    outstanding: VecDeque<Pending>,
+    first: u64,
+    /// The message that is being sent: its number, octets, and octets sent.
+    current: Option<(u64, usize, usize)>,
+    /// What each called party has got: messages, and octets of the next one.
+    got: Vec<(u64, usize)>,
     in_flight: usize,
     failed: Option<String>,
     slow: bool,
+}
+
+struct Pending {
+    octets: usize,
+    due: Instant,
+    /// Called parties that wait for it.
+    left: usize,
 }
 
 struct Run<'s> {
@@ -63,7 +75,7 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
 
 impl<'s> Run<'s> {
     fn new(scenario: &'s Scenario) -> Self {
-        let longest = scenario.sizes().into_iter().max().unwrap_or(0);
+        let longest = scenario.longest();
         Self {
             scenario,
             noise: Noise::new(longest),
@@ -83,25 +95,51 @@ impl<'s> Run<'s> {
 
     fn add(&mut self, session: Session, poll: &Poll) -> Result<(), String> {
         let index = self.flows.len();
-        let mut ends = [session.caller, session.called];
+        let mut ends = vec![session.caller];
+        ends.extend(session.called);
         for (side, end) in ends.iter_mut().enumerate() {
             poll.registry()
-                .register(&mut end.stream, Token(index * 2 + side), Interest::READABLE | Interest::WRITABLE)
+                .register(&mut end.stream, Token(index * self.sides() + side), Interest::READABLE | Interest::WRITABLE)
                 .map_err(|error| error.to_string())?;
         }
         let slow = index < self.scenario.slow_readers;
-        self.flows.push(Flow { ends, outstanding: VecDeque::new(), next: 0, in_flight: 0, failed: None, slow });
+        let got = vec![(0, 0); ends.len() - 1];
+        self.flows.push(Flow {
+            ends,
+            outstanding: VecDeque::new(),
+            first: 0,
+            current: None,
+            got,
+            in_flight: 0,
+            failed: None,
+            slow,
+        });
         Ok(())
     }
 
+    /// Connections of a session.
+    fn sides(&self) -> usize {
+        1 + self.scenario.targets
+    }
+
+    /// Octets of the next message, drawn by weight where there are several sizes.
     fn size(&mut self) -> usize {
-        if self.scenario.chunks.is_empty() {
-            return self.scenario.chunk;
+        let scenario = self.scenario;
+        if scenario.message > 0 || scenario.sizes.is_empty() {
+            return scenario.message.max(if scenario.message > 0 { 0 } else { scenario.chunk });
         }
         self.draw ^= self.draw << 13;
         self.draw ^= self.draw >> 7;
         self.draw ^= self.draw << 17;
-        self.scenario.chunks[self.draw as usize % self.scenario.chunks.len()]
+        let total: u64 = scenario.sizes.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let mut drawn = (self.draw >> 11) % total.max(1);
+        for (octets, weight) in &scenario.sizes {
+            match drawn.checked_sub(u64::from(*weight)) {
+                Some(rest) => drawn = rest,
+                None => return *octets,
+            }
+        }
+        scenario.chunk
     }
 
     fn load(&mut self, poll: &mut Poll, meter: Option<Meter>, quiet: bool) -> Result<Outcome, String> {
@@ -169,8 +207,7 @@ impl<'s> Run<'s> {
         while at(*scheduled) <= now {
             let due = at(*scheduled);
             let index = (*scheduled % self.flows.len() as u64) as usize;
-            let octets = self.size();
-            self.send(index, octets, due);
+            self.send(index, due);
             *scheduled += 1;
         }
         // Below two milliseconds the wait would be coarser than the schedule: look again at once.
@@ -185,13 +222,13 @@ impl<'s> Run<'s> {
             _ => {}
         }
         for event in events.iter() {
-            let (index, side) = (event.token().0 / 2, event.token().0 % 2);
+            let (index, side) = (event.token().0 / self.sides(), event.token().0 % self.sides());
             if event.is_writable()
                 && let Err(error) = self.flows[index].ends[side].flush()
             {
                 self.fail(index, error.to_string());
             }
-            if event.is_readable() && !(self.flows[index].slow && side == 1) {
+            if event.is_readable() && !(self.flows[index].slow && side > 0) {
                 self.receive(index, side, usize::MAX);
             }
             if self.scenario.load == Load::Bulk && side == 0 {
@@ -199,54 +236,78 @@ impl<'s> Run<'s> {
             }
         }
         for index in 0..self.scenario.slow_readers.min(self.flows.len()) {
-            self.receive(index, 1, self.scenario.slow_octets / 50 + 1);
+            for side in 1..self.sides() {
+                self.receive(index, side, self.scenario.slow_octets / 50 + 1);
+            }
         }
         Ok(())
     }
 
-    /// Bulk: up to the window. Closed: one message outstanding.
+    /// Bulk: up to the window, chunk by chunk. Closed: one message outstanding.
     fn fill(&mut self, index: usize, now: Instant) {
         loop {
             let flow = &self.flows[index];
             let room = match self.scenario.load {
-                _ if self.ending => false,
-                Load::Bulk => flow.in_flight < self.scenario.window && flow.ends[0].pending() == 0,
-                Load::Closed => flow.outstanding.is_empty(),
+                // A message that was begun is sent to its end.
+                Load::Bulk => {
+                    (!self.ending || flow.current.is_some())
+                        && flow.in_flight < self.scenario.window
+                        && flow.ends[0].pending() == 0
+                }
+                Load::Closed => !self.ending && flow.outstanding.is_empty(),
                 _ => false,
             };
             if !room || flow.failed.is_some() {
                 return;
             }
-            let octets = self.size();
-            self.send(index, octets, now);
+            if flow.current.is_none() {
+                self.begin(index, now);
+            }
+            self.chunk(index);
+            while self.scenario.load != Load::Bulk && self.flows[index].current.is_some() {
+                self.chunk(index);
+            }
         }
     }
 
-    fn send(&mut self, index: usize, octets: usize, due: Instant) {
-        let flow = &mut self.flows[index];
-        if flow.failed.is_some() {
+    /// Sends a whole message.
+    fn send(&mut self, index: usize, due: Instant) {
+        if self.flows[index].failed.is_some() {
             return;
         }
-        let number = flow.next;
-        flow.next += 1;
+        self.begin(index, due);
+        while self.flows[index].current.is_some() {
+            self.chunk(index);
+        }
+    }
+
+    fn begin(&mut self, index: usize, due: Instant) {
+        let octets = self.size();
+        let left = self.scenario.targets;
+        let flow = &mut self.flows[index];
+        let number = flow.first + flow.outstanding.len() as u64;
+        flow.outstanding.push_back(Pending { octets, due, left });
+        flow.current = Some((number, octets, 0));
+        self.sent += left as u64;
+    }
+
+    /// Sends the next chunk of the message that was begun.
+    fn chunk(&mut self, index: usize) {
+        let flow = &mut self.flows[index];
+        let Some((number, total, at)) = flow.current else { return };
+        let octets = (total - at).min(self.scenario.chunk_of(total));
+        let last = at + octets == total;
+        flow.current = (!last).then_some((number, total, at + octets));
         // Sixteen hex digits after seven dashes: the noise never has seven dashes in a row followed by them.
-        let tid = format!("{index:06x}{number:010x}");
+        let part = at / self.scenario.chunk_of(total);
+        let tid = format!("{index:05x}{number:07x}{part:04x}");
         self.head.clear();
         let end = &flow.ends[0];
-        frame::send_head(
-            &mut self.head,
-            &tid,
-            &end.peer,
-            &end.own,
-            &format!("m{number:07x}"),
-            octets,
-            &self.scenario.failure_report,
-        );
-        let tail = format!("\r\n-------{tid}$\r\n");
-        let body = self.noise.body(index, number, octets);
-        flow.outstanding.push_back((number, octets, due));
+        let chunk = frame::Chunk { message_id: &format!("m{number:07x}"), start: at + 1, octets, total };
+        frame::send_head(&mut self.head, &tid, &end.peer, &end.own, &chunk, &self.scenario.failure_report);
+        let tail = format!("\r\n-------{tid}{}\r\n", if last { '$' } else { '+' });
+        let body = self.noise.part(index, number, part, octets);
         flow.in_flight += octets;
-        self.sent += 1;
         if let Err(error) = flow.ends[0].send(&[&self.head, body, tail.as_bytes()]) {
             self.fail(index, error.to_string());
         }
@@ -255,28 +316,45 @@ impl<'s> Run<'s> {
     /// Reads one end and accounts for what it holds: messages at the called party, answers at either.
     fn receive(&mut self, index: usize, side: usize, limit: usize) {
         let Self { flows, noise, scenario, latency, buffer, head: replies, arrived, octets, corrupted, refused, .. } = self;
-        let Flow { ends, outstanding, in_flight, failed, .. } = &mut flows[index];
+        let Flow { ends, outstanding, first, got, in_flight, failed, .. } = &mut flows[index];
         let end = &mut ends[side];
         let own = end.own.clone();
         replies.clear();
         let result = end.receive(buffer, limit, |event| match event {
-            Event::Body(body, at) => {
-                if scenario.verify
-                    && side == 1
-                    && let Some((number, size, _)) = outstanding.front()
-                    && noise.body(index, *number, *size).get(at..at + body.len()) != Some(body)
-                {
-                    *corrupted += 1;
-                }
+            Event::Body(body, at) if scenario.verify && side > 0 => {
+                let number = got[side - 1].0;
+                let pending = number.checked_sub(*first).and_then(|place| outstanding.get(place as usize));
+                let same = pending.is_some_and(|pending| {
+                    let place = noise::Place { session: index, message: number, chunk: scenario.chunk_of(pending.octets) };
+                    at + body.len() <= pending.octets && noise.is(&place, at, body)
+                });
+                *corrupted += u64::from(!same);
             }
-            Event::End(head, flag, got) if head.method == b"SEND" => {
-                if side == 1 && head.has_body && flag == b'$' {
-                    let Some((_, size, due)) = outstanding.pop_front() else { return };
-                    *corrupted += u64::from(got != size && head.start == 1);
-                    *arrived += 1;
-                    *octets += size as u64;
-                    *in_flight = in_flight.saturating_sub(size);
-                    let _ = latency.record(due.elapsed().as_nanos() as u64);
+            Event::End(head, flag, in_chunk) if head.method == b"SEND" => {
+                if side > 0 && head.has_body {
+                    let (number, so_far) = &mut got[side - 1];
+                    *so_far += in_chunk;
+                    if side == 1 {
+                        *in_flight = in_flight.saturating_sub(in_chunk);
+                    }
+                    if flag == b'$' {
+                        let whole = std::mem::take(so_far);
+                        let place = number.checked_sub(*first).map(|place| place as usize);
+                        *number += 1;
+                        let Some(pending) = place.and_then(|place| outstanding.get_mut(place)) else {
+                            *corrupted += 1;
+                            return;
+                        };
+                        *corrupted += u64::from(whole != pending.octets);
+                        *arrived += 1;
+                        *octets += pending.octets as u64;
+                        pending.left = pending.left.saturating_sub(1);
+                        let _ = latency.record(pending.due.elapsed().as_nanos() as u64);
+                        while outstanding.front().is_some_and(|pending| pending.left == 0) {
+                            outstanding.pop_front();
+                            *first += 1;
+                        }
+                    }
                 }
                 if head.failure_report.is_empty() || head.failure_report == b"yes" {
                     frame::ok(replies, head, &own);
@@ -291,7 +369,7 @@ impl<'s> Run<'s> {
         if end.closed {
             failed.get_or_insert(format!(
                 "session {index}: the proxy closed the connection of the {}",
-                ["caller", "called party"][side]
+                ["caller", "called party"][side.min(1)]
             ));
         }
         if !replies.is_empty()
@@ -299,7 +377,7 @@ impl<'s> Run<'s> {
         {
             failed.get_or_insert(error.to_string());
         }
-        if side == 1 {
+        if side > 0 {
             self.fill(index, Instant::now());
         }
     }

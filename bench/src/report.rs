@@ -188,10 +188,10 @@ const KINDS: [Kind; 6] = [
         "Throughput against load offered",
         "a second offered",
         "a second done",
-        &[Load::Open, Load::Calls],
+        &[Load::Open, Load::Calls, Load::Churn],
         |o| Some((o.scenario.rate as f64, o.per_second)),
     ),
-    ("cpu-by-load", "CPU a unit against load", "a second", "CPU µs a unit", &[Load::Open, Load::Calls], |o| {
+    ("cpu-by-load", "CPU a unit against load", "a second", "CPU µs a unit", &[Load::Open, Load::Calls, Load::Churn], |o| {
         Some((o.scenario.rate as f64, o.cpu_us_per_unit?))
     }),
 ];

@@ -15,6 +15,12 @@ pub enum Load {
     Closed,
     /// `rate` messages a second over all sessions on a fixed schedule.
     Open,
+    /// Sessions begin at `rate` a second, carry `messages` messages each and end.
+    Churn,
+    /// `messages` large messages for a user who is not registered, who then registers.
+    Deferred,
+    /// The scenarios under `[[parts]]` at once.
+    Mix,
     /// No relay and no MSRP: one thread sends, one receives; the CPU time of both is the bound of any relay that copies.
     Bound,
 }
@@ -58,10 +64,24 @@ pub struct Scenario {
     pub sessions: usize,
     /// Loopback addresses that sessions are spread over on both sides, from 127.0.0.1 upwards (more than 28,000 sockets).
     pub addresses: u8,
-    /// Octets of a message body; one chunk.
+    /// Octets of a chunk, and of a message where nothing else is said.
     pub chunk: usize,
-    /// Further sizes, drawn evenly with `chunk` (open loop and closed loop).
-    pub chunks: Vec<usize>,
+    /// Octets of a message that is sent in several chunks; 0: a message is one chunk.
+    pub message: usize,
+    /// Sizes of messages of one chunk with the weight of each, instead of `chunk`: `[[200, 90], [4000, 10]]`.
+    pub sizes: Vec<(usize, u32)>,
+    /// Messages of a session (churn), or in all (deferred).
+    pub messages: usize,
+    /// What a mix is made of: keys of a part that are not given are those of the mix.
+    pub parts: Vec<Scenario>,
+    /// Called parties that each get every message (`via = "sip"`: contacts that the proxy forks to).
+    pub targets: usize,
+    /// "orig": the caller is served; "term": the called user is.
+    pub served: String,
+    /// Name the proxy and our called side in a Route, as an S-CSCF does; else the proxy is to know where calls go.
+    pub route: bool,
+    /// "session", or "largemsg" for Large Message Mode.
+    pub service: String,
     /// Failure-Report of each SEND: "yes", "partial" or "no".
     pub failure_report: String,
     /// Octets in flight a session (bulk).
@@ -105,7 +125,14 @@ impl Default for Scenario {
             sessions: 1,
             addresses: 1,
             chunk: 65_536,
-            chunks: Vec::new(),
+            message: 0,
+            sizes: Vec::new(),
+            messages: 1,
+            parts: Vec::new(),
+            targets: 1,
+            served: "orig".into(),
+            route: false,
+            service: "session".into(),
             failure_report: "no".into(),
             window: 4 << 20,
             rate: 1000,
@@ -137,15 +164,38 @@ impl Scenario {
             let value = value.parse::<toml::Value>().unwrap_or_else(|_| toml::Value::String(value.to_owned()));
             table.insert(key.to_owned(), value);
         }
+        inherit(&mut table);
         let scenario: Scenario = table.try_into().map_err(|error| format!("{name}: {error}"))?;
-        if scenario.sessions == 0 || scenario.sessions > 100_000 || scenario.seconds > 3600.0 {
-            return Err("sessions from 1 to 100000, seconds up to 3600".into());
+        if (scenario.load == Load::Mix) == scenario.parts.is_empty() || scenario.parts.iter().any(|part| part.load == Load::Mix) {
+            return Err("a mix has parts, which are no mixes, and nothing else has".into());
+        }
+        if scenario.targets == 0 || scenario.targets > 64 || scenario.targets > 1 && scenario.via != Via::Sip {
+            return Err("targets from 1 to 64, and several only by SIP".into());
+        }
+        if scenario.chunk == 0 || scenario.sessions == 0 || scenario.sessions > 100_000 || scenario.seconds > 3600.0 {
+            return Err("sessions from 1 to 100000, chunk from 1, seconds up to 3600".into());
         }
         Ok(scenario)
     }
 
-    /// Body sizes to draw from.
-    pub fn sizes(&self) -> Vec<usize> {
-        if self.chunks.is_empty() { vec![self.chunk] } else { self.chunks.clone() }
+    /// Octets of a chunk of a message of that size.
+    pub fn chunk_of(&self, message: usize) -> usize {
+        if self.message > 0 { self.chunk } else { message }.max(1)
     }
+
+    /// Octets of the longest chunk.
+    pub fn longest(&self) -> usize {
+        self.sizes.iter().map(|(octets, _)| *octets).chain([self.chunk]).max().unwrap_or(0)
+    }
+}
+
+/// Gives each part of a mix what it does not say itself.
+fn inherit(table: &mut toml::Table) {
+    let Some(toml::Value::Array(mut parts)) = table.remove("parts") else { return };
+    for part in parts.iter_mut().filter_map(toml::Value::as_table_mut) {
+        for (key, value) in table.iter() {
+            part.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    table.insert("parts".into(), parts.into());
 }

@@ -1,6 +1,7 @@
 //! SIP as this tool needs it (RFC 3261): writing the requests and answers of a caller and a called party, reading the few
 //! headers they copy. Not the proxy's code, so that each checks the other.
 
+use crate::scenario::Scenario;
 use std::fmt::Write as _;
 
 /// A message as text, with the lines that are copied into answers.
@@ -56,25 +57,55 @@ pub struct Party {
 }
 
 /// SDP of one MSRP line; over TLS where there is a fingerprint (RFC 4975 §14.4).
-pub fn sdp(host: &str, port: u16, path: &str, setup: &str, fingerprint: Option<&str>) -> String {
+pub fn sdp(host: &str, port: u16, path: &str, setup: &str, direction: &str, fingerprint: Option<&str>) -> String {
     let transport = if fingerprint.is_some() { "TCP/TLS/MSRP" } else { "TCP/MSRP" };
     let fingerprint = fingerprint.map_or(String::new(), |value| format!("a=fingerprint:{value}\r\n"));
     format!(
         "v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=message {port} {transport} *\r\n\
-         a=accept-types:message/cpim text/plain application/im-iscomposing+xml\r\na=accept-wrapped-types:*\r\na=path:{path}\r\na=setup:{setup}\r\na=sendrecv\r\na=msrp-cema\r\n{fingerprint}"
+         a=accept-types:message/cpim text/plain application/im-iscomposing+xml\r\na=accept-wrapped-types:*\r\na=path:{path}\r\na=setup:{setup}\r\na={direction}\r\na=msrp-cema\r\n{fingerprint}"
     )
 }
 
+/// What an INVITE asks for, and who is served.
+#[derive(Clone)]
+pub struct Invitation {
+    /// Large Message Mode, not a session.
+    pub large: bool,
+    /// The called user is served, not the caller.
+    pub terminating: bool,
+    /// Route of the request: the proxy, then us, as an S-CSCF writes it; none: the proxy knows where to send it.
+    pub route: Option<String>,
+}
+
+impl Invitation {
+    /// As the scenario has it.
+    pub fn of(scenario: &Scenario) -> Self {
+        let route = scenario.route.then(|| format!("<sip:{};lr>, <sip:{};lr>", scenario.proxy, scenario.called_sip));
+        Self { large: scenario.service == "largemsg", terminating: scenario.served == "term", route }
+    }
+
+    /// Direction attribute of the caller's SDP, and of the called party's.
+    pub fn directions(&self) -> [&'static str; 2] {
+        if self.large { ["sendonly", "recvonly"] } else { ["sendrecv", "sendrecv"] }
+    }
+}
+
 /// The INVITE of call `call`.
-pub fn invite(caller: &Party, proxy: &str, call: &str, body: &str) -> String {
+pub fn invite(caller: &Party, proxy: &str, call: &str, invitation: &Invitation, body: &str) -> String {
+    let icsi = if invitation.large { "oma.cpm.largemsg" } else { "oma.cpm.session" };
+    let (to, served, service) = match invitation.terminating {
+        false => (format!("sip:bob@{proxy}"), "<sip:alice@example.net>;sescase=orig", "P-Preferred-Service"),
+        true => ("sip:bob@example.net".to_owned(), "<sip:bob@example.net>;sescase=term", "P-Asserted-Service"),
+    };
+    let route = invitation.route.as_ref().map_or(String::new(), |route| format!("Route: {route}\r\n"));
     let (address, transport) = (&caller.address, &caller.transport);
     format!(
-        "INVITE sip:bob@{proxy} SIP/2.0\r\nVia: SIP/2.0/{transport} {address};branch=z9hG4bK-{call}-i\r\nMax-Forwards: 70\r\n\
+        "INVITE {to} SIP/2.0\r\nVia: SIP/2.0/{transport} {address};branch=z9hG4bK-{call}-i\r\nMax-Forwards: 70\r\n{route}\
          From: <sip:alice@example.net>;tag=f{call}\r\nTo: <sip:bob@example.net>\r\nCall-ID: {call}@bench\r\nCSeq: 1 INVITE\r\n\
          Contact: <sip:alice@{address};transport={lower}>\r\n\
-         Accept-Contact: *;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.session\"\r\n\
-         P-Preferred-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.session\r\nP-Asserted-Identity: <sip:alice@example.net>\r\n\
-         P-Served-User: <sip:alice@example.net>;sescase=orig\r\n\
+         Accept-Contact: *;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.{icsi}\"\r\n\
+         {service}: urn:urn-7:3gpp-service.ims.icsi.{icsi}\r\nP-Asserted-Identity: <sip:alice@example.net>\r\n\
+         P-Served-User: {served}\r\n\
          Conversation-ID: c{call}\r\nContribution-ID: d{call}\r\nSession-Expires: 1800;refresher=uac\r\nSupported: timer\r\n\
          User-Agent: CPM-client/OMA2.2 cpm-bench\r\nContent-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{body}",
         lower = transport.to_ascii_lowercase(),
@@ -136,6 +167,12 @@ pub fn ok(request: &Message<'_>, called: &Party, body: &str) -> String {
         );
     }
     text
+}
+
+/// A name for the calls of one run that no other run of this process has.
+pub fn run_name() -> String {
+    static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    format!("b{}r{}", std::process::id(), RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
 }
 
 /// Splits whole messages off a stream's octets (RFC 3261 §18.3).

@@ -29,6 +29,7 @@ mod kernel_faults;
 mod ladder;
 mod ladders;
 mod large_message;
+mod load;
 mod many;
 mod media;
 mod msrp;
