@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-const COLOURS: [&str; 8] = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"];
+/// Told apart by people who see few colours, too (Okabe and Ito).
+const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#6b4c9a", "#555555"];
 /// The frame within the picture: left, top, width, height.
 const FRAME: (f64, f64, f64, f64) = (70.0, 40.0, 520.0, 300.0);
 
@@ -72,11 +73,11 @@ impl Plot {
         let (left, top, width, height) = FRAME;
         let place = |point: (f64, f64)| (left + width * x.place(point.0), top + height * (1.0 - y.place(point.1)));
         let mut svg = format!(
-            "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 760 390' width='760' font-family='sans-serif' font-size='12'>\
-             <rect width='760' height='390' fill='#fff'/><text x='{left}' y='22' font-size='15'>{}</text>\
-             <rect x='{left}' y='{top}' width='{width}' height='{height}' fill='none' stroke='#888'/>\
+            "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 720 390' width='720' font-family='system-ui,sans-serif' font-size='12' fill='#444'>\
+             <rect width='720' height='390' fill='#fff'/><text x='{left}' y='24' font-size='15' font-weight='600' fill='#111'>{}</text>\
+             <path d='M{left} {top}v{height}h{width}' fill='none' stroke='#888'/>\
              <text x='{}' y='382' text-anchor='middle'>{}</text>\
-             <text transform='translate(14 {}) rotate(-90)' text-anchor='middle'>{}</text>",
+             <text transform='translate(16 {}) rotate(-90)' text-anchor='middle'>{}</text>",
             escape(&self.title),
             left + width / 2.0,
             escape(&self.x),
@@ -101,31 +102,75 @@ impl Plot {
                 number(tick)
             );
         }
+        let mut labels = Vec::new();
         for (index, (name, points)) in self.series.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
             let points = medians(points);
-            let line: Vec<String> = points.iter().map(|point| place(*point)).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            let at = |point: &Spread, y: f64| place((point.x, y));
+            let line: Vec<String> =
+                points.iter().map(|point| at(point, point.middle)).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            // The first line is what the picture is about.
+            let weight = if index == 0 { 3.0 } else { 1.75 };
             let _ = write!(
                 svg,
-                "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='2'/><text x='{}' y='{}' fill='{colour}'>{}</text>",
-                line.join(" "),
-                left + width + 10.0,
-                top + 12.0 + 18.0 * index as f64,
-                escape(name)
+                "<polyline points='{}' fill='none' stroke='{colour}' stroke-width='{weight}' stroke-linejoin='round'/>",
+                line.join(" ")
             );
-            for (x, y) in points.into_iter().map(place) {
-                let _ = write!(svg, "<circle cx='{x:.1}' cy='{y:.1}' r='3' fill='{colour}'/>");
+            for point in &points {
+                let ((x, y), (_, low), (_, high)) = (at(point, point.middle), at(point, point.least), at(point, point.most));
+                let _ = write!(
+                    svg,
+                    "<path d='M{x:.1} {high:.1}V{low:.1}' stroke='{colour}' stroke-opacity='.45' stroke-width='1.5'/>\
+                     <circle cx='{x:.1}' cy='{y:.1}' r='{}' fill='{colour}' stroke='#fff'/>",
+                    weight + 1.5
+                );
             }
+            labels.extend(points.last().map(|last| (at(last, last.middle), name, colour)));
         }
+        svg.push_str(&legend(labels, left + width + 12.0, top + height));
         Some(svg + "</svg>")
     }
 }
 
-/// One point for each x, in order: the median of those measured there.
-fn medians(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+/// The name of each line beside its end; moved up where two would stand on each other.
+fn legend(mut labels: Vec<((f64, f64), &String, &str)>, left: f64, bottom: f64) -> String {
+    labels.sort_by(|a, b| b.0.1.total_cmp(&a.0.1));
+    let (mut svg, mut free) = (String::new(), bottom);
+    for ((x, y), name, colour) in labels {
+        let to = y.min(free);
+        free = to - 17.0;
+        let _ = write!(
+            svg,
+            "<path d='M{:.1} {y:.1}L{:.1} {to:.1}' stroke='{colour}' stroke-opacity='.3' fill='none'/><text x='{left}' y='{:.1}' fill='{colour}' font-weight='600'>{}</text>",
+            x + 5.0,
+            left - 2.0,
+            to + 4.0,
+            escape(name)
+        );
+    }
+    svg
+}
+
+/// What was measured at one place.
+#[derive(Debug, PartialEq)]
+struct Spread {
+    x: f64,
+    least: f64,
+    middle: f64,
+    most: f64,
+}
+
+/// One point for each x, in order: the median of those measured there, and how far they spread.
+fn medians(points: &[(f64, f64)]) -> Vec<Spread> {
     let mut points = points.to_vec();
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    points.chunk_by(|a, b| a.0 == b.0).map(|same| same[same.len() / 2]).collect()
+    let spread = |same: &[(f64, f64)]| Spread {
+        x: same[0].0,
+        least: same[0].1,
+        middle: same[same.len() / 2].1,
+        most: same[same.len() - 1].1,
+    };
+    points.chunk_by(|a, b| a.0 == b.0).map(spread).collect()
 }
 
 /// A tick as people write it.
@@ -160,7 +205,8 @@ mod tests {
         for (x, y) in [(10.0, 3.0), (1.0, 9.0), (1.0, 1.0), (1.0, 2.0)] {
             plot.add("one", x, y);
         }
-        assert_eq!(medians(&plot.series[0].1), [(1.0, 2.0), (10.0, 3.0)]);
+        let spread = |x, least, middle, most| Spread { x, least, middle, most };
+        assert_eq!(medians(&plot.series[0].1), [spread(1.0, 1.0, 2.0, 9.0), spread(10.0, 3.0, 3.0, 3.0)]);
         let svg = plot.svg().expect("there are points");
         assert!(svg.contains("a &lt; b") && svg.matches("<circle").count() == 2);
     }
