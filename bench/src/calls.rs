@@ -1,6 +1,6 @@
 //! SIP load: calls on a fixed schedule, INVITE 200 ACK, hold, BYE 200, both parties in this one thread.
 
-use crate::cpu::{self, Meter};
+use crate::cpu::{Clocks, Meter};
 use crate::report::{Latency, Outcome};
 use crate::scenario::Scenario;
 use crate::sip::{self, Invitation, Message, Party};
@@ -184,7 +184,6 @@ impl Load<'_> {
         let step = |number: u64| {
             begin + Duration::from_nanos((u128::from(number) * 1_000_000_000 / u128::from(self.scenario.rate.max(1))) as u64)
         };
-        let read = |meter: &Option<Meter>| meter.as_ref().map_or(0, Meter::read);
         let mut marks = None;
         let (mut scheduled, before, mut shown) = (0, self.started, begin);
         loop {
@@ -192,9 +191,9 @@ impl Load<'_> {
             if marks.is_none() && now >= measured {
                 self.latency.reset();
                 self.in_dialog.reset();
-                marks = Some((now, self.done, read(&meter), cpu::own()));
+                marks = Some((now, self.done, Clocks::read(meter.as_ref())));
             }
-            if now >= end {
+            if self.scenario.over(now, end, marks.map_or(0, |(_, done, _)| self.done - done)) {
                 break;
             }
             while step(scheduled) <= now {
@@ -215,9 +214,9 @@ impl Load<'_> {
                 std::thread::sleep(Duration::from_micros(200));
             }
         }
-        let (from, done, cpu_before, own_before) = marks.ok_or("the warm-up is longer than the run")?;
+        let (from, done, clocks) = marks.ok_or("the warm-up is longer than the run")?;
         let seconds = from.elapsed().as_secs_f64();
-        let (cpu_after, own_after, count) = (read(&meter), cpu::own(), self.done - done);
+        let (used, count) = (Clocks::read(meter.as_ref()).since(&clocks), self.done - done);
         let (latency, in_dialog) = (Latency::of(&self.latency), Latency::of(&self.in_dialog));
         self.finish(&mut buffer);
         let mut outcome = Outcome::new(self.scenario, "calls", count, 0, seconds);
@@ -226,7 +225,7 @@ impl Load<'_> {
             self.started - before - self.done - self.failures.values().sum::<u64>().min(self.started - before - self.done);
         outcome.refused = self.failures.values().sum();
         outcome.failures = self.failures.iter().map(|(line, count)| format!("{count} times {line}")).collect();
-        outcome.cpu(meter.is_some().then(|| (cpu_after - cpu_before) as f64 / 1e9), (own_after - own_before) as f64 / 1e9);
+        outcome.cpu(used);
         outcome.judge(self.scenario);
         Ok(outcome)
     }

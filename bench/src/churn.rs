@@ -1,7 +1,7 @@
 //! Session churn: sessions begin on a fixed schedule, carry a few messages and end. INVITE, 200, ACK, MSRP both ways, BYE, 200.
 
 use crate::body::Noise;
-use crate::cpu::{self, Meter};
+use crate::cpu::{Clocks, Meter};
 use crate::endpoint::Endpoint;
 use crate::frame::{self, Event};
 use crate::report::{Latency, Outcome};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// RFC 3261 T1: when a request over UDP is sent again, doubling.
 const T1: Duration = Duration::from_millis(500);
 /// How long a session may take in all.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 const CALLER_SIP: Token = Token(0);
 const CALLED_SIP: Token = Token(1);
 const LISTENER: Token = Token(2);
@@ -68,7 +68,6 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
     let (begin, mut events) = (Instant::now(), Events::with_capacity(1024));
     let measured = begin + Duration::from_secs_f64(scenario.warmup);
     let end = measured + Duration::from_secs_f64(scenario.seconds);
-    let read = || meter.as_ref().map_or(0, Meter::read);
     let rate = u128::from(scenario.rate.max(1));
     let at = |number: u64| begin + Duration::from_nanos((u128::from(number) * 1_000_000_000 / rate) as u64);
     let (mut marks, mut shown) = (None, begin);
@@ -76,9 +75,9 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
         let now = Instant::now();
         if marks.is_none() && now >= measured {
             churn.latency.reset();
-            marks = Some((now, churn.done, churn.octets, read(), cpu::own()));
+            marks = Some((now, churn.done, churn.octets, Clocks::read(meter.as_ref())));
         }
-        if now >= end {
+        if scenario.over(now, end, marks.map_or(0, |(_, done, ..)| churn.done - done)) {
             break;
         }
         while at(churn.begun) <= now {
@@ -90,11 +89,11 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
         }
         churn.turn(&mut events, Duration::from_millis(1))?;
     }
-    let (from, done, octets, cpu_before, own_before) = marks.ok_or("the warm-up is longer than the run")?;
-    let (seconds, cpu_after, own_after) = (from.elapsed().as_secs_f64(), read(), cpu::own());
+    let (from, done, octets, clocks) = marks.ok_or("the warm-up is longer than the run")?;
+    let (seconds, used) = (from.elapsed().as_secs_f64(), Clocks::read(meter.as_ref()).since(&clocks));
     let mut outcome = Outcome::new(scenario, "sessions", churn.done - done, churn.octets - octets, seconds);
     outcome.latency = Latency::of(&churn.latency);
-    outcome.cpu(meter.is_some().then(|| (cpu_after - cpu_before) as f64 / 1e9), (own_after - own_before) as f64 / 1e9);
+    outcome.cpu(used);
     let until = Instant::now() + PATIENCE;
     while !churn.lives.is_empty() && Instant::now() < until {
         churn.turn(&mut events, Duration::from_millis(5))?;
@@ -186,7 +185,7 @@ impl<'s> Churn<'s> {
                         self.conn(stream, String::new(), String::new(), None);
                     }
                 }
-                Token(token) => self.octets_of(token),
+                Token(token) => self.octets_of(token, event.is_read_closed()),
             }
         }
         let now = Instant::now();
@@ -293,8 +292,9 @@ impl<'s> Churn<'s> {
     }
 
     /// Reads a connection: messages at the called party, answers at the caller.
-    fn octets_of(&mut self, token: usize) {
+    fn octets_of(&mut self, token: usize, closing: bool) {
         let Some(mut conn) = self.conns.remove(&token) else { return };
+        conn.end.closing |= closing;
         let _ = conn.end.flush();
         let (mut replies, mut own) = (Vec::new(), conn.end.own.clone());
         let Self { lives, noise, scenario, octets, corrupted, buffer, latency, .. } = self;

@@ -43,6 +43,52 @@ impl Meter {
     }
 }
 
+/// Every clock that a result is made of, at one moment, in nanoseconds.
+#[derive(Clone, Copy)]
+pub struct Clocks {
+    under_test: Option<u64>,
+    own: u64,
+    busy: u64,
+    stolen: u64,
+}
+
+/// CPU seconds between two moments.
+pub struct Used {
+    /// Of the process under test, where it is read.
+    pub under_test: Option<f64>,
+    pub own: f64,
+    /// Of everybody else on the machine.
+    pub foreign: f64,
+    /// Kept from the machine by its hypervisor.
+    pub stolen: f64,
+}
+
+impl Clocks {
+    pub fn read(meter: Option<&Meter>) -> Self {
+        let (busy, stolen) = machine();
+        Self { under_test: meter.map(Meter::read), own: own(), busy, stolen }
+    }
+
+    /// What was used since then.
+    pub fn since(&self, before: &Self) -> Used {
+        let seconds = |now: u64, then: u64| now.saturating_sub(then) as f64 / 1e9;
+        let under_test = self.under_test.zip(before.under_test).map(|(now, then)| seconds(now, then));
+        let own = seconds(self.own, before.own);
+        let foreign = (seconds(self.busy, before.busy) - own - under_test.unwrap_or(0.0)).max(0.0);
+        Used { under_test, own, foreign, stolen: seconds(self.stolen, before.stolen) }
+    }
+}
+
+/// Nanoseconds that all CPUs were busy, and that were stolen from them (proc_stat(5), in hundredths of a second).
+fn machine() -> (u64, u64) {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal
+    let sum = |places: &[usize]| places.iter().filter_map(|place| ticks.get(*place)).sum::<u64>() * 10_000_000;
+    (sum(&[0, 1, 2, 5, 6]), sum(&[7]))
+}
+
 /// Nanoseconds this process has used.
 pub fn own() -> u64 {
     Meter::new(std::process::id(), None).read()

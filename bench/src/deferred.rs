@@ -2,22 +2,30 @@
 //! comes. This tool is the caller, the S-CSCF with its reg-event notifier (RFC 3680), and the client.
 
 use crate::body::Noise;
-use crate::cpu::{self, Meter};
+use crate::cpu::{Clocks, Meter};
 use crate::endpoint::Endpoint;
-use crate::establish::{connect, listen};
+use crate::establish::connect;
 use crate::frame::{self, Event};
 use crate::report::{Latency, Outcome};
 use crate::scenario::Scenario;
 use crate::sip::{self, Invitation, Message, Party};
 use hdrhistogram::Histogram;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use mio::net::{TcpListener, UdpSocket};
+use mio::{Events, Interest, Poll, Token};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long one step may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Everything is looked at whatever wakes us.
+const WAKES: Token = Token(0);
+
 struct Deferred<'s> {
     scenario: &'s Scenario,
+    poll: Poll,
+    events: Events,
+    proxy: SocketAddr,
     parties: [Party; 2],
     /// Ours: the caller's, and that of core and client.
     sip: [UdpSocket; 2],
@@ -36,8 +44,7 @@ struct Deferred<'s> {
 /// Accepts `messages` messages, registers, and takes them.
 pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Outcome, String> {
     let mut run = Deferred::new(scenario)?;
-    let read = || meter.as_ref().map_or(0, Meter::read);
-    let (begin, cpu_before, own_before) = (Instant::now(), read(), cpu::own());
+    let (begin, clocks) = (Instant::now(), Clocks::read(meter.as_ref()));
     for number in 0..scenario.messages as u64 {
         run.hand_in(number)?;
     }
@@ -67,7 +74,7 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
     outcome.latency = Latency::of(&latency);
     outcome.lost = scenario.messages as u64 - run.got.min(scenario.messages as u64);
     outcome.corrupted = run.corrupted;
-    outcome.cpu(meter.is_some().then(|| (read() - cpu_before) as f64 / 1e9), (cpu::own() - own_before) as f64 / 1e9);
+    outcome.cpu(Clocks::read(meter.as_ref()).since(&clocks));
     outcome.judge(scenario);
     Ok(outcome)
 }
@@ -79,17 +86,25 @@ fn text(error: impl std::fmt::Display) -> String {
 impl<'s> Deferred<'s> {
     fn new(scenario: &'s Scenario) -> Result<Self, String> {
         let party = |address: &str| Party { address: address.into(), transport: "UDP".into() };
+        let poll = Poll::new().map_err(text)?;
         let bind = |address: &str| -> Result<UdpSocket, String> {
-            let socket = UdpSocket::bind(address).map_err(|error| format!("{address}: {error}"))?;
-            socket.set_read_timeout(Some(Duration::from_millis(1))).map_err(text)?;
+            let at = address.parse().map_err(|error| format!("{address}: {error}"))?;
+            let mut socket = UdpSocket::bind(at).map_err(|error| format!("{address}: {error}"))?;
+            poll.registry().register(&mut socket, WAKES, Interest::READABLE).map_err(text)?;
             Ok(socket)
         };
-        let listener = listen(&scenario.called_msrp, &scenario.congestion)?;
-        listener.set_nonblocking(true).map_err(text)?;
+        let sip = [bind(&scenario.caller_sip)?, bind(&scenario.called_sip)?];
+        let at = scenario.called_msrp.parse().map_err(|error| format!("{}: {error}", scenario.called_msrp))?;
+        let mut listener = TcpListener::bind(at).map_err(|error| format!("{at}: {error}"))?;
+        poll.registry().register(&mut listener, WAKES, Interest::READABLE).map_err(text)?;
+        let proxy = scenario.proxy.parse().map_err(|error| format!("{}: {error}", scenario.proxy))?;
         Ok(Self {
             scenario,
+            poll,
+            events: Events::with_capacity(64),
+            proxy,
             parties: [party(&scenario.caller_sip), party(&scenario.called_sip)],
-            sip: [bind(&scenario.caller_sip)?, bind(&scenario.called_sip)?],
+            sip,
             listener,
             noise: Noise::new(scenario.longest()),
             run: sip::run_name(),
@@ -106,8 +121,10 @@ impl<'s> Deferred<'s> {
     fn response(&mut self, call: &str, method: &str) -> Result<String, String> {
         let (until, mut buffer) = (Instant::now() + PATIENCE, vec![0; 65_536]);
         while Instant::now() < until {
-            self.serve()?;
-            let Ok((read, _)) = self.sip[0].recv_from(&mut buffer) else { continue };
+            let Ok((read, _)) = self.sip[0].recv_from(&mut buffer) else {
+                self.serve()?;
+                continue;
+            };
             let response = String::from_utf8_lossy(&buffer[..read]).into_owned();
             let message = Message(&response);
             let fits = message.header("Call-ID", "i") == format!("{call}@bench") && message.header("CSeq", "").ends_with(method);
@@ -129,16 +146,17 @@ impl<'s> Deferred<'s> {
         let invitation = Invitation { large: true, terminating: true, route: None };
         let proxy = &self.scenario.proxy;
         let invite = sip::invite(&self.parties[0], proxy, &call, &invitation, &offer);
-        self.sip[0].send_to(invite.as_bytes(), proxy).map_err(text)?;
+        self.sip[0].send_to(invite.as_bytes(), self.proxy).map_err(text)?;
         let answer = self.response(&call, "INVITE")?;
         let answer = Message(&answer);
         let in_dialog = |method: &str, cseq| sip::in_dialog(&self.parties[0], method, cseq, &call, &answer);
         let (ack, bye) = (in_dialog("ACK", 1), in_dialog("BYE", 2));
-        self.sip[0].send_to(ack.as_bytes(), &self.scenario.proxy).map_err(text)?;
+        self.sip[0].send_to(ack.as_bytes(), self.proxy).map_err(text)?;
         let path = answer.attribute("path").ok_or("no a=path in the answer")?;
         let authority = path.split_once("://").and_then(|(_, rest)| rest.split('/').next()).ok_or("a=path is no MSRP URI")?;
         let stream = connect(authority, None, &self.scenario.congestion)?;
         let mut end = Endpoint::new(stream, None, own, path.into(), &self.scenario.congestion).map_err(text)?;
+        self.watch(&mut end)?;
         let mut wanted = self.chunks(number, &mut end)?;
         let (mut buffer, until) = (vec![0; 65_536], Instant::now() + PATIENCE);
         let mut bad = None;
@@ -155,9 +173,9 @@ impl<'s> Deferred<'s> {
                     }
                 }
             })?;
-            std::thread::yield_now();
+            self.wait()?;
         }
-        self.sip[0].send_to(bye.as_bytes(), &self.scenario.proxy).map_err(text)?;
+        self.sip[0].send_to(bye.as_bytes(), self.proxy).map_err(text)?;
         self.response(&call, "BYE").map(drop)
     }
 
@@ -187,23 +205,38 @@ impl<'s> Deferred<'s> {
              To: <sip:bob@example.net>\r\nCall-ID: third{}\r\nCSeq: 1 REGISTER\r\nContact: <sip:{own}>\r\nExpires: 600000\r\nContent-Length: 0\r\n\r\n",
             std::process::id()
         );
-        self.sip[1].send_to(register.as_bytes(), proxy).map_err(text)?;
+        self.sip[1].send_to(register.as_bytes(), self.proxy).map_err(text)?;
         if self.subscribe.is_some() {
             self.notify()?;
         }
         Ok(())
     }
 
+    fn watch(&self, end: &mut Endpoint) -> Result<(), String> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut end.stream, WAKES, interest).map_err(text)
+    }
+
+    /// Waits until anything has happened, a millisecond at most.
+    fn wait(&mut self) -> Result<(), String> {
+        match self.poll.poll(&mut self.events, Some(Duration::from_millis(1))) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(text(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// What the core and the client do when something comes.
     fn serve(&mut self) -> Result<(), String> {
+        self.wait()?;
         let mut buffer = vec![0; 65_536];
-        if let Ok((read, from)) = self.sip[1].recv_from(&mut buffer) {
+        while let Ok((read, from)) = self.sip[1].recv_from(&mut buffer) {
             let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
             self.request(&Message(&request), from)?;
         }
         if let Ok((stream, _)) = self.listener.accept() {
-            self.delivery =
-                Some(Endpoint::new(stream, None, self.own_path(), String::new(), &self.scenario.congestion).map_err(text)?);
+            let mut end = Endpoint::over(stream, self.own_path(), String::new(), &self.scenario.congestion).map_err(text)?;
+            self.watch(&mut end)?;
+            self.delivery = Some(end);
         }
         let Some(mut end) = self.delivery.take() else { return Ok(()) };
         let (mut replies, own, mut body) = (Vec::new(), end.own.clone(), std::mem::take(&mut end.chunk));
@@ -299,7 +332,7 @@ impl<'s> Deferred<'s> {
             self.notified,
             body.len()
         );
-        self.sip[1].send_to(notify.as_bytes(), to).map_err(text)?;
+        self.sip[1].send_to(notify.as_bytes(), *to).map_err(text)?;
         Ok(())
     }
 }

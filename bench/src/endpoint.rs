@@ -14,6 +14,8 @@ pub struct Endpoint {
     pub own: String,
     pub peer: String,
     pub closed: bool,
+    /// The kernel has told that the other side will send no more: read on to that end.
+    pub closing: bool,
     /// Body octets of a chunk that has not ended, where somebody keeps them.
     pub chunk: Vec<u8>,
 }
@@ -43,6 +45,7 @@ impl Endpoint {
             own,
             peer,
             closed: false,
+            closing: false,
             chunk: Vec::new(),
         })
     }
@@ -52,7 +55,7 @@ impl Endpoint {
         self.out.len() - self.at + usize::from(self.tls.as_ref().is_some_and(|tls| tls.wants_write()))
     }
 
-    /// Writes pieces now as far as the kernel takes them, and keeps the rest.
+    /// Writes up to three pieces now as far as the kernel takes them, and keeps the rest.
     pub fn send(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             for piece in pieces {
@@ -63,8 +66,10 @@ impl Endpoint {
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
         let mut done = 0;
         if self.pending() == 0 {
-            let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-            match self.stream.write_vectored(&slices) {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let slices = &mut slices[..pieces.len()];
+            slices.iter_mut().zip(pieces).for_each(|(slice, piece)| *slice = IoSlice::new(piece));
+            match self.stream.write_vectored(slices) {
                 Ok(written) => done = written,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {}
                 Err(error) => return Err(error),
@@ -106,14 +111,20 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Reads until the kernel has no more, or `limit` octets; tells what the frames hold. Returns octets read.
+    /// Reads until a read is short, which says that the kernel has no more (epoll(7)), or `limit` octets; tells what the frames
+    /// hold. Returns octets read.
     pub fn receive(&mut self, buffer: &mut [u8], limit: usize, mut tell: impl FnMut(Event<'_>)) -> Result<usize, String> {
         let mut sum = 0;
         while sum < limit {
-            let room = buffer.len().min(limit - sum);
+            // What is left of the last read goes in front of this one: nothing else is copied.
+            let held = self.reader.held();
+            let room = buffer.len().saturating_sub(held).min(limit - sum);
+            if room == 0 {
+                return Err("a head that fills the buffer".into());
+            }
             let read = match &mut self.tls {
-                None => self.stream.read(&mut buffer[..room]),
-                Some(tls) => unseal(tls, &mut self.stream, &mut buffer[..room]),
+                None => self.stream.read(&mut buffer[held..held + room]),
+                Some(tls) => unseal(tls, &mut self.stream, &mut buffer[held..held + room]),
             };
             match read {
                 Ok(0) => {
@@ -122,7 +133,11 @@ impl Endpoint {
                 }
                 Ok(read) => {
                     sum += read;
-                    self.reader.receive(&buffer[..read], &mut tell)?;
+                    self.reader.restore(buffer);
+                    self.reader.receive(&buffer[..held + read], &mut tell)?;
+                    if read < room && self.tls.is_none() && !self.closing {
+                        break;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

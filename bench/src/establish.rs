@@ -1,7 +1,7 @@
 //! Getting MSRP sessions through the thing under test: not at all, blindly, by SIP, or by AUTH with an RFC 4976 relay.
 
 use crate::endpoint::{Endpoint, tune};
-use crate::frame::{Event, Head, Reader};
+use crate::frame::{self, Event, Head, Reader};
 use crate::scenario::{Scenario, Via};
 use crate::secure::Certificates;
 use crate::sip::{self, Message, Party};
@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// How long one session may take to be set up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A session's two ends, and what ends it.
 pub struct Session {
@@ -210,6 +210,9 @@ impl<'s> Establisher<'s> {
             called: Vec::new(),
             bye: Some(sip::in_dialog(&caller, "BYE", 2, &call, &answer)),
         };
+        // Who connects speaks at once (RFC 4975 §5.4): a proxy may believe nobody that stays silent.
+        let opening = frame::opening(&own_a, &peer_a, &format!("o{index:07x}"));
+        session.caller.send(&[&opening]).map_err(text)?;
         // Whose connection it is does not matter: the messages are the same, and nothing is sent on it but answers.
         for (own, peer) in parties.values() {
             let (stream, _) = self.listener.as_ref().expect("made for this via").accept().map_err(text)?;

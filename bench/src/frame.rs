@@ -29,16 +29,39 @@ pub struct Head {
     pub has_body: bool,
 }
 
+impl Head {
+    fn clear(&mut self) {
+        let Self { tid, method, to_path, from_path, message_id, use_path, authenticate, failure_report, .. } = self;
+        for field in [tid, method, to_path, from_path, message_id, use_path, authenticate, failure_report] {
+            field.clear();
+        }
+        (self.status, self.start, self.has_body) = (0, 1, false);
+    }
+}
+
 /// Reads frames of one connection at any split.
 #[derive(Default)]
 pub struct Reader {
     held: Vec<u8>,
-    head: Option<Head>,
+    head: Head,
+    /// Within the body of that head.
+    within: bool,
     needle: Vec<u8>,
     body: usize,
 }
 
 impl Reader {
+    /// Octets of a frame that is not whole, kept for the next read.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Moves what is kept to the front of a buffer, so that it and what is read behind it are one piece.
+    pub fn restore(&mut self, buffer: &mut [u8]) {
+        buffer[..self.held.len()].copy_from_slice(&self.held);
+        self.held.clear();
+    }
+
     /// Takes octets in and tells what they hold.
     ///
     /// # Errors
@@ -53,14 +76,15 @@ impl Reader {
             &joined
         };
         loop {
-            if self.head.is_none() {
+            if !self.within {
                 let Some(end) = head_end(rest) else {
                     if rest.len() > 16_384 {
                         return Err("a head of more than 16 KiB".into());
                     }
                     break;
                 };
-                let head = parse_head(&rest[..end])?;
+                parse_head(&mut self.head, &rest[..end])?;
+                let head = &self.head;
                 // Without a body the end-line follows the headers; its CRLF is theirs.
                 let skip = if head.has_body { end } else { end.saturating_sub(2) };
                 rest = &rest[skip..];
@@ -68,9 +92,9 @@ impl Reader {
                 self.needle.extend_from_slice(b"\r\n-------");
                 self.needle.extend_from_slice(&head.tid);
                 self.body = 0;
-                self.head = Some(head);
+                self.within = true;
             }
-            let head = self.head.as_ref().expect("just set");
+            let head = &self.head;
             match memmem::find(rest, &self.needle) {
                 Some(at) if rest.len() >= at + self.needle.len() + 3 => {
                     let flag = rest[at + self.needle.len()];
@@ -79,7 +103,7 @@ impl Reader {
                     }
                     tell(Event::End(head, flag, self.body + at));
                     rest = &rest[at + self.needle.len() + 3..];
-                    self.head = None;
+                    self.within = false;
                 }
                 found => {
                     let keep = found.unwrap_or_else(|| rest.len().saturating_sub(self.needle.len() + 2));
@@ -92,8 +116,7 @@ impl Reader {
                 }
             }
         }
-        let rest = rest.to_vec();
-        self.held = rest;
+        self.held.extend_from_slice(rest);
         Ok(())
     }
 }
@@ -114,38 +137,43 @@ fn head_end(octets: &[u8]) -> Option<usize> {
     None
 }
 
-fn parse_head(octets: &[u8]) -> Result<Head, String> {
-    let mut head = Head { start: 1, has_body: octets.ends_with(b"\r\n\r\n"), ..Head::default() };
+/// Sets every field; those of the head before keep their memory.
+fn parse_head(head: &mut Head, octets: &[u8]) -> Result<(), String> {
+    head.clear();
+    head.has_body = octets.ends_with(b"\r\n\r\n");
     let mut lines = octets.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let first = lines.next().unwrap_or_default();
     let mut words = first.splitn(4, |octet| *octet == b' ');
     if words.next() != Some(b"MSRP") {
         return Err(format!("not MSRP: {}", String::from_utf8_lossy(&first[..first.len().min(60)])));
     }
-    head.tid = words.next().unwrap_or_default().to_vec();
+    head.tid.extend_from_slice(words.next().unwrap_or_default());
     let word = words.next().unwrap_or_default();
     match std::str::from_utf8(word).ok().and_then(|word| word.parse().ok()).filter(|_| word.len() == 3) {
         Some(status) => head.status = status,
-        None => head.method = word.to_vec(),
+        None => head.method.extend_from_slice(word),
     }
     for line in lines {
         let Some(colon) = memchr::memchr(b':', line) else { continue };
-        let value = line[colon + 1..].trim_ascii().to_vec();
-        match &line[..colon] {
-            b"To-Path" => head.to_path = value,
-            b"From-Path" => head.from_path = value,
-            b"Message-ID" => head.message_id = value,
-            b"Use-Path" => head.use_path = value,
-            b"WWW-Authenticate" => head.authenticate = value,
-            b"Failure-Report" => head.failure_report = value,
+        let value = line[colon + 1..].trim_ascii();
+        let field = match &line[..colon] {
+            b"To-Path" => &mut head.to_path,
+            b"From-Path" => &mut head.from_path,
+            b"Message-ID" => &mut head.message_id,
+            b"Use-Path" => &mut head.use_path,
+            b"WWW-Authenticate" => &mut head.authenticate,
+            b"Failure-Report" => &mut head.failure_report,
             b"Byte-Range" => {
                 let number = value.split(|octet| *octet == b'-').next().unwrap_or_default();
                 head.start = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1);
+                continue;
             }
-            _ => {}
-        }
+            _ => continue,
+        };
+        field.clear();
+        field.extend_from_slice(value);
     }
-    Ok(head)
+    Ok(())
 }
 
 /// What one SEND carries.
@@ -168,6 +196,15 @@ pub fn send_head(out: &mut Vec<u8>, tid: &str, to: &str, from: &str, chunk: &Chu
         "MSRP {tid} SEND\r\nTo-Path: {to}\r\nFrom-Path: {from}\r\nMessage-ID: {message_id}\r\nByte-Range: {start}-{end}/{total}\r\n\
          Failure-Report: {failure_report}\r\nContent-Type: text/plain\r\n\r\n"
     );
+}
+
+/// A SEND without a body that wants no answer.
+pub fn opening(own: &str, peer: &str, tid: &str) -> Vec<u8> {
+    format!(
+        "MSRP {tid} SEND\r\nTo-Path: {peer}\r\nFrom-Path: {own}\r\nMessage-ID: {tid}\r\nByte-Range: 1-0/0\r\n\
+         Failure-Report: no\r\n-------{tid}$\r\n"
+    )
+    .into_bytes()
 }
 
 /// Writes a 200 for a request (RFC 4975 §7.2: the leftmost From-Path URI only).

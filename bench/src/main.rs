@@ -15,29 +15,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run one scenario file; results as JSON on standard output or into a file.
-    Run {
-        /// TOML scenario (see bench/scenarios).
-        scenario: PathBuf,
-        /// Set a key of the scenario: `--set sessions=100`.
-        #[arg(long = "set", value_name = "KEY=VALUE")]
-        set: Vec<String>,
-        /// Process whose CPU time is read (with all its children).
-        #[arg(long)]
-        pid: Option<u32>,
-        /// Count only threads of that name ("media-0").
-        #[arg(long)]
-        thread: Option<String>,
-        /// CPU to run on.
-        #[arg(long)]
-        cpu: Option<usize>,
-        /// Write the JSON result there too.
-        #[arg(long)]
-        json: Option<PathBuf>,
-        /// No progress lines on standard error.
-        #[arg(long)]
-        quiet: bool,
-    },
+    /// Run one scenario file; results as JSON on standard output. Exits 1 when a run did not pass.
+    Run(Run),
     /// Turn result files into one HTML page with plots.
     Report {
         /// JSON results of `run`.
@@ -67,23 +46,75 @@ enum Command {
     },
 }
 
+#[derive(clap::Args)]
+struct Run {
+    /// TOML scenario (see bench/scenarios).
+    scenario: PathBuf,
+    /// Set a key of the scenario: `--set sessions=100`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Run it once for each value, one after another: `--over rate=1000,5000,20000`; the result is a list.
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    over: Option<String>,
+    /// Process whose CPU time is read (with all its children).
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Count only threads of that name ("media-0").
+    #[arg(long)]
+    thread: Option<String>,
+    /// CPU to run on.
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Write the JSON result there too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write a page with table and plots there.
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// No progress lines on standard error.
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl Run {
+    /// Whether every run passed.
+    fn run(self) -> Result<bool, String> {
+        if let Some(cpu) = self.cpu {
+            cpu::pin(cpu);
+        }
+        let mut outcomes = Vec::new();
+        for more in self.values()? {
+            let set: Vec<String> = self.set.iter().cloned().chain(more).collect();
+            let scenario = Scenario::load(Some(&self.scenario), &set)?;
+            let meter = self.pid.map(|pid| cpu::Meter::new(pid, self.thread.clone()));
+            outcomes.push(mix::run(&scenario, meter, self.quiet)?);
+        }
+        let text = match &outcomes[..] {
+            [outcome] if self.over.is_none() => serde_json::to_string_pretty(outcome),
+            list => serde_json::to_string_pretty(list),
+        };
+        let text = text.map_err(|error| error.to_string())?;
+        println!("{text}");
+        if let Some(path) = self.json {
+            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        if let Some(path) = self.html {
+            report::page(&outcomes, &path)?;
+        }
+        Ok(outcomes.iter().all(|outcome| outcome.passed))
+    }
+
+    /// What `--over` sets in each run.
+    fn values(&self) -> Result<Vec<Option<String>>, String> {
+        let Some(over) = &self.over else { return Ok(vec![None]) };
+        let (key, values) = over.split_once('=').ok_or(format!("--over {over}: KEY=VALUE,... is wanted"))?;
+        Ok(values.split(',').map(|value| Some(format!("{key}={value}"))).collect())
+    }
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Run { scenario, set, pid, thread, cpu, json, quiet } => {
-            if let Some(cpu) = cpu {
-                cpu::pin(cpu);
-            }
-            Scenario::load(Some(&scenario), &set).and_then(|scenario| {
-                let meter = pid.map(|pid| cpu::Meter::new(pid, thread.clone()));
-                let result = mix::run(&scenario, meter, quiet)?;
-                let text = serde_json::to_string_pretty(&result).map_err(|error| error.to_string())?;
-                println!("{text}");
-                if let Some(path) = json {
-                    std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-                }
-                Ok(result.passed)
-            })
-        }
+        Command::Run(run) => run.run(),
         Command::Report { results, out, plots } => report::write(&results, &out)
             .and_then(|()| plots.map_or(Ok(()), |folder| report::write_plots(&results, &folder)))
             .map(|()| true),

@@ -1,6 +1,6 @@
 //! Mixes: several scenarios at once against one proxy, each with a thread and addresses of its own.
 
-use crate::cpu::{self, Meter};
+use crate::cpu::{Clocks, Meter};
 use crate::report::Outcome;
 use crate::scenario::{Load, Scenario};
 use crate::{bound, calls, churn, deferred, relay};
@@ -19,8 +19,7 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
 
 /// Passed: every part passed.
 fn together(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Outcome, String> {
-    let read = || meter.as_ref().map_or(0, Meter::read);
-    let (cpu_before, own_before, begin) = (read(), cpu::own(), std::time::Instant::now());
+    let (clocks, begin) = (Clocks::read(meter.as_ref()), std::time::Instant::now());
     let parts: Vec<Result<Outcome, String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = scenario.parts.iter().map(|part| scope.spawn(move || run(part, None, quiet))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a part panicked".into()))).collect()
@@ -30,7 +29,7 @@ fn together(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Ou
     let mut outcome = Outcome::new(scenario, "units", sum(|o| o.count), sum(|o| o.octets), begin.elapsed().as_secs_f64());
     (outcome.lost, outcome.corrupted, outcome.refused) = (sum(|o| o.lost), sum(|o| o.corrupted), sum(|o| o.refused));
     outcome.failures = parts.iter().flat_map(|part| part.failures.clone()).collect();
-    outcome.cpu(meter.is_some().then(|| (read() - cpu_before) as f64 / 1e9), (cpu::own() - own_before) as f64 / 1e9);
+    outcome.cpu(Clocks::read(meter.as_ref()).since(&clocks));
     outcome.judge(scenario);
     outcome.passed &= parts.iter().all(|part| part.passed);
     outcome.parts = parts;

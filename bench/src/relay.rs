@@ -1,7 +1,7 @@
 //! MSRP load: bulk, closed loop and open loop over many sessions, from caller to called party, every message accounted for.
 
 use crate::body::{self as noise, Noise};
-use crate::cpu::{self, Meter};
+use crate::cpu::{Clocks, Meter};
 use crate::endpoint::Endpoint;
 use crate::establish::{Establisher, Session};
 use crate::frame::{self, Event};
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How long the last messages may take after the load has ended.
-const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(30);
 
 struct Flow {
     /// The caller, then the called parties.
@@ -50,6 +50,8 @@ struct Run<'s> {
     corrupted: u64,
     refused: u64,
     draw: u64,
+    /// When the slow readers last read.
+    slow_since: Instant,
     /// The load is over: nothing new is sent.
     ending: bool,
 }
@@ -89,6 +91,7 @@ impl<'s> Run<'s> {
             corrupted: 0,
             refused: 0,
             draw: 1,
+            slow_since: Instant::now(),
             ending: false,
         }
     }
@@ -125,8 +128,8 @@ impl<'s> Run<'s> {
     /// Octets of the next message, drawn by weight where there are several sizes.
     fn size(&mut self) -> usize {
         let scenario = self.scenario;
-        if scenario.message > 0 || scenario.sizes.is_empty() {
-            return scenario.message.max(if scenario.message > 0 { 0 } else { scenario.chunk });
+        if scenario.message > 0 {
+            return scenario.message;
         }
         self.draw ^= self.draw << 13;
         self.draw ^= self.draw >> 7;
@@ -147,11 +150,9 @@ impl<'s> Run<'s> {
         let begin = Instant::now();
         let measured = begin + Duration::from_secs_f64(self.scenario.warmup);
         let end = measured + Duration::from_secs_f64(self.scenario.seconds);
-        let mut marks: Option<(Instant, u64, u64, u64, u64)> = None;
+        let mut marks: Option<(Instant, u64, u64, Clocks)> = None;
         let mut scheduled = 0u64;
         let mut shown = begin;
-        let read = |meter: &Option<Meter>| meter.as_ref().map_or(0, Meter::read);
-
         if self.scenario.load != Load::Open {
             for index in 0..self.flows.len() {
                 self.fill(index, Instant::now());
@@ -161,9 +162,11 @@ impl<'s> Run<'s> {
             let now = Instant::now();
             if marks.is_none() && now >= measured {
                 self.latency.reset();
-                marks = Some((now, self.octets, self.arrived, read(&meter), cpu::own()));
+                marks = Some((now, self.octets, self.arrived, Clocks::read(meter.as_ref())));
             }
-            if now >= end {
+            let done = marks.map_or(0, |(_, _, arrived, _)| self.arrived - arrived);
+            let broken = marks.is_some() && self.flows.iter().all(|flow| flow.failed.is_some());
+            if self.scenario.over(now, end, done) || broken {
                 break;
             }
             if !quiet && now - shown >= Duration::from_secs(1) {
@@ -182,9 +185,9 @@ impl<'s> Run<'s> {
             }
             self.turn(poll, &mut events, timeout)?;
         }
-        let (from, octets, arrived, cpu_before, own_before) = marks.ok_or("the warm-up is longer than the run")?;
+        let (from, octets, arrived, clocks) = marks.ok_or("the warm-up is longer than the run")?;
         let seconds = from.elapsed().as_secs_f64();
-        let (cpu_after, own_after) = (read(&meter), cpu::own());
+        let used = Clocks::read(meter.as_ref()).since(&clocks);
         let (octets, messages) = (self.octets - octets, self.arrived - arrived);
         let latency = Latency::of(&self.latency);
         self.drain(poll, &mut events)?;
@@ -195,7 +198,7 @@ impl<'s> Run<'s> {
         outcome.corrupted = self.corrupted;
         outcome.refused = self.refused;
         outcome.failures = self.flows.iter().filter_map(|flow| flow.failed.clone()).take(5).collect();
-        outcome.cpu(meter.is_some().then(|| (cpu_after - cpu_before) as f64 / 1e9), (own_after - own_before) as f64 / 1e9);
+        outcome.cpu(used);
         outcome.judge(self.scenario);
         Ok(outcome)
     }
@@ -228,6 +231,7 @@ impl<'s> Run<'s> {
             {
                 self.fail(index, error.to_string());
             }
+            self.flows[index].ends[side].closing |= event.is_read_closed();
             if event.is_readable() && !(self.flows[index].slow && side > 0) {
                 self.receive(index, side, usize::MAX);
             }
@@ -235,12 +239,24 @@ impl<'s> Run<'s> {
                 self.fill(index, Instant::now());
             }
         }
+        self.read_slowly();
+        Ok(())
+    }
+
+    /// Slow readers take what their rate allows since the last time; all there is once the load is over.
+    fn read_slowly(&mut self) {
+        let passed = self.slow_since.elapsed().min(Duration::from_millis(100));
+        let allowed = (self.scenario.slow_octets as f64 * passed.as_secs_f64()) as usize;
+        let allowed = if self.ending { usize::MAX } else { allowed };
+        if allowed == 0 {
+            return;
+        }
+        self.slow_since = Instant::now();
         for index in 0..self.scenario.slow_readers.min(self.flows.len()) {
             for side in 1..self.sides() {
-                self.receive(index, side, self.scenario.slow_octets / 50 + 1);
+                self.receive(index, side, allowed);
             }
         }
-        Ok(())
     }
 
     /// Bulk: up to the window, chunk by chunk. Closed: one message outstanding.
@@ -318,7 +334,7 @@ impl<'s> Run<'s> {
         let Self { flows, noise, scenario, latency, buffer, head: replies, arrived, octets, corrupted, refused, .. } = self;
         let Flow { ends, outstanding, first, got, in_flight, failed, .. } = &mut flows[index];
         let end = &mut ends[side];
-        let own = end.own.clone();
+        let own = std::mem::take(&mut end.own);
         replies.clear();
         let result = end.receive(buffer, limit, |event| match event {
             Event::Body(body, at) if scenario.verify && side > 0 => {
@@ -363,6 +379,7 @@ impl<'s> Run<'s> {
             Event::End(head, ..) if head.method.is_empty() && head.status != 200 => *refused += 1,
             _ => {}
         });
+        end.own = own;
         if let Err(why) = result {
             failed.get_or_insert(why);
         }

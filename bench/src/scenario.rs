@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What is offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ pub enum Via {
     /// An RFC 4976 relay at `relay` with AUTH (user, password).
     Msrp,
 }
+
+/// How much longer than `seconds` a run may last where the machine is too busy for a single unit of work.
+pub const LONGER: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -166,16 +170,36 @@ impl Scenario {
         }
         inherit(&mut table);
         let scenario: Scenario = table.try_into().map_err(|error| format!("{name}: {error}"))?;
-        if (scenario.load == Load::Mix) == scenario.parts.is_empty() || scenario.parts.iter().any(|part| part.load == Load::Mix) {
+        scenario.check().map_err(|error| format!("{name}: {error}"))?;
+        Ok(scenario)
+    }
+
+    /// What the types do not say.
+    fn check(&self) -> Result<(), String> {
+        if (self.load == Load::Mix) == self.parts.is_empty() || self.parts.iter().any(|part| part.load == Load::Mix) {
             return Err("a mix has parts, which are no mixes, and nothing else has".into());
         }
-        if scenario.targets == 0 || scenario.targets > 64 || scenario.targets > 1 && scenario.via != Via::Sip {
+        if self.targets == 0 || self.targets > 64 || self.targets > 1 && self.via != Via::Sip {
             return Err("targets from 1 to 64, and several only by SIP".into());
         }
-        if scenario.chunk == 0 || scenario.sessions == 0 || scenario.sessions > 100_000 || scenario.seconds > 3600.0 {
+        if self.chunk == 0 || self.sessions == 0 || self.sessions > 100_000 || !(0.0..=3600.0).contains(&self.seconds) {
             return Err("sessions from 1 to 100000, chunk from 1, seconds up to 3600".into());
         }
-        Ok(scenario)
+        if !self.sizes.is_empty() && self.sizes.iter().all(|(_, weight)| *weight == 0) {
+            return Err("sizes without any weight".into());
+        }
+        if ["udp", "tcp"].iter().all(|known| *known != self.transport) {
+            return Err(format!("transport {}: udp or tcp", self.transport));
+        }
+        if ["yes", "partial", "no"].iter().all(|known| *known != self.failure_report) {
+            return Err(format!("failure_report {}: yes, partial or no", self.failure_report));
+        }
+        self.parts.iter().try_for_each(|part| part.check().map_err(|error| format!("part {}: {error}", part.name)))
+    }
+
+    /// Whether the load is over: its time, and something was done in it; or nothing will be.
+    pub fn over(&self, now: Instant, end: Instant, done: u64) -> bool {
+        now >= end && (done > 0 || now >= end + LONGER)
     }
 
     /// Octets of a chunk of a message of that size.
@@ -198,4 +222,52 @@ fn inherit(table: &mut toml::Table) {
         }
     }
     table.insert("parts".into(), parts.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> Vec<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        std::fs::read_dir(folder).expect("bench/scenarios").map(|entry| entry.expect("an entry").path()).collect()
+    }
+
+    #[test]
+    fn every_scenario_file_is_sound_and_the_handbook_names_it() {
+        let handbook = include_str!("../README.md");
+        for path in files() {
+            let scenario = Scenario::load(Some(&path), &[]).unwrap_or_else(|error| panic!("{error}"));
+            let file = path.file_name().expect("a file").to_string_lossy();
+            assert_eq!(format!("{}.toml", scenario.name), file);
+            assert!(handbook.contains(&format!("`{file}`")), "bench/README.md does not name {file}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_load_has_a_file() {
+        let loads: Vec<Load> = files().iter().map(|path| Scenario::load(Some(path), &[]).expect("sound").load).collect();
+        for load in [Load::Calls, Load::Bulk, Load::Closed, Load::Open, Load::Churn, Load::Deferred, Load::Mix, Load::Bound] {
+            assert!(loads.contains(&load), "{load:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_nobody_knows_and_a_value_that_means_nothing_are_told() {
+        let set = |text: &str| Scenario::load(None, &[text.to_owned()]).expect_err("refused");
+        assert!(set("sesions=3").contains("sesions"));
+        assert!(set("load=mix").contains("a mix has parts"));
+        assert!(set("transport=sctp").contains("udp or tcp"));
+        assert!(set("failure_report=maybe").contains("yes, partial or no"));
+        assert!(set("sizes=[[10, 0]]").contains("weight"));
+        assert!(set("targets=3").contains("by SIP"));
+    }
+
+    #[test]
+    fn a_part_has_the_keys_of_its_mix() {
+        let mix = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/mix.toml");
+        let mix = Scenario::load(Some(&mix), &["seconds=3".to_owned(), "proxy=127.0.0.1:7".to_owned()]).expect("sound");
+        assert!(mix.parts.iter().all(|part| part.seconds == 3.0 && part.proxy == "127.0.0.1:7"));
+        assert!(mix.parts.iter().all(|part| part.route && part.name != mix.name));
+    }
 }

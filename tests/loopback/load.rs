@@ -3,7 +3,7 @@
 use crate::peers;
 use crate::proxy::{Proxy, registered};
 use cpm_bench::mix::run;
-use cpm_bench::report::Outcome;
+use cpm_bench::report::{Outcome, page};
 use cpm_bench::scenario::{Load, Scenario, Via};
 use std::net::SocketAddr;
 
@@ -21,7 +21,10 @@ fn ends() -> Ends {
 }
 
 fn start(ends: &Ends, more: &str) -> Proxy {
-    let core = format!("{more}\n---\n[sip]\ncore = \"sip:{};lr\"\n[limits]\nsessions_per_originator = 1000\n", ends.called);
+    let core = format!(
+        "{more}\n---\n[sip]\ncore = \"sip:{};lr\"\n[limits]\nsessions_per_originator = 1000\noverload_queue_delay = \"30s\"\n",
+        ends.called
+    );
     Proxy::start_saying(tempfile::tempdir().expect("a temporary folder"), &core, "info")
 }
 
@@ -91,6 +94,14 @@ fn messages_for_an_absent_user_come_when_the_user_registers() {
 }
 
 #[test]
+fn a_slow_reader_is_one_that_loses_nothing_and_harms_nobody() {
+    let ends = ends();
+    let pf = start(&ends, "");
+    let base = scenario(&pf, &ends, Load::Bulk);
+    passes(&Scenario { sessions: 3, slow_readers: 1, slow_octets: 50_000, chunk: 10_000, window: 100_000, ..base });
+}
+
+#[test]
 fn a_mix_passes_when_its_parts_do() {
     let (ends, other) = (ends(), self::ends());
     let pf = start(&ends, "");
@@ -99,4 +110,8 @@ fn a_mix_passes_when_its_parts_do() {
     let outcome = passes(&Scenario { parts: vec![chat, churn], ..scenario(&pf, &ends, Load::Mix) });
     assert_eq!(outcome.parts.len(), 2);
     assert_eq!(outcome.count, outcome.parts.iter().map(|part| part.count).sum::<u64>());
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    page(&[outcome], file.path()).expect("written");
+    let text = std::fs::read_to_string(file.path()).expect("read");
+    assert!(text.contains("<td>chat<td>3") && text.contains("<svg"), "{text}");
 }
