@@ -218,6 +218,8 @@ pub struct Policy {
     pub large_message_session_expires: Duration,
     pub session_session_expires: Duration,
     pub min_se: Duration,
+    /// What RFC 4028 §5 sets to 90 s: no session interval is below it. Less is for laboratories.
+    pub session_floor: Duration,
     pub media: Vec<String>,
     pub media_formats: Vec<String>,
     pub retry_rejected_media: bool,
@@ -347,6 +349,7 @@ impl Default for Config {
                 large_message_session_expires: seconds(29 * 60),
                 session_session_expires: seconds(30 * 60),
                 min_se: seconds(90),
+                session_floor: seconds(90),
                 media: vec!["message".into()],
                 media_formats: Vec::new(),
                 retry_rejected_media: true,

@@ -257,10 +257,12 @@ fn policy(section: Section<'_, '_>, policy: &mut Policy) {
         policy.default_service = urn;
     }
     section.boolean("stay_in_media_path", &mut policy.stay_in_media_path);
-    // OLM-7.f: lower than 1800; OSI-4.k: 1800 or lower; RFC 4028 §4: at least 90.
-    section.duration("large_message_session_expires", &mut policy.large_message_session_expires, 90 * SECOND, 1799 * SECOND);
-    section.duration("session_session_expires", &mut policy.session_session_expires, 90 * SECOND, 1800 * SECOND);
-    section.duration("min_se", &mut policy.min_se, 90 * SECOND, 1799 * SECOND);
+    // OLM-7.f: lower than 1800; OSI-4.k: 1800 or lower; RFC 4028 §5: at least 90, but in a laboratory.
+    section.duration("session_floor", &mut policy.session_floor, 2 * SECOND, 90 * SECOND);
+    let floor = policy.session_floor;
+    section.duration("large_message_session_expires", &mut policy.large_message_session_expires, floor, 1799 * SECOND);
+    section.duration("session_session_expires", &mut policy.session_session_expires, floor, 1800 * SECOND);
+    section.duration("min_se", &mut policy.min_se, floor, 1799 * SECOND);
     section.strings("media", &mut policy.media);
     section.strings("media_formats", &mut policy.media_formats);
     section.boolean("retry_rejected_media", &mut policy.retry_rejected_media);

@@ -83,6 +83,7 @@ impl Config {
         duration(out, "large_message_session_expires", policy.large_message_session_expires);
         duration(out, "session_session_expires", policy.session_session_expires);
         duration(out, "min_se", policy.min_se);
+        duration(out, "session_floor", policy.session_floor);
         strings(out, "media", policy.media.iter().cloned());
         strings(out, "media_formats", policy.media_formats.iter().cloned());
         plain(out, "retry_rejected_media", policy.retry_rejected_media);

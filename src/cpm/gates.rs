@@ -67,7 +67,7 @@ pub fn not_expired(facts: &Facts<'_>, request: &Request, clause: &'static str) -
 /// # Errors
 /// 422 with Min-SE where it is too short and the caller supports timers; 400 where it cannot be read.
 pub fn session_expires(facts: &Facts<'_>, request: &Request, clause: &'static str) -> Result<(), Refusal> {
-    let Ok(offer) = Offer::of(request) else { return Err(Refusal::new(400, clause)) };
+    let Ok(offer) = Offer::of(request, session_expires::floor_s(facts.config)) else { return Err(Refusal::new(400, clause)) };
     let min_s = session_expires::min_s(facts.config);
     // RFC 4028 §8.1, §9: who does not support timers cannot make use of a 422; a proxy added that interval.
     if offer.too_small(min_s) {

@@ -11,7 +11,6 @@
 use super::decision::{Refresher, Service, SessionExpires};
 use super::facts::Role;
 use crate::config::Config;
-use crate::sip::header::min_se::FLOOR_S;
 use crate::sip::header::name::Name;
 use crate::sip::header::session_expires as header;
 use crate::sip::message::{Request, Response};
@@ -25,17 +24,17 @@ pub const UP_TO_1800_S: u32 = 1800;
 
 /// The interval for Large Message legs, in seconds (`policy.large_message_session_expires`).
 pub fn large_message(config: &Config) -> u32 {
-    limited(config.policy.large_message_session_expires, BELOW_1800_S)
+    limited(config, config.policy.large_message_session_expires, BELOW_1800_S)
 }
 
 /// The interval for a session towards its recipient, in seconds (`policy.session_session_expires`).
 pub fn originating_session(config: &Config) -> u32 {
-    limited(config.policy.session_session_expires, UP_TO_1800_S)
+    limited(config, config.policy.session_session_expires, UP_TO_1800_S)
 }
 
 /// The interval for a session towards a client of its recipient, in seconds.
 pub fn terminating_session(config: &Config) -> u32 {
-    limited(config.policy.session_session_expires, BELOW_1800_S)
+    limited(config, config.policy.session_session_expires, BELOW_1800_S)
 }
 
 /// The longest interval that a leg towards a target may have, in seconds, also where its 422 asks for more.
@@ -46,13 +45,18 @@ pub fn limit_s(service: Service, role: Role) -> u32 {
     }
 }
 
-/// The shortest interval that we accept, in seconds (`policy.min_se`; RFC 4028 §5: never below 90).
+/// The shortest interval that we accept, in seconds (`policy.min_se`; RFC 4028 §5: never below 90, but in a laboratory).
 pub fn min_s(config: &Config) -> u32 {
-    seconds(config.policy.min_se).max(FLOOR_S)
+    seconds(config.policy.min_se).max(floor_s(config))
 }
 
-fn limited(wanted: Duration, most_s: u32) -> u32 {
-    seconds(wanted).clamp(FLOOR_S, most_s)
+/// No interval is below it: the 90 seconds of RFC 4028 §5 unless `policy.session_floor` says otherwise.
+pub fn floor_s(config: &Config) -> u32 {
+    seconds(config.policy.session_floor)
+}
+
+fn limited(config: &Config, wanted: Duration, most_s: u32) -> u32 {
+    seconds(wanted).clamp(floor_s(config), most_s)
 }
 
 fn seconds(duration: Duration) -> u32 {
@@ -64,15 +68,18 @@ fn seconds(duration: Duration) -> u32 {
 pub fn answered(config: &Config, request: &Request) -> (SessionExpires, bool) {
     let ours_s = terminating_session(config);
     let wish_s = (!request.has(Name::SessionExpires)).then_some(ours_s);
-    of_answer(Offer::of(request).ok().and_then(|offer| offer.answer(wish_s, header::Refresher::Uas)), ours_s)
+    of_answer(Offer::of(request, floor_s(config)).ok().and_then(|offer| offer.answer(wish_s, header::Refresher::Uas)), ours_s)
 }
 
 /// What our 2xx says on the strength of a target's 2xx (OLM-r4): the shortest of what the origin asked for, what the target
 /// agreed to and `ours_s`, but not below the origin's Min-SE; the refresher as table 2 of RFC 4028 §9 has it.
-pub fn agreed(request: &Request, ok: &Response, ours_s: u32) -> (SessionExpires, bool) {
+pub fn agreed(config: &Config, request: &Request, ok: &Response, ours_s: u32) -> (SessionExpires, bool) {
     let said = ok.header(Name::SessionExpires).and_then(|value| header::SessionExpires::parse(value).ok());
-    let wish_s = said.map_or(ours_s, |said| said.delta_s.min(ours_s)).max(FLOOR_S);
-    of_answer(Offer::of(request).ok().and_then(|offer| offer.answer(Some(wish_s), header::Refresher::Uas)), wish_s)
+    let wish_s = said.map_or(ours_s, |said| said.delta_s.min(ours_s)).max(floor_s(config));
+    of_answer(
+        Offer::of(request, floor_s(config)).ok().and_then(|offer| offer.answer(Some(wish_s), header::Refresher::Uas)),
+        wish_s,
+    )
 }
 
 fn of_answer(answer: Option<Answer>, ours_s: u32) -> (SessionExpires, bool) {
@@ -107,6 +114,8 @@ mod tests {
         assert_eq!((large_message(&config), originating_session(&config)), (1799, 90));
         config.policy.min_se = Duration::from_secs(5);
         assert_eq!(min_s(&config), 90);
+        config.policy.session_floor = Duration::from_secs(4);
+        assert_eq!((min_s(&config), originating_session(&config)), (5, 10));
         assert_eq!(limit_s(Service::GroupSession, Role::Originating), 1800);
         assert_eq!(limit_s(Service::Session, Role::Terminating), 1799);
         assert_eq!(limit_s(Service::LargeMessage, Role::Originating), 1799);
@@ -115,7 +124,7 @@ mod tests {
     #[test]
     fn an_answer_never_lengthens_what_was_asked_for() {
         let said = |headers, ok_headers: &str| {
-            let (expires, require) = agreed(&request(headers), &ok(ok_headers), 1740);
+            let (expires, require) = agreed(&Config::default(), &request(headers), &ok(ok_headers), 1740);
             (expires.delta_s, expires.refresher, require)
         };
         assert_eq!(said("Supported: timer\r\nSession-Expires: 600\r\n", ""), (600, Refresher::Uas, true));

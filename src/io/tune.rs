@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::io::media::listener::BACKLOG;
 use crate::io::signalling::sockets::UDP_BUFFER_OCTETS;
 use crate::limits::SIP_CONNECTIONS_MAX;
+use crate::sip::header::min_se::FLOOR_S;
 use host::Host;
 use std::fmt::Write;
 
@@ -54,6 +55,7 @@ pub fn advise(host: &Host, config: &Config) -> Vec<Advice> {
     capacity(host, config, &mut list);
     network(host, config, &mut list);
     memory(host, &mut list);
+    laboratory(config, &mut list);
     list.sort_by_key(|advice| advice.weight);
     list
 }
@@ -138,6 +140,19 @@ fn kernel(host: &Host, list: &mut Vec<Advice>) {
                 list.push(Advice { weight: Weight::Note, what: format!("io_uring without {name}"), why, how });
             }
         }
+    }
+}
+
+/// What only a laboratory may set.
+fn laboratory(config: &Config, list: &mut Vec<Advice>) {
+    let floor = config.policy.session_floor.as_secs();
+    if floor < u64::from(FLOOR_S) {
+        list.push(Advice {
+            weight: Weight::Should,
+            what: format!("policy.session_floor = {floor}s"),
+            why: "RFC 4028 section 5 knows no session interval below 90 seconds: refreshes cost more than the sessions they keep",
+            how: "leave it out, unless this is a laboratory".into(),
+        });
     }
 }
 
@@ -346,6 +361,13 @@ mod tests {
     fn said(files: &[(&str, &str)], config: &Config) -> Vec<String> {
         let (_root, host) = host(files);
         advise(&host, config).iter().map(|advice| format!("{:?} {}", advice.weight, advice.what)).collect()
+    }
+
+    #[test]
+    fn intervals_of_a_laboratory_are_warned_of() {
+        let mut config = config();
+        config.policy.session_floor = std::time::Duration::from_secs(4);
+        assert_eq!(said(&[], &config), ["Should policy.session_floor = 4s"]);
     }
 
     #[test]

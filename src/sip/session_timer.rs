@@ -11,7 +11,7 @@
 //! ```
 //! A 2xx of either side to a refresh of either side is `Agreed` again, with what it says (§7.2, §9).
 
-use super::header::min_se::{self, FLOOR_S};
+use super::header::min_se;
 use super::header::name::Name;
 use super::header::session_expires::{Refresher, SessionExpires};
 use super::message::{Malformed, Message, Response};
@@ -51,21 +51,21 @@ pub struct Retry {
 }
 
 impl Offer {
-    /// Reads what a request asks for.
+    /// Reads what a request asks for; `floor_s` is the Min-SE of a request without one.
     ///
     /// # Errors
     /// [`Malformed`] where Session-Expires or Min-SE cannot be read: 400.
-    pub fn of(request: &Message) -> Result<Self, Malformed> {
+    pub fn of(request: &Message, floor_s: u32) -> Result<Self, Malformed> {
         Ok(Self {
             supported: request.lists(Name::Supported, "timer") || request.lists(Name::Require, "timer"),
             expires: request.header(Name::SessionExpires).map(SessionExpires::parse).transpose()?,
-            min_se_s: request.header(Name::MinSe).map_or(Ok(FLOOR_S), min_se::parse)?,
+            min_se_s: request.header(Name::MinSe).map_or(Ok(floor_s), |value| min_se::parse(value, floor_s))?,
         })
     }
 
     /// §9: whether 422 is the answer, with `min_s` as its Min-SE. Only who supports timers can make use of it.
     pub fn too_small(&self, min_s: u32) -> bool {
-        self.supported && self.expires.is_some_and(|asked| asked.delta_s < min_s.max(FLOOR_S))
+        self.supported && self.expires.is_some_and(|asked| asked.delta_s < min_s)
     }
 
     /// §9: what the 2xx says. `wish_s` is the interval we should like, `mine` whom we choose where the choice is ours.
@@ -87,16 +87,16 @@ impl Offer {
 
 /// §7.2: what a 2xx to our request means: interval and whether we refresh. Where it says nothing although we asked, the
 /// peer knows no timers: we refresh on our own, with the interval we asked for (§7.2 allows it, and keeps us from a
-/// session that nobody ends). A 2xx without refresher follows what we asked for.
+/// session that nobody ends). A 2xx without refresher follows what we asked for. Nothing below `floor_s` is agreed to.
 ///
 /// # Errors
 /// [`Malformed`] where Session-Expires cannot be read.
-pub fn agreed(asked: Option<SessionExpires>, response: &Response) -> Result<Option<(u32, bool)>, Malformed> {
+pub fn agreed(asked: Option<SessionExpires>, response: &Response, floor_s: u32) -> Result<Option<(u32, bool)>, Malformed> {
     let said = response.header(Name::SessionExpires).map(SessionExpires::parse).transpose()?;
     Ok(match (said, asked) {
         (Some(said), _) => {
             let refresher = said.refresher.or(asked.and_then(|asked| asked.refresher)).unwrap_or(Refresher::Uac);
-            Some((said.delta_s.max(FLOOR_S), refresher == Refresher::Uac))
+            Some((said.delta_s.max(floor_s), refresher == Refresher::Uac))
         }
         (None, Some(asked)) => Some((asked.delta_s, true)),
         (None, None) => None,
@@ -105,8 +105,8 @@ pub fn agreed(asked: Option<SessionExpires>, response: &Response) -> Result<Opti
 
 /// §7.3, §7.4: how to try again after 422: at least its Min-SE, and the largest Min-SE heard so far. None: the 422 says
 /// nothing we did not obey already, so trying again is in vain.
-pub fn retry(asked_s: u32, heard_s: Option<u32>, response: &Response) -> Option<Retry> {
-    let min_se_s = min_se::parse(response.header(Name::MinSe)?).ok()?.max(heard_s.unwrap_or(0));
+pub fn retry(asked_s: u32, heard_s: Option<u32>, response: &Response, floor_s: u32) -> Option<Retry> {
+    let min_se_s = min_se::parse(response.header(Name::MinSe)?, floor_s).ok()?.max(heard_s.unwrap_or(0));
     (min_se_s > asked_s).then_some(Retry { delta_s: min_se_s, min_se_s })
 }
 
@@ -230,6 +230,7 @@ pub fn step(state: State, event: Event, actions: &mut Vec<Action>) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sip::header::min_se::FLOOR_S;
     use std::fmt::Write as _;
 
     fn table() -> String {
@@ -297,17 +298,17 @@ mod tests {
     #[test]
     fn a_caller_follows_what_the_2xx_says() {
         let asked = Some(SessionExpires { delta_s: 1790, refresher: Some(Refresher::Uas) });
-        assert_eq!(agreed(asked, &response("x: 1200;refresher=uas\r\n")), Ok(Some((1200, false))));
-        assert_eq!(agreed(asked, &response("x: 1200;refresher=uac\r\n")), Ok(Some((1200, true))));
-        assert_eq!(agreed(asked, &response("x: 1200\r\n")), Ok(Some((1200, false))));
-        assert_eq!(agreed(asked, &response("")), Ok(Some((1790, true))));
-        assert_eq!(agreed(None, &response("")), Ok(None));
-        assert!(agreed(asked, &response("x: soon\r\n")).is_err());
+        assert_eq!(agreed(asked, &response("x: 1200;refresher=uas\r\n"), FLOOR_S), Ok(Some((1200, false))));
+        assert_eq!(agreed(asked, &response("x: 1200;refresher=uac\r\n"), FLOOR_S), Ok(Some((1200, true))));
+        assert_eq!(agreed(asked, &response("x: 1200\r\n"), FLOOR_S), Ok(Some((1200, false))));
+        assert_eq!(agreed(asked, &response(""), FLOOR_S), Ok(Some((1790, true))));
+        assert_eq!(agreed(None, &response(""), FLOOR_S), Ok(None));
+        assert!(agreed(asked, &response("x: soon\r\n"), FLOOR_S).is_err());
     }
 
     #[test]
     fn a_422_is_obeyed_once() {
-        let again = |asked_s, heard_s, text: &str| retry(asked_s, heard_s, &response(text));
+        let again = |asked_s, heard_s, text: &str| retry(asked_s, heard_s, &response(text), FLOOR_S);
         assert_eq!(again(1790, None, "Min-SE: 3600\r\n"), Some(Retry { delta_s: 3600, min_se_s: 3600 }));
         assert_eq!(again(100, Some(500), "Min-SE: 200\r\n"), Some(Retry { delta_s: 500, min_se_s: 500 }));
         assert_eq!(again(3600, Some(3600), "Min-SE: 3600\r\n"), None);

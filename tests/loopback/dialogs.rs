@@ -1,7 +1,6 @@
 //! RFC 3261 §9, §15 and RFC 3262 on the wire: what crosses within a dialog, and what is acknowledged before there is one.
 
 use crate::ladder::Originating;
-use crate::msrp::Msrp;
 use crate::proxy::Proxy;
 use crate::ue::{Invite, Message, SESSION, Ue, answer_sdp};
 use std::io::Write as _;
@@ -160,34 +159,51 @@ fn a_dialog_stays_with_the_listener_on_which_it_began() {
     ladder.alice.answer(&bye, from, "200 OK", "", "");
 }
 
-/// RFC 4028 knows no interval below 90 seconds, so this takes a minute: `CPM_PF_LONG=1` has it played.
-#[test]
-fn a_session_that_nobody_refreshes_ends_on_both_legs() {
-    if std::env::var_os("CPM_PF_LONG").is_none() {
-        return println!("skipped: CPM_PF_LONG is not set; the simulator plays it on virtual time");
-    }
-    let mut ladder = Originating::new("");
-    let invite = Invite::new(&ladder.alice, BOB, SESSION).with("Session-Expires", "90;refresher=uac").with("Supported", "timer");
+/// Calls with session timers of few seconds; `asked` and `answered` are what the two ends say of it.
+fn with_timers(asked: &str, answered: &str) -> (Originating, Message, Instant) {
+    let mut ladder = Originating::new("[policy]\nsession_floor = \"2s\"\nmin_se = \"2s\"\nsession_session_expires = \"1800s\"\n");
+    let begun = Instant::now();
+    let invite = Invite::new(&ladder.alice, BOB, SESSION).with("Session-Expires", asked).with("Supported", "timer");
     let (arrived, from) = ladder.passes(&invite);
-    let fields = contact(&ladder) + "Session-Expires: 1800;refresher=uac\nContent-Type: application/sdp\n";
+    let fields = contact(&ladder) + &format!("Session-Expires: {answered}\nRequire: timer\nContent-Type: application/sdp\n");
     ladder.core.answer(&arrived, from, "200 OK", &fields, &sdp("bob1"));
     let ok = ladder.alice.next("200 to INVITE", of("INVITE", 200)).0;
-    assert_eq!(ok.want("Session-Expires"), "90;refresher=uac");
     ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
     ladder.core.expect("ACK");
-    // An MSRP session that nobody connects to ends sooner.
-    let mut ends = [(&ok, invite.message().attribute("path").to_owned()), (&arrived, "msrp://127.0.0.1:9/bob1;tcp".to_owned())]
-        .map(|(ours, path)| Msrp::connect(ours.msrp_address(), &path, ours.attribute("path")));
-    for end in &mut ends {
-        end.open();
-        end.expect("200");
+    (ladder, ok, begun)
+}
+
+/// §10: two thirds of the interval after it was agreed on; BYE says why.
+fn ends(mut ladder: Originating, begun: Instant) {
+    for end in [&mut ladder.alice, &mut ladder.core] {
+        let (bye, from) = end.expect_from("BYE");
+        assert!(begun.elapsed() >= Duration::from_secs(2), "{bye:?}");
+        end.answer(&bye, from, "200 OK", "", "");
     }
-    let (begun, mut ended) = (Instant::now(), None);
-    while ended.is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(100), "no BYE");
-        ended = ladder.alice.poll().filter(|(message, _)| message.method() == "BYE");
-    }
-    // §10: a third of the interval before its end.
-    assert!(begun.elapsed() > Duration::from_secs(55), "{:?}", begun.elapsed());
-    ladder.core.expect("BYE");
+    ladder.pf.until("nothing is left", |pf| pf.metric("cpm_pf_dialogs", &[]) == 0.0);
+}
+
+#[test]
+fn a_session_that_its_caller_does_not_refresh_ends_on_both_legs() {
+    let (ladder, ok, begun) = with_timers("3;refresher=uac", "90;refresher=uas");
+    assert_eq!(ok.want("Session-Expires"), "3;refresher=uac");
+    ends(ladder, begun);
+}
+
+#[test]
+fn a_session_that_its_called_party_does_not_refresh_ends_on_both_legs() {
+    // The caller's interval is never below its Min-SE, which is the floor where it says none: both legs are short.
+    let (ladder, ok, begun) = with_timers("90;refresher=uac", "3;refresher=uas");
+    assert_eq!(ok.want("Session-Expires"), "3;refresher=uac");
+    ends(ladder, begun);
+}
+
+#[test]
+fn a_refresh_that_gets_no_answer_or_481_ends_both_legs() {
+    let (mut ladder, _, _) = with_timers("2;refresher=uas", "90;refresher=uas");
+    let (refresh, from) = ladder.alice.expect_from("INVITE");
+    assert_eq!(refresh.want("Session-Expires"), "2;refresher=uac");
+    ladder.alice.answer(&refresh, from, "481 Call Does Not Exist", "", "");
+    let (bye, from) = ladder.core.expect_from("BYE");
+    ladder.core.answer(&bye, from, "200 OK", "", "");
 }

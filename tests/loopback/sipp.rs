@@ -201,9 +201,31 @@ fn a_session_is_refreshed_by_update_and_not_below_the_minimum() {
     over_all("refresh-caller", "refresh-called", "");
 }
 
+/// The same at once: what these wait for is the program's timers. Intervals are of seconds, so that a test need not wait for a
+/// minute.
+fn over_all_at_once(pairs: &[(&str, &str)]) {
+    std::thread::scope(|scope| {
+        for (caller, called) in pairs {
+            for transport in [UDP, TCP, TLS] {
+                scope.spawn(move || play(caller, called, transport, "[policy]\nsession_floor = \"2s\"\nmin_se = \"2s\"\n"));
+            }
+        }
+    });
+}
+
+#[test]
+fn sessions_are_refreshed_by_us_towards_the_caller_and_the_called_party() {
+    over_all_at_once(&[("kept-caller", "session-called"), ("patient-caller", "kept-called")]);
+}
+
+#[test]
+fn sessions_that_nobody_refreshes_end_on_both_legs() {
+    over_all_at_once(&[("expired-caller", "expired-called")]);
+}
+
 #[test]
 fn every_dialog_of_a_forked_invite_is_ended() {
-    play("session-caller", "forked-called", UDP, "");
+    over_all("hangup-caller", "forked-called", "");
 }
 
 #[test]

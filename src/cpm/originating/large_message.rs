@@ -231,7 +231,8 @@ pub fn on_success(facts: &Facts<'_>, request: &Request, ok: &Response) -> Result
     let headers = vec![("Supported".to_string(), "timer".to_string()), ("Server".to_string(), release::product(facts.config))];
 
     clause!("OLM-r4");
-    let (session_expires, require_timer) = session_expires::agreed(request, ok, session_expires::large_message(facts.config));
+    let (session_expires, require_timer) =
+        session_expires::agreed(facts.config, request, ok, session_expires::large_message(facts.config));
 
     clause!("OLM-r5", "OLM-r5.a", "OLM-r5.b", "OLM-r5.c", "OLM-r5.d");
     let media = match media_plan::large_message_answer(facts.config, request, ok) {

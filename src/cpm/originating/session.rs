@@ -235,7 +235,7 @@ pub fn on_success(facts: &Facts<'_>, request: &Request, ok: &Response) -> Result
     };
 
     let (session_expires, require_timer) =
-        session_expires::agreed(request, ok, session_expires::originating_session(facts.config));
+        session_expires::agreed(facts.config, request, ok, session_expires::originating_session(facts.config));
     clause!("OSI-r6.a");
     Ok(Answer {
         status: 200,

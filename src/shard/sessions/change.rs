@@ -7,6 +7,7 @@ use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::cpm::media_plan::{self, MediaPlan, Side};
 use crate::cpm::refusal::Refusal;
+use crate::cpm::session_expires;
 use crate::cpm::session_matching::Ours;
 use crate::shard::counts::Direction;
 use crate::shard::exchange::LegIndex;
@@ -39,7 +40,7 @@ impl Signalling {
         request: &Rc<Request>,
         out: &mut Outbox,
     ) {
-        let min_s = crate::cpm::session_expires::min_s(&self.config);
+        let (min_s, floor_s) = (session_expires::min_s(&self.config), session_expires::floor_s(&self.config));
         let session = self.sessions.table.get_mut(key).expect("the caller found it");
         let at = &mut session.legs[usize::from(leg)];
         match at.pending.receive(&mut self.prng) {
@@ -50,7 +51,7 @@ impl Signalling {
                 return self.refuse(now, server, &later, out);
             }
         }
-        let Ok(timer) = Offer::of(request) else { return self.refuse_status(now, server, 400, out) };
+        let Ok(timer) = Offer::of(request, floor_s) else { return self.refuse_status(now, server, 400, out) };
         if timer.too_small(min_s) {
             let small = Refusal::new(422, "RFC 4028 §6").header("Min-SE", min_s.to_string());
             return self.refuse(now, server, &small, out);
@@ -243,7 +244,8 @@ impl Signalling {
     ) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         let at = &mut session.legs[usize::from(leg)];
-        let agreed = Offer::of(request).ok().and_then(|offer| offer.answer(None, Refresher::Uas));
+        let floor_s = session_expires::floor_s(&self.config);
+        let agreed = Offer::of(request, floor_s).ok().and_then(|offer| offer.answer(None, Refresher::Uas));
         let product = crate::cpm::release::product(&self.config);
         let contact = at.contact.clone();
         let fill = |mut writer: Writer<'_>| {

@@ -4,7 +4,7 @@ use super::{Refresh, State};
 use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;
 use crate::base::timers::Timers;
-use crate::cpm::decision;
+use crate::cpm::{decision, session_expires};
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Hop, Purpose, Within};
 use crate::shard::outbox::Outbox;
@@ -50,7 +50,7 @@ impl Signalling {
         response: &Response,
         out: &mut Outbox,
     ) {
-        let event = match session_timer::agreed(asked, response) {
+        let event = match session_timer::agreed(asked, response, session_expires::floor_s(&self.config)) {
             Ok(Some((interval_s, ours))) => Event::Agreed { interval_s, ours },
             Ok(None) | Err(_) => Event::Unbound,
         };
@@ -151,7 +151,7 @@ impl Signalling {
             // §10: the peer or its dialog is gone.
             (408 | 481, _) | (_, None) => self.session_event(now, key, leg, Event::Lost, out),
             (422, Some(response)) => {
-                let wanted = session_timer::retry(interval_s, None, response);
+                let wanted = session_timer::retry(interval_s, None, response, session_expires::floor_s(&self.config));
                 if let (Some(wanted), session_timer::State::Asking { interval_s }) = (wanted, &mut at.timer.state) {
                     *interval_s = wanted.delta_s;
                 }

@@ -278,7 +278,8 @@ impl Signalling {
     /// RFC 4028 §7.4: the INVITE once more with the interval that the 422 asks for. False where it asks for more than the
     /// Change Request allows, or the call is over: then the target has failed.
     fn invite_longer(&mut self, now: Instant, key: Key, leg: LegIndex, response: Option<&Response>, out: &mut Outbox) -> bool {
-        let asked = |response: &Response| min_se::parse(response.header(Name::MinSe)?).ok();
+        let floor_s = session_expires::floor_s(&self.config);
+        let asked = |response: &Response| min_se::parse(response.header(Name::MinSe)?, floor_s).ok();
         let Some(min_se) = response.and_then(asked) else { return false };
         let Some(session) = self.sessions.table.get_mut(key) else { return false };
         let again = session.legs[usize::from(leg)].dialog.local_seq() > 1;

@@ -3,23 +3,27 @@
 use super::session_expires::delta_seconds;
 use crate::sip::message::Malformed;
 
-/// No session interval may be shorter (RFC 4028 §5); what is meant where no Min-SE stands.
+/// No session interval may be shorter (RFC 4028 §5); what is meant where no Min-SE stands. A laboratory may go below it
+/// (`policy.session_floor`), which is why functions are told the floor that holds.
 pub const FLOOR_S: u32 = 90;
 
-/// Reads the shortest session interval a hop accepts, in seconds; below [`FLOOR_S`] it counts as that.
+/// Reads the shortest session interval a hop accepts, in seconds; below `floor_s` it counts as that.
 ///
 /// # Errors: [`Malformed`] where no number of seconds stands first.
-pub fn parse(text: &str) -> Result<u32, Malformed> {
+pub fn parse(text: &str, floor_s: u32) -> Result<u32, Malformed> {
     let (delta_s, _) = delta_seconds(text).ok_or(Malformed::new(0, "header > min-se > delta-seconds"))?;
-    Ok(delta_s.max(FLOOR_S))
+    Ok(delta_s.max(floor_s))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::{FLOOR_S, parse};
+
     #[test]
-    fn min_se_is_never_below_ninety_seconds() {
-        assert_eq!(super::parse("120;x=1"), Ok(120));
-        assert_eq!(super::parse("5"), Ok(90));
-        assert!(super::parse("soon").is_err());
+    fn min_se_is_never_below_the_floor() {
+        assert_eq!(parse("120;x=1", FLOOR_S), Ok(120));
+        assert_eq!(parse("5", FLOOR_S), Ok(90));
+        assert_eq!(parse("5", 4), Ok(5));
+        assert!(parse("soon", FLOOR_S).is_err());
     }
 }
