@@ -77,6 +77,12 @@ pub const RESOLVED_NAMES_MAX: usize = 1024;
 pub const DEAD_TARGETS_MAX: usize = 1024;
 /// Users whose registrations one core holds by reg-event subscriptions.
 pub const SUBSCRIPTIONS_MAX: usize = 200_000;
+/// Users subscribed to at once after a start, and how long until the next: 500 a second and core, of which a registrar has to
+/// answer each SUBSCRIBE and send a NOTIFY.
+pub const REGISTRANTS_PAGE: usize = 100;
+pub const REGISTRANTS_EVERY: Duration = Duration::from_millis(200);
+/// Registrations that share one commit.
+pub const REGISTRANTS_BATCH_MAX: usize = 256;
 /// Registrations and contacts in one reginfo document: sixteen identities with sixteen devices each.
 pub const REGINFO_CONTACTS_MAX: usize = 256;
 /// Our Contact URIs that stand for a peer's, kept for a while after their dialog.

@@ -12,6 +12,7 @@ use crate::base::transport::Transport;
 use crate::msrp::leg::{Direction, Matching, Peer, SessionKind};
 use crate::store::deferred::{Deferred, DeferredId};
 use crate::store::history::Object;
+use crate::store::registrant::Registrant;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -207,6 +208,13 @@ pub enum Query {
     Record(Box<Object>),
     /// The same for a copy that nobody would keep otherwise: what the store refuses it is offered again, for some days.
     Copy(Box<Object>),
+    /// Keep a registered user for the next start, in place of what was known of it.
+    Register(Box<Registrant>),
+    /// Forget one.
+    Deregister { user: Box<str> },
+    /// Users of a core that registered before and still are, in the order of their addresses from after this one on; at most
+    /// [`crate::limits::REGISTRANTS_PAGE`], fewer where there are no more.
+    Registrants { core: u8, after: Option<Box<str>> },
 }
 
 /// An answer of the services thread.
@@ -215,13 +223,14 @@ pub enum Fetched {
     Document(Document),
     /// In the order in which they are to be tried; empty: the name does not exist or did not resolve.
     Resolved(Vec<Resolved>),
-    /// For `Defer`, `Remove`, `Return`: done, or why not.
+    /// For `Defer`, `Remove`, `Return`, `Register`, `Deregister`: done, or why not.
     Kept(Result<(), StoreFailure>),
     Waiting(Vec<Deferred>),
     /// The message, when the claim is ours; with the path of its body file, fetched to this node where needed.
     Claimed(Option<Box<Deferred>>),
     /// For `Record` and `Copy`: the UID in the Message Storage Server, where it gave one.
     Recorded(Result<Option<u32>, StoreFailure>),
+    Registrants(Vec<Registrant>),
     /// Unasked: the time of a deferred message is over, and its sender wants to hear of it. It is nobody's any more, and stays in
     /// the store until `Remove` says that the sender was told, or `Return` that it is to be told later.
     Expired(Box<Deferred>),

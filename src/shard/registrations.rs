@@ -2,6 +2,7 @@
 
 pub mod declared;
 pub mod reginfo;
+pub mod resumption;
 pub mod subscription;
 
 use self::subscription::Subscription;
@@ -19,11 +20,13 @@ pub struct Subscriptions {
     pub table: Slab<Subscription>,
     pub by_user: BTreeMap<Box<str>, Key>,
     pub by_tag: BTreeMap<Box<str>, Key>,
+    /// The user up to whom those were subscribed to who registered before the start.
+    pub resumed: Option<Box<str>>,
 }
 
 impl Default for Subscriptions {
     fn default() -> Self {
-        Self { table: Slab::with_capacity(SUBSCRIPTIONS_MAX), by_user: BTreeMap::new(), by_tag: BTreeMap::new() }
+        Self { table: Slab::with_capacity(SUBSCRIPTIONS_MAX), by_user: BTreeMap::new(), by_tag: BTreeMap::new(), resumed: None }
     }
 }
 

@@ -102,6 +102,10 @@ pub(super) enum Waiting {
     Claim {
         user: Box<str>,
     },
+    /// Whose REGISTER is answered when it is kept.
+    Registered(Box<Arrived>),
+    /// Who registered before the start.
+    Registrants,
     /// Whatever the answer is, nothing follows from it.
     Nothing,
 }
@@ -115,6 +119,8 @@ pub(super) enum Due {
     Session(Key, LegIndex, session_timer::Timer),
     /// The core begins: what waited for static users while we were away goes out.
     Start,
+    /// The next of those who registered before the start are subscribed to.
+    Resume,
     /// A reg-event subscription is to be refreshed.
     Subscription(Key),
     /// Deferred messages are tried again.
@@ -449,6 +455,8 @@ impl Signalling {
             Some(Waiting::KeepMessage(kept)) => self.message_kept(now, *kept, &answer, out),
             Some(Waiting::Queue { user }) => self.queue_heard(now, &user, answer, out),
             Some(Waiting::Claim { user }) => self.claim_heard(now, &user, answer, out),
+            Some(Waiting::Registered(arrived)) => self.registrant_kept(now, &arrived, out),
+            Some(Waiting::Registrants) => self.registrants_heard(now, answer, out),
             Some(Waiting::Nothing) => {}
             None => {
                 if let Fetched::Expired(deferred) = answer {
@@ -474,7 +482,11 @@ impl Signalling {
                 Due::Gather(pending) => self.gather_limit(now, pending, out),
                 Due::Session(session, leg, timer) => self.session_timer(now, session, leg, timer, out),
                 Due::Guard(session) => self.guard(now, session, out),
-                Due::Start => self.deliver_all(out),
+                Due::Start => {
+                    self.deliver_all(out);
+                    self.resume(out);
+                }
+                Due::Resume => self.resume(out),
                 Due::Subscription(subscription) => self.subscription_due(now, subscription, out),
                 Due::Deliver(user) => self.deliver_due(user, out),
                 Due::Provisional(session) => self.provisional_due(now, session, out),

@@ -3,3 +3,4 @@
 pub mod deferred;
 pub mod history;
 pub mod object;
+pub mod registrant;

@@ -11,9 +11,13 @@ const BOB: &str = "sip:bob@example.net";
 const BOTH: &str = "urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.session,urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.largemsg";
 
 fn learning(registrar: std::net::SocketAddr) -> Proxy {
-    Proxy::start(&format!(
+    Proxy::start(&learning_config(registrar))
+}
+
+fn learning_config(registrar: std::net::SocketAddr) -> String {
+    format!(
         "[registrations]\nsource = \"reg-event\"\nregistrar = \"sip:{registrar};lr\"\n[policy]\ndelivery = \"reject\"\n[limits]\nsessions_per_originator = 1000\n"
-    ))
+    )
 }
 
 /// Calls Bob; which of the devices were invited, and the URIs they were invited by. They all refuse.
@@ -168,12 +172,26 @@ impl Scripted {
         );
         registrar.send(pf.udp, &text);
         assert_eq!(registrar.expect_status(200).want("Expires"), "600000");
+        let subscribe = Self::subscribed(&mut registrar);
+        let devices = (0..devices).map(|number| Ue::udp(&format!("device {number}"))).collect();
+        Scripted { registrar, pf, alice: Ue::udp("alice"), devices, subscribe, cseq: 0 }
+    }
+
+    /// Takes the SUBSCRIBE.
+    fn subscribed(registrar: &mut Ue) -> Message {
         let (subscribe, from) = registrar.expect_from("SUBSCRIBE");
         assert_eq!((subscribe.uri(), subscribe.want("Event"), subscribe.want("Accept")), (BOB, "reg", "application/reginfo+xml"));
         let contact = format!("Contact: <sip:{}>\nExpires: 600000\n", registrar.address);
         registrar.answer(&subscribe, from, "200 OK", &contact, "");
-        let devices = (0..devices).map(|number| Ue::udp(&format!("device {number}"))).collect();
-        Scripted { registrar, pf, alice: Ue::udp("alice"), devices, subscribe, cseq: 0 }
+        subscribe
+    }
+
+    /// The program is killed, and started again on what it left behind; it subscribes anew by itself.
+    fn killed(self) -> Scripted {
+        let Scripted { mut registrar, pf, alice, devices, .. } = self;
+        let pf = Proxy::start_in(pf.kill(), &learning_config(registrar.address));
+        let subscribe = Self::subscribed(&mut registrar);
+        Scripted { registrar, pf, alice, devices, subscribe, cseq: 0 }
     }
 
     /// Sends a NOTIFY; the status of its answer. `FIRST`, `SECOND` in the document stand for the devices' contacts.
@@ -350,4 +368,27 @@ fn odd_documents_are_read_and_broken_ones_refused() {
     }
     script.invites(&[true]);
     assert_eq!(script.pf.get("/healthz").0, 200);
+}
+
+#[test]
+fn who_was_registered_is_found_again_after_a_kill() {
+    let mut scripted = Scripted::new(1);
+    let active = contact("1", "FIRST", "active", &format!("<unknown-param name=\"+g.3gpp.icsi-ref\">\"{BOTH}\"</unknown-param>"));
+    let full = document(0, "full", &active);
+    assert_eq!(scripted.notify("active;expires=600000", &full), 200);
+    scripted.invites(&[true]);
+    let first = scripted.subscribe.want("Call-ID").to_owned();
+    let mut scripted = scripted.killed();
+    assert_ne!(scripted.subscribe.want("Call-ID"), first, "the dialog of before is gone");
+    scripted.invites(&[false]);
+    assert_eq!(scripted.notify("active;expires=600000", &full), 200);
+    scripted.invites(&[true]);
+    // The subscription is over since nobody is registered: the next start does not ask again.
+    let nobody = document(1, "full", &contact("1", "FIRST", "terminated", ""));
+    assert_eq!(scripted.notify("terminated;reason=noresource", &nobody), 200);
+    scripted.invites(&[false]);
+    let Scripted { mut registrar, pf, mut alice, mut devices, .. } = scripted;
+    let pf = Proxy::start_in(pf.stop(), &learning_config(registrar.address));
+    assert!(invited(&pf, &mut alice, &mut devices).iter().all(Option::is_none));
+    registrar.nothing(pf.udp, "a SUBSCRIBE", |message| message.method() == "SUBSCRIBE");
 }

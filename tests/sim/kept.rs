@@ -500,6 +500,8 @@ impl World {
                 }
                 Fetched::Claimed(claimed.map(Box::new))
             }
+            Query::Register(_) | Query::Deregister { .. } => Fetched::Kept(Ok(())),
+            Query::Registrants { .. } => Fetched::Registrants(Vec::new()),
             Query::Remove { id } => self.remove(id),
             Query::Return { .. } if self.fails() => failed,
             Query::Return { id, retry_after_s } => {

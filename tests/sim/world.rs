@@ -489,6 +489,7 @@ fn answer(query: &Query) -> Fetched {
         Query::Waiting { .. } => Fetched::Waiting(Vec::new()),
         Query::Claim { .. } => Fetched::Claimed(None),
         Query::Record(_) => Fetched::Recorded(Ok(None)),
+        Query::Registrants { .. } => Fetched::Registrants(Vec::new()),
         _ => Fetched::Kept(Ok(())),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::inbox::{Answers, Inbox, Item, Question};
 use super::message_store::{MessageStore, Refused};
+use super::registrants::Registrants;
 use super::resolve::{Resolve, Target};
 use super::spool::Spool;
 use super::stores::{self, DeferredMessages};
@@ -30,6 +31,7 @@ pub struct Services {
     resolve: Resolve,
     deferred: DeferredMessages,
     history: MessageStore,
+    registrants: Registrants,
     /// Delivered, but the store was away when they were to be removed: nobody may have them again.
     delivered: RefCell<BTreeSet<DeferredId>>,
     _spool: Spool,
@@ -47,6 +49,7 @@ impl Services {
         let deferred = DeferredMessages::open(&config.store, &spool, &mut prng()?)?;
         let history = stores::history(&config.store, [prng()?, prng()?])?;
         let resolve = Resolve::new(prng()?);
+        let registrants = Registrants::new(&config.store.spool);
         Ok(Self {
             config: RefCell::new(config),
             clock,
@@ -54,6 +57,7 @@ impl Services {
             resolve,
             deferred,
             history,
+            registrants,
             delivered: RefCell::default(),
             _spool: spool,
         })
@@ -173,6 +177,9 @@ fn failed(query: &Query) -> Fetched {
         Query::Defer(_) | Query::Waiting { .. } | Query::Remove { .. } | Query::Return { .. } => {
             Fetched::Kept(Err(StoreFailure::Unavailable))
         }
+        Query::Register(_) | Query::Deregister { .. } | Query::Registrants { .. } => {
+            Fetched::Kept(Err(StoreFailure::Unavailable))
+        }
     }
 }
 
@@ -204,6 +211,13 @@ pub async fn answer(services: &Services, query: Query) -> Fetched {
         }
         Query::Record(object) => Fetched::Recorded(services.history.store(&object, now_s, Refused::Asker).await),
         Query::Copy(object) => Fetched::Recorded(services.history.store(&object, now_s, Refused::Queue).await),
+        Query::Register(registrant) => Fetched::Kept(services.registrants.put(*registrant, now_s).await),
+        Query::Deregister { user } => Fetched::Kept(services.registrants.remove(user).await),
+        Query::Registrants { core, after } => {
+            let cores = u8::try_from(config.cores.signaling.len()).unwrap_or(u8::MAX);
+            let page = services.registrants.page(core, cores, after, now_s).await;
+            page.map_or_else(|failure| Fetched::Kept(Err(failure)), Fetched::Registrants)
+        }
     }
 }
 

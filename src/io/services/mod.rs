@@ -12,6 +12,7 @@ pub mod inbox;
 pub mod message_store;
 pub mod nats;
 pub mod nats_body;
+pub mod registrants;
 pub mod resolve;
 pub mod spool;
 pub mod stores;

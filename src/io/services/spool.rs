@@ -7,6 +7,7 @@
 //! SPOOL/aB3…                a message that a media core receives; its name has sixteen characters of an MSRP ident
 //! SPOOL/deferred/ID         a body fetched from the shared store for its delivery
 //! SPOOL/history/….json      objects that wait for the history: these stay
+//! SPOOL/registrations.redb  who is registered, for reg-event subscriptions after the next start: it stays
 //! ```
 
 use crate::base::prng::Prng;

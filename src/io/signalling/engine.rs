@@ -601,6 +601,9 @@ fn unanswered(query: &Query) -> Fetched {
         Query::Document { .. } | Query::External { .. } => Fetched::Document(Document::Failed),
         Query::Resolve { .. } => Fetched::Resolved(Vec::new()),
         Query::Defer(_) | Query::Remove { .. } | Query::Return { .. } => Fetched::Kept(Err(StoreFailure::Unavailable)),
+        Query::Register(_) | Query::Deregister { .. } | Query::Registrants { .. } => {
+            Fetched::Kept(Err(StoreFailure::Unavailable))
+        }
         Query::Waiting { .. } => Fetched::Waiting(Vec::new()),
         Query::Claim { .. } => Fetched::Claimed(None),
         Query::Record(_) | Query::Copy(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),

@@ -5,6 +5,7 @@
 //! REGISTER (S-CSCF) ─> 200, SUBSCRIBE reg ─> NOTIFY full ─> NOTIFY partial … ─> refresh before it expires
 //!                                                                      gap ──> refresh: a full document follows
 //!                                                     481, terminated ──────> a new subscription
+//! start ─> who registered before (resumption.rs) ─> SUBSCRIBE reg …
 //! ```
 
 use super::declared::Declared;
@@ -55,38 +56,55 @@ pub struct Subscription {
 }
 
 impl Signalling {
-    /// Third-party registration: the S-CSCF tells that a user registered, or is gone (Expires 0).
+    /// Third-party registration: the S-CSCF tells that a user registered, or is gone (Expires 0). Where registrations are learnt,
+    /// its 200 waits until the next start would know of it too.
     pub(in crate::shard) fn registered(&mut self, now: Instant, arrived: Arrived, out: &mut Outbox) {
         if !arrived.trusted {
             return self.refuse(now, arrived.server, &Refusal::new(403, "8.1.1"), out);
         }
-        let request = &arrived.request;
-        let uri = request.to().map(|to| to.uri.to_string()).unwrap_or_default();
-        let contact = request.header(Name::Contact).and_then(|value| value.split_once("expires=")).map(|(_, rest)| rest);
-        let expires = contact.or(request.header(Name::Expires)).and_then(seconds);
+        let request = arrived.request.clone();
+        let uri = request.to().map_or("", |to| to.uri);
+        let learns = self.config.registrations.source == RegistrationSource::RegEvent && !uri.is_empty();
+        let expires_s = expires(&request);
+        if learns && expires_s != Some(0) {
+            return self.keep_registrant(now, arrived, out);
+        }
+        self.answer_register(now, arrived.server, expires_s, out);
+        // What a deregistration means the NOTIFY says, of each contact.
+        if learns {
+            self.forget_registrant(normalise(uri).into(), out);
+            self.declared(uri, &request, out);
+        }
+    }
+
+    /// 200 to a third-party REGISTER, with the time that it asked for.
+    pub(super) fn answer_register(&mut self, now: Instant, server: ServerKey, expires_s: Option<u32>, out: &mut Outbox) {
         let product = crate::cpm::release::product(&self.config);
         let fill = |mut writer: crate::sip::write::Writer<'_>| {
-            if let Some(expires) = expires {
-                writer.format(Name::Expires, format_args!("{expires}"));
+            if let Some(expires_s) = expires_s {
+                writer.format(Name::Expires, format_args!("{expires_s}"));
             }
             writer.field(Name::Server, &product);
             writer.body(b"");
         };
-        if self.transactions.respond(now, arrived.server, 200, "OK", fill, out) {
+        if self.transactions.respond(now, server, 200, "OK", fill, out) {
             self.counts.response(Method::Register, 200, crate::shard::counts::Direction::Out);
         }
-        let learns = self.config.registrations.source == RegistrationSource::RegEvent;
-        // What a deregistration means the NOTIFY says, of each contact.
-        if !learns || uri.is_empty() {
-            return;
-        }
-        if expires != Some(0) {
-            let registrar = request.values(Name::Contact).next().and_then(|value| NameAddr::parse(value).ok()).map(|at| at.uri);
-            self.subscribe(now, &uri, registrar, out);
-        }
-        let Some(key) = self.subscriptions.by_user.get(normalise(&uri).as_str()).copied() else { return };
+    }
+
+    /// Subscribes to whom a third-party REGISTER names.
+    pub(super) fn watch(&mut self, now: Instant, register: &Request, out: &mut Outbox) {
+        let Ok(uri) = register.to().map(|to| to.uri) else { return };
+        let registrar = register.values(Name::Contact).next().and_then(|value| NameAddr::parse(value).ok()).map(|at| at.uri);
+        self.subscribe(now, uri, registrar, out);
+        self.declared(uri, register, out);
+    }
+
+    /// Takes in what the user's clients declared.
+    fn declared(&mut self, uri: &str, register: &Request, out: &mut Outbox) {
+        let Some(key) = self.subscriptions.by_user.get(normalise(uri).as_str()).copied() else { return };
         let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
-        if subscription.declared.learn(request) && subscription.table.is_begun() {
+        if subscription.declared.learn(register) && subscription.table.is_begun() {
             self.learn_registrations(key, out);
         }
     }
@@ -255,8 +273,8 @@ impl Signalling {
                 matches!(state.reason.map(str::to_ascii_lowercase).as_deref(), Some("deactivated" | "timeout" | "probation"));
             if again {
                 self.resubscribe(now, key, out);
-            } else {
-                self.forget_subscription(key);
+            } else if let Some(over) = self.forget_subscription(key) {
+                self.forget_registrant(over.user, out);
             }
             return;
         }
@@ -285,6 +303,12 @@ impl Signalling {
             }
         }
     }
+}
+
+/// For how long a REGISTER asks to be registered.
+pub(super) fn expires(register: &Request) -> Option<u32> {
+    let contact = register.header(Name::Contact).and_then(|value| value.split_once("expires=")).map(|(_, rest)| rest);
+    contact.or(register.header(Name::Expires)).and_then(seconds)
 }
 
 fn seconds(value: &str) -> Option<u32> {

@@ -3,8 +3,10 @@
 use super::world::*;
 use crate::base::clock::Duration;
 use crate::config::{Config, RegistrationSource};
-use crate::shard::exchange::{Fetched, Query};
+use crate::limits::{REGISTRANTS_EVERY, REGISTRANTS_PAGE};
+use crate::shard::exchange::{Fetched, Query, StoreFailure};
 use crate::sip::header::name::Name;
+use crate::store::registrant::Registrant;
 
 fn learning() -> Config {
     let mut config = config();
@@ -49,6 +51,12 @@ fn document(version: u32, state: &str, contact: &str) -> String {
 fn subscribed() -> (World, Sent) {
     let mut world = World::new(learning());
     world.receives(CORE, &register(600));
+    // Its 200 waits until the next start knows of it.
+    assert!(world.sent.is_empty());
+    let (ticket, query) = world.questions.pop_front().expect("it is kept");
+    let Query::Register(kept) = query else { panic!("{query:?}") };
+    assert_eq!((&*kept.user, kept.until_s), ("sip:bob@example.net", world.now.unix_s() + 600));
+    world.fetched(ticket, Fetched::Kept(Ok(())));
     let ok = world.expect(CORE, "SIP/2.0 200");
     assert_eq!(ok.header(Name::Expires), "600");
     let subscribe = world.expect(CORE, "SUBSCRIBE sip:bob@example.net");
@@ -120,7 +128,64 @@ fn what_is_no_notification_of_ours_is_refused() {
     world.expect(CORE, "SIP/2.0 415");
     world.receives(CORE, &notify(&subscribe, 3, "active", REG, &full).replace("tag=00.", "tag=00.x"));
     world.expect(CORE, "SIP/2.0 481");
+    world.questions.clear();
     world.receives(CORE, &notify(&subscribe, 4, "terminated;reason=deactivated", REG, &full));
     world.expect(CORE, "SIP/2.0 200");
     world.expect(CORE, "SUBSCRIBE");
+}
+
+/// A core that begins anew, and is told who registered before.
+fn begun(before: Vec<Registrant>) -> World {
+    let mut world = World::beginning(learning());
+    let (ticket, query) = world.questions.pop_front().expect("it asks who registered before");
+    assert!(matches!(query, Query::Registrants { core: 0, after: None }));
+    world.fetched(ticket, Fetched::Registrants(before));
+    world
+}
+
+fn registrant(user: &str) -> Registrant {
+    let register = register(600).replace("sip:bob@example.net", user).into_bytes();
+    Registrant { user: user.into(), until_s: u64::MAX, register: register.into() }
+}
+
+#[test]
+fn who_registered_before_the_start_is_subscribed_to_again() {
+    let mut world = begun(vec![registrant("sip:bob@example.net")]);
+    let subscribe = world.expect(CORE, "SUBSCRIBE sip:bob@example.net");
+    world.answers(&subscribe, "200 OK", &format!("Contact: <sip:{CORE}>\r\nExpires: 600\r\n"), "");
+    world.receives(CORE, &notify(&subscribe, 1, "active;expires=600", REG, &document(0, "full", "active")));
+    world.expect(CORE, "SIP/2.0 200");
+    world.questions.clear();
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    world.expect(ALICE, "SIP/2.0 200");
+    world.expect(CORE, "INVITE sip:bob@example.net SIP/2.0");
+    // The registration ends: the next start is not to know of it.
+    world.questions.clear();
+    world.receives(CORE, &notify(&subscribe, 2, "terminated;reason=noresource", REG, &document(1, "full", "terminated")));
+    world.expect(CORE, "SIP/2.0 200");
+    assert!(
+        world.questions.iter().any(|(_, query)| matches!(query, Query::Deregister { user } if &**user == "sip:bob@example.net"))
+    );
+}
+
+#[test]
+fn many_registered_users_are_subscribed_to_some_at_a_time() {
+    let page: Vec<Registrant> =
+        (0..REGISTRANTS_PAGE).map(|number| registrant(&format!("sip:user{number:04}@example.net"))).collect();
+    let last = page.last().map(|registrant| registrant.user.clone());
+    let mut world = begun(page);
+    assert_eq!(world.sent.iter().filter(|sent| sent.line().starts_with("SUBSCRIBE")).count(), REGISTRANTS_PAGE);
+    assert!(world.questions.is_empty(), "the next wait");
+    world.passes(REGISTRANTS_EVERY);
+    let (ticket, query) = world.questions.pop_front().expect("the next are asked for");
+    assert!(matches!(query, Query::Registrants { after, .. } if after == last));
+    // The store is away for a moment.
+    world.fetched(ticket, Fetched::Kept(Err(StoreFailure::Unavailable)));
+    world.passes(10 * REGISTRANTS_EVERY);
+    let (ticket, query) = world.questions.pop_front().expect("they are asked for again");
+    assert!(matches!(query, Query::Registrants { after, .. } if after == last));
+    world.fetched(ticket, Fetched::Registrants(Vec::new()));
+    world.passes(10 * REGISTRANTS_EVERY);
+    assert!(world.questions.is_empty(), "that was all");
 }

@@ -115,17 +115,35 @@ impl World {
 
     /// A core with these SIP listeners.
     pub fn listening(config: Config, sip: &[(Transport, &str)]) -> Self {
+        Self::begun(config, Self::bound(sip))
+    }
+
+    /// What it asks at its beginning waits in `questions`.
+    pub fn beginning(config: Config) -> Self {
+        Self::unanswered(config, Self::bound(&[(Transport::Udp, "127.0.0.1:5060")]))
+    }
+
+    fn bound(sip: &[(Transport, &str)]) -> Bound {
         let listen = |transport, address: &str| Listen { transport, address: address.parse().unwrap() };
-        let bound = Bound {
+        Bound {
             sip: sip.iter().map(|(transport, address)| listen(*transport, address)).collect(),
             msrp: vec![listen(Transport::Tcp, "127.0.0.1:2855")],
             fingerprint: None,
             media_cores: 1,
-        };
-        Self::bound(config, bound)
+        }
     }
 
-    fn bound(config: Config, bound: Bound) -> Self {
+    /// The core asks what waits for the users it knows, and who registered before: nothing, and nobody.
+    fn begun(config: Config, bound: Bound) -> Self {
+        let mut world = Self::unanswered(config, bound);
+        while let Some((ticket, _)) = world.questions.pop_front() {
+            world.fetched(ticket, Fetched::Waiting(Vec::new()));
+        }
+        world
+    }
+
+    /// What a core asks at its beginning is not answered yet.
+    fn unanswered(config: Config, bound: Bound) -> Self {
         let mut world = Self {
             core: Signalling::new(0, Arc::new(config), bound, Prng::seeded(7)),
             now: Instant::from_unix_s(1_700_000_000),
@@ -138,17 +156,9 @@ impl World {
             media_closes: true,
             documents_absent: true,
         };
-        world.begins();
+        world.core.due(world.now, &mut world.out);
+        world.collect();
         world
-    }
-
-    /// The core asks what waits for the users it knows: nothing does.
-    fn begins(&mut self) {
-        self.core.due(self.now, &mut self.out);
-        self.collect();
-        while let Some((ticket, _)) = self.questions.pop_front() {
-            self.fetched(ticket, Fetched::Waiting(Vec::new()));
-        }
     }
 
     pub fn receives(&mut self, from: &str, text: &str) {
