@@ -9,10 +9,15 @@ use md5::{Digest, Md5};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// How long one session may take to be set up.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// BYEs that wait for their answers at a time, and how long nothing may move at the end.
+const BYES: usize = 32;
+const LAST_BYES: Duration = Duration::from_millis(300);
 
 /// A session's two ends, and what ends it.
 pub struct Session {
@@ -164,8 +169,9 @@ impl<'s> Establisher<'s> {
                 let proxy = &self.scenario.proxy;
                 return Err(format!("call {call}: no final answer from {proxy} in {PATIENCE:?}; {count} INVITEs came"));
             }
-            // One core may run both this tool and the proxy: the called side is looked at first, without waiting.
             called_socket.set_nonblocking(true).map_err(text)?;
+            caller_socket.set_nonblocking(true).map_err(text)?;
+            readable([caller_socket, called_socket], Duration::from_millis(20));
             while let Ok((read, from)) = called_socket.recv_from(&mut buffer) {
                 let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
                 let request = Message(&request);
@@ -183,7 +189,6 @@ impl<'s> Establisher<'s> {
                     let _ = called_socket.send_to(sip::ok(&request, &called, "").as_bytes(), from);
                 }
             }
-            caller_socket.set_read_timeout(Some(Duration::from_millis(1))).map_err(text)?;
             let Ok((read, _)) = caller_socket.recv_from(&mut buffer) else { continue };
             let response = String::from_utf8_lossy(&buffer[..read]).into_owned();
             if Message(&response).header("Call-ID", "i") != format!("{call}@bench") || Message(&response).status() < 200 {
@@ -262,27 +267,49 @@ impl<'s> Establisher<'s> {
         Ok(String::from_utf8_lossy(&head.use_path).into_owned())
     }
 
-    /// Ends sessions by SIP, and answers the BYEs of the other side for a short while.
+    /// Ends sessions by SIP, some at a time, and answers the BYEs of the other side, until all is answered or nothing moves.
     pub fn end(&self, byes: impl Iterator<Item = String>) {
         let (Some(caller), Some(called)) = (&self.caller_sip, &self.called_sip) else { return };
         let party = Party { address: self.scenario.called_sip.clone(), transport: "UDP".into() };
-        let mut buffer = vec![0; 65_536];
-        let mut answer = |patience: Duration| {
-            let _ = called.set_nonblocking(false);
-            let _ = called.set_read_timeout(Some(patience));
+        let nonblocking = caller.set_nonblocking(true).and_then(|()| called.set_nonblocking(true));
+        let (mut byes, mut buffer) = (byes.peekable(), vec![0; 65_536]);
+        let (mut waiting, mut moved) = (0usize, Instant::now());
+        while nonblocking.is_ok() && moved.elapsed() < LAST_BYES {
+            while waiting < BYES
+                && let Some(bye) = byes.next()
+            {
+                let _ = caller.send_to(bye.as_bytes(), &self.scenario.proxy);
+                (waiting, moved) = (waiting + 1, Instant::now());
+            }
+            let mut idle = true;
+            while let Ok((read, _)) = caller.recv_from(&mut buffer) {
+                let last = Message(&String::from_utf8_lossy(&buffer[..read])).status() >= 200;
+                waiting = waiting.saturating_sub(usize::from(last));
+                (idle, moved) = (false, Instant::now());
+            }
             while let Ok((read, from)) = called.recv_from(&mut buffer) {
                 let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
                 if request.starts_with("BYE ") {
                     let _ = called.send_to(sip::ok(&Message(&request), &party, "").as_bytes(), from);
                 }
+                (idle, moved) = (false, Instant::now());
             }
-        };
-        for bye in byes {
-            let _ = caller.send_to(bye.as_bytes(), &self.scenario.proxy);
-            answer(Duration::from_micros(200));
+            if byes.peek().is_some() && moved.elapsed() > LAST_BYES / 2 {
+                // Answers were lost: go on with the next.
+                waiting = 0;
+            }
+            if idle {
+                readable([caller, called], Duration::from_millis(20));
+            }
         }
-        answer(Duration::from_millis(200));
     }
+}
+
+/// Waits until one of two sockets has something, or so long.
+fn readable(sockets: [&UdpSocket; 2], patience: Duration) {
+    let mut polls = sockets.map(|socket| libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    // SAFETY: the kernel reads and writes the two entries of this stack frame during the call; both descriptors are open.
+    unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, patience.as_millis() as libc::c_int) };
 }
 
 pub fn connect(address: &str, from: Option<Ipv4Addr>, congestion: &str) -> Result<TcpStream, String> {

@@ -191,6 +191,7 @@ impl<'s> Run<'s> {
         let (octets, messages) = (self.octets - octets, self.arrived - arrived);
         let latency = Latency::of(&self.latency);
         self.drain(poll, &mut events)?;
+        self.rest(poll, &mut events, quiet)?;
 
         let mut outcome = Outcome::new(self.scenario, "messages", messages, octets, seconds);
         outcome.latency = latency;
@@ -401,6 +402,18 @@ impl<'s> Run<'s> {
 
     fn fail(&mut self, index: usize, why: String) {
         self.flows[index].failed.get_or_insert(why);
+    }
+
+    /// Sends nothing for as long as the scenario wants.
+    fn rest(&mut self, poll: &mut Poll, events: &mut Events, quiet: bool) -> Result<(), String> {
+        let until = Instant::now() + Duration::from_secs_f64(self.scenario.rest);
+        if !quiet && self.scenario.rest > 0.0 {
+            eprintln!("{}: {} sessions rest", self.scenario.name, self.flows.len());
+        }
+        while Instant::now() < until {
+            self.turn(poll, events, Duration::from_millis(20))?;
+        }
+        Ok(())
     }
 
     fn drain(&mut self, poll: &mut Poll, events: &mut Events) -> Result<(), String> {

@@ -95,6 +95,8 @@ pub struct Scenario {
     /// Seconds of load, after `warmup` seconds that do not count.
     pub seconds: f64,
     pub warmup: f64,
+    /// Seconds that MSRP sessions stand silent after the load.
+    pub rest: f64,
     /// Sessions whose called party reads only `slow_octets` a second.
     pub slow_readers: usize,
     pub slow_octets: usize,
@@ -142,6 +144,7 @@ impl Default for Scenario {
             rate: 1000,
             seconds: 5.0,
             warmup: 0.5,
+            rest: 0.0,
             slow_readers: 0,
             slow_octets: 65_536,
             verify: false,
