@@ -1,5 +1,5 @@
 """What the commands of perf/ share: where things are, how each peer is started, and what a result file says about the machine."""
-import atexit, datetime, fcntl, json, os, platform, shutil, signal, subprocess, sys, tempfile, time
+import atexit, datetime, fcntl, json, os, platform, resource, shutil, signal, subprocess, sys, tempfile, time
 
 sys.dont_write_bytecode = True
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -9,6 +9,18 @@ RESULTS = os.path.join(ROOT, "perf/results")
 RUN = tempfile.mkdtemp(prefix="cpm-pf-perf-")
 atexit.register(shutil.rmtree, RUN, ignore_errors=True)
 os.environ["PATH"] += ":/usr/sbin:/sbin"
+# 9,000 sessions are 18,000 sockets, of the load as of the relay.
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+
+# So that the processes we started end with us.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+def aside():
+    """In a new process: a scheduling group of its own that goes before the rest of the machine, where we may (sched(7), autogroups)."""
+    os.setsid()
+    try:
+        with open("/proc/self/autogroup", "w") as file: file.write("-5")
+    except OSError: pass
 
 def config(name, changes=()):
     """A peer's configuration for this run; `changes` are pairs of texts."""
@@ -72,7 +84,7 @@ class Peer:
         self.log = open(os.path.join(RUN, name + ".log"), "a")
         # A run that has just ended may still hold the port.
         wait(lambda: not listens(port), f"port {port} is taken")
-        self.process = subprocess.Popen(["taskset", "-c", "0"] + command(), stdout=self.log, stderr=self.log, text=True)
+        self.process = subprocess.Popen(["taskset", "-c", "0"] + command(), stdout=self.log, stderr=self.log, text=True, preexec_fn=aside)
         wait(lambda: listens(port) and self.process.poll() is None, f"{name} does not listen; see {self.log.name}", lambda: self.process.poll() is None)
     def __enter__(self): return self
     def __exit__(self, *_):
@@ -103,19 +115,31 @@ def measure(peer, keys, seconds, warmup=0.3):
             file.write("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
         command = [BENCH, "run", scenario, "--cpu", "1", "--quiet"] + (["--pid", str(process.process.pid)] if process.process else [])
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * 10 + 120)
-        except subprocess.TimeoutExpired as error:
-            raise RuntimeError(f"{peer}: {error}")
+            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * 10 + 120, preexec_fn=aside)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError("the load did not end in time")
         if not done.stdout:
-            raise RuntimeError(f"{peer}: {done.stderr.strip()}")
+            raise RuntimeError(done.stderr.strip() or f"the load ended with {done.returncode}")
         outcome = json.loads(done.stdout)
+        outcome["peer"] = peer
         outcome["rss_kib"] = resident(process.process.pid) if process.process and process.process.poll() is None else None
         return outcome
 
+def tried(peer, keys, seconds):
+    """The result of a run and no cause, or no result and the cause: whatever goes wrong is one run's trouble."""
+    try:
+        return measure(peer, keys, seconds), None
+    except (RuntimeError, AssertionError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+        return None, " ".join(str(error).split())[:200] or type(error).__name__
+
 def resident(pid):
-    for line in open(f"/proc/{pid}/status"):
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
+    """KiB at its greatest, of a process and its children."""
+    try:
+        children = [child for task in os.listdir(f"/proc/{pid}/task") for child in open(f"/proc/{pid}/task/{task}/children").read().split()]
+        own = next((int(line.split()[1]) for line in open(f"/proc/{pid}/status") if line.startswith("VmHWM:")), 0)
+    except OSError:
+        return 0
+    return own + sum(map(resident, children))
 
 CONGESTION = "/proc/sys/net/ipv4/tcp_congestion_control"
 
@@ -137,7 +161,7 @@ class Machine:
     def text(self, command):
         tools = {"haproxy": "haproxy -v", "kamailio": "kamailio -v", "nginx": "nginx -v 2>&1", "rustc": "rustc --version", "commit": f"git -C {ROOT} rev-parse --short HEAD"}
         model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
-        lines = [f"Machine: {os.cpu_count()} CPUs ({model}), kernel {platform.release()}; load average at the end {os.getloadavg()[0]:.1f}.  ",
+        lines = [f"Machine: {os.cpu_count()} CPUs ({model}), kernel {platform.release()}; load average at the end {os.getloadavg()[0]:.1f}; {datetime.datetime.now():%Y-%m-%d %H:%M}.  ",
                  f"Congestion control of every socket: {self.congestion} (the machine's default is {self.default}).  "]
         for tool, ask in tools.items():
             said = subprocess.run(ask, shell=True, capture_output=True, text=True).stdout.strip().split("\n")[0]
@@ -150,5 +174,7 @@ def command_line():
 def stamp():
     return datetime.date.today().isoformat()
 
-def build():
+def build(wanted=True):
+    if not wanted:
+        return
     subprocess.run(["cargo", "build", "--release", "--workspace", "--quiet"], cwd=ROOT, check=True)
