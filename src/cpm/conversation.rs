@@ -2,6 +2,7 @@
 //!
 //! The ids are opaque and compared octet by octet. A request without them is served all the same: none is invented.
 
+use super::headers::{Field, field};
 use crate::base::clock::{Duration, Instant};
 use crate::sip::header::date;
 use crate::sip::header::name::Name;
@@ -11,8 +12,8 @@ use crate::sip::message::{Message, decimal};
 pub const IDS: [Name; 3] = [Name::ConversationId, Name::ContributionId, Name::InReplyToContributionId];
 
 /// Those of them that stand in the request, octet for octet: for the responses that repeat them.
-pub fn copied(request: &Message) -> Vec<(String, String)> {
-    let present = |name: Name| request.header(name).map(|value| (name.as_str().to_string(), value.to_string()));
+pub fn copied(request: &Message) -> Vec<Field> {
+    let present = |name: Name| request.header(name).map(|value| field(name.as_str(), value.to_string()));
     IDS.into_iter().filter_map(present).collect()
 }
 
@@ -47,10 +48,7 @@ mod tests {
     #[test]
     fn ids_are_copied_as_they_came() {
         let read = request("conversation-id:  f8 1d\r\nInReplyTo-Contribution-ID: X\r\n");
-        assert_eq!(
-            copied(&read),
-            [("Conversation-ID".to_string(), "f8 1d".to_string()), ("InReplyTo-Contribution-ID".to_string(), "X".to_string())]
-        );
+        assert_eq!(copied(&read), [field("Conversation-ID", "f8 1d"), field("InReplyTo-Contribution-ID", "X")]);
         assert!(copied(&request("")).is_empty());
     }
 

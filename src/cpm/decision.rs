@@ -1,5 +1,6 @@
 //! What a procedure decided: data, carried out by `shard` alone.
 
+use super::headers::Field;
 use super::media_plan::MediaPlan;
 use crate::mime::multipart::Part;
 
@@ -141,7 +142,7 @@ pub struct Invite {
     pub session_expires: Option<SessionExpires>,
     /// All other header fields in order, Supported, User-Agent, Accept-Contact, P-Asserted-Service … among them;
     /// never Content-Type, which follows from the body.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<Field>,
     /// The offer; the shard gives it our MSRP URIs.
     pub media: MediaPlan,
     /// Body parts beside the SDP (recipient-list, recipient-list-history).
@@ -158,7 +159,7 @@ pub struct Answer {
     pub session_expires: Option<SessionExpires>,
     /// `Require: timer` stands (RFC 4028 §9, table 2).
     pub require_timer: bool,
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<Field>,
     pub media: Option<MediaPlan>,
 }
 
@@ -187,7 +188,7 @@ pub struct Proxy {
     /// that a clause demands (P-Asserted-Service for P-Preferred-Service).
     pub request_uris: Vec<String>,
     pub remove: Vec<&'static str>,
-    pub add: Vec<(String, String)>,
+    pub add: Vec<Field>,
 }
 
 /// MESSAGE requests to be sent in parallel; the first 2xx is the answer.
@@ -204,7 +205,7 @@ pub struct OutMessage {
     pub next_hop: NextHop,
     pub from: String,
     pub to: String,
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<Field>,
     pub content_type: String,
     pub body: Vec<u8>,
 }

@@ -6,6 +6,7 @@
 use super::clients::{self, Ask};
 use super::decision::{Contact, Invite, OutMessage, Refresher, SessionExpires, TargetKind};
 use super::facts::Client;
+use super::headers::{self, field};
 use super::{conversation, disposition, identity, media_plan, recipients, release, service};
 use crate::base::clock::Instant;
 use crate::clause;
@@ -75,7 +76,7 @@ pub fn keep(
         arrived_s,
         expires_s: expires.unwrap_or(arrived_s.saturating_add(config.policy.deferred_expiry.as_secs())),
         service,
-        headers: headers(request, arrived),
+        headers: kept_fields(request, arrived),
         from: identity::without_tag(request, Name::From),
         to: identity::without_tag(request, Name::To),
         content_type: content.content_type.to_string(),
@@ -89,7 +90,7 @@ pub fn keep(
     }
 }
 
-fn headers(request: &Request, arrived: Instant) -> Vec<(String, String)> {
+fn kept_fields(request: &Request, arrived: Instant) -> Vec<(String, String)> {
     let kept = |name: &Name| KEPT.contains(name) && *name != Name::AcceptContact;
     let mut headers: Vec<(String, String)> =
         service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)).collect();
@@ -124,10 +125,10 @@ pub fn suitable(config: &Config, clients: &[Client], deferred: &Deferred) -> Vec
 /// The INVITE that offers a kept Large Message to a client.
 pub fn invite(config: &Config, client: &Client, deferred: &Deferred) -> Invite {
     let address = clients::address(client);
-    let mut headers = deferred.headers.clone();
-    headers.extend(address.instance.map(|value| ("Accept-Contact".to_string(), value)));
-    headers.push(("Supported".to_string(), "timer".to_string()));
-    headers.push(("User-Agent".to_string(), release::product(config)));
+    let mut headers = headers::stored(&deferred.headers);
+    headers.extend(address.instance.map(|value| field("Accept-Contact", value)));
+    headers.push(field("Supported", "timer"));
+    headers.push(field("User-Agent", release::product(config)));
     Invite {
         kind: TargetKind::Client { instance: client.instance.clone(), contact: client.contact.clone() },
         request_uri: address.request_uri,
@@ -148,9 +149,9 @@ pub fn invite(config: &Config, client: &Client, deferred: &Deferred) -> Invite {
 /// The MESSAGE that brings a kept Pager Mode message to a client; `body` is what the store holds.
 pub fn message(config: &Config, client: &Client, deferred: &Deferred, body: Vec<u8>) -> OutMessage {
     let address = clients::address(client);
-    let mut headers = deferred.headers.clone();
-    headers.extend(address.instance.map(|value| ("Accept-Contact".to_string(), value)));
-    headers.push(("User-Agent".to_string(), release::product(config)));
+    let mut headers = headers::stored(&deferred.headers);
+    headers.extend(address.instance.map(|value| field("Accept-Contact", value)));
+    headers.push(field("User-Agent", release::product(config)));
     OutMessage {
         kind: TargetKind::Client { instance: client.instance.clone(), contact: client.contact.clone() },
         request_uri: address.request_uri,

@@ -3,6 +3,7 @@
 //! Only the recipient's client says "delivered"; an intermediary says "failed", once, and only where it was asked.
 
 use super::decision::{NextHop, OutMessage, TargetKind};
+use super::headers::field;
 use super::{release, service};
 use crate::config::Config;
 use crate::mime::cpim::Head;
@@ -34,12 +35,13 @@ pub fn failed(config: &Config, deferred: &Deferred, message_id: &str, now_s: u64
     let sender = asserted.as_deref().and_then(first_uri).or_else(|| first_uri(&deferred.from))?;
     let system = service::whole("systemmsg");
     let mut headers = vec![
-        ("Accept-Contact".to_string(), service::accept_contact_of(&system)),
-        ("P-Asserted-Service".to_string(), system),
-        ("P-Asserted-Identity".to_string(), format!("<{}>", deferred.user)),
-        ("User-Agent".to_string(), release::product(config)),
+        field("Accept-Contact", service::accept_contact_of(&system)),
+        field("P-Asserted-Service", system),
+        field("P-Asserted-Identity", format!("<{}>", deferred.user)),
+        field("User-Agent", release::product(config)),
     ];
-    headers.extend(["Conversation-ID", "Contribution-ID"].into_iter().filter_map(kept));
+    let ids = ["Conversation-ID", "Contribution-ID"].into_iter();
+    headers.extend(ids.filter_map(|name| kept(name).map(|(_, value)| field(name, value))));
     Some(OutMessage {
         kind: TargetKind::Recipient,
         request_uri: sender,
@@ -98,7 +100,7 @@ mod tests {
         let body = String::from_utf8(message.body).expect("a document is text");
         assert!(body.contains("<message-id>m-1</message-id>"), "{body}");
         assert!(body.contains("<delivery-notification><status><failed/></status></delivery-notification>"), "{body}");
-        assert!(message.headers.contains(&("Conversation-ID".to_string(), "conv".to_string())));
+        assert!(message.headers.contains(&field("Conversation-ID", "conv")));
     }
 
     #[test]

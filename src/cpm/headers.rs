@@ -7,6 +7,20 @@ use super::facts::Facts;
 use crate::sip::header::date;
 use crate::sip::header::name::Name;
 use crate::sip::message::Request;
+use std::borrow::Cow;
+
+/// A header field to be written: its name in the long form, and its value.
+pub type Field = (Cow<'static, str>, Cow<'static, str>);
+
+/// A field of a name of ours.
+pub fn field(name: &'static str, value: impl Into<Cow<'static, str>>) -> Field {
+    (Cow::Borrowed(name), value.into())
+}
+
+/// Fields as they lie in a store.
+pub fn stored(fields: &[(String, String)]) -> Vec<Field> {
+    fields.iter().map(|(name, value)| (name.clone().into(), value.clone().into())).collect()
+}
 
 /// Fields that never pass.
 const LEFT: &[Name] = &[
@@ -73,29 +87,29 @@ const TRUSTED: &[Name] = &[
 ];
 
 /// The fields of the request that pass, in their order; names in the long form.
-pub fn copied(facts: &Facts<'_>, request: &Request) -> Vec<(String, String)> {
+pub fn copied(facts: &Facts<'_>, request: &Request) -> Vec<Field> {
     let passes = |name: &Name| !LEFT.contains(name) && (facts.trusted || !TRUSTED.contains(name));
     let fields = request.fields().filter(|(name, _, _)| passes(name));
-    let mut copied: Vec<(String, String)> = fields
-        .map(|(name, text, value)| {
-            let name = if name == Name::Other { text } else { name.as_str() };
-            (name.to_string(), unfolded(value))
-        })
-        .collect();
+    // Room for those that the procedures add.
+    let mut copied = Vec::with_capacity(16);
+    copied.extend(fields.map(|(name, text, value)| {
+        let name = if name == Name::Other { text.to_string().into() } else { Cow::Borrowed(name.as_str()) };
+        (name, Cow::Owned(unfolded(value)))
+    }));
     // RFC 5366 §4: a list server that is not required to read the list may leave it unread.
     if request.lists(Name::Require, LIST_TAG) {
-        copied.push(("Require".to_string(), LIST_TAG.to_string()));
+        copied.push(field("Require", LIST_TAG));
     }
     copied
 }
 
 /// The same for a client of the recipient, or for the ISF: they are shown the list as history (RFC 5364), they do not serve
 /// it, so nothing is required of them. A message that may expire goes with a Date to count from.
-pub fn copied_to_client(facts: &Facts<'_>, request: &Request) -> Vec<(String, String)> {
+pub fn copied_to_client(facts: &Facts<'_>, request: &Request) -> Vec<Field> {
     let mut copied = copied(facts, request);
     copied.retain(|(name, _)| name != Name::Require.as_str());
     if request.has(Name::MessageExpires) && !request.has(Name::Date) {
-        copied.push((Name::Date.as_str().to_string(), date::of(facts.now)));
+        copied.push(field("Date", date::of(facts.now)));
     }
     copied
 }

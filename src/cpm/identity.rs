@@ -18,7 +18,7 @@ const ASSERTED_MAX: usize = 2;
 /// scheme are lower case; `sips` counts as `sip`; a SIP URI of a telephone subscriber (`user=phone`, RFC 3261 §19.1.6)
 /// becomes its `tel` form. A URI of another scheme keeps all but the case of its scheme; what is no URI stays as it is.
 pub fn normalise(address: &str) -> String {
-    let address = address.trim();
+    let address = address.trim_ascii();
     let Ok(uri) = Uri::parse(address) else { return address.to_string() };
     if uri.is_tel() {
         return number(uri.user, uri.params.value("phone-context"));
@@ -35,16 +35,26 @@ pub fn normalise(address: &str) -> String {
 
 /// The SIP form of an address whose normal form is a `tel` URI: what an operator's pattern for SIP addresses may mean.
 pub fn sip_spelling(address: &str) -> Option<String> {
-    let uri = Uri::parse(address.trim()).ok()?;
+    let uri = Uri::parse(address.trim_ascii()).ok()?;
     uri.is_sip().then(|| sip_form(&uri))
 }
 
 fn sip_form(uri: &Uri<'_>) -> String {
-    let (user, host) = (plain(uri.user), uri.host.to_ascii_lowercase());
     let default = if uri.is_sips() { 5061 } else { 5060 };
-    let port = uri.port.filter(|port| *port != default).map_or(String::new(), |port| format!(":{port}"));
-    let at = if user.is_empty() { "" } else { "@" };
-    format!("sip:{user}{at}{host}{port}")
+    let mut form = String::with_capacity(12 + uri.user.len() + uri.host.len());
+    form.push_str("sip:");
+    push_plain(uri.user, &mut form);
+    if form.len() > "sip:".len() {
+        form.push('@');
+    }
+    let host = form.len();
+    form.push_str(uri.host);
+    form[host..].make_ascii_lowercase();
+    if let Some(port) = uri.port.filter(|port| *port != default) {
+        form.push(':');
+        form.push_str(itoa::Buffer::new().format(port));
+    }
+    form
 }
 
 /// A telephone-subscriber in the user part, where it is a global number.
@@ -67,6 +77,11 @@ fn number(text: &str, context: Option<&str>) -> String {
 /// RFC 3261 §19.1.4: an escape of a character that need not be escaped is the character; other escapes are upper case.
 fn plain(user: &str) -> String {
     let mut out = String::with_capacity(user.len());
+    push_plain(user, &mut out);
+    out
+}
+
+fn push_plain(user: &str, out: &mut String) {
     let mut rest = user;
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
@@ -86,7 +101,6 @@ fn plain(user: &str) -> String {
         rest = &rest[at + 3..];
     }
     out.push_str(rest);
-    out
 }
 
 /// The values of P-Asserted-Identity of a trusted hop, as written (RFC 3325 §5: from any other they are not believed).

@@ -29,9 +29,11 @@ use crate::config::Config;
 use crate::mime::multipart::{self, Part};
 use crate::msrp::leg::SessionKind;
 use crate::sdp::description::{Attribute, Description, MediaDescription};
+use crate::sdp::text::Text;
 use crate::sip::header::name::Name;
 use crate::sip::message::Message;
-use std::net::IpAddr;
+use std::net::Ipv6Addr;
+use std::rc::Rc;
 
 /// An offer or answer to be written. One entry of `lines` for each m-line, in order.
 #[derive(Clone, Debug)]
@@ -55,12 +57,12 @@ pub enum Line {
 #[derive(Clone, Debug)]
 pub struct OwnLine {
     /// Host of c= and path, port of m= and path.
-    pub host: String,
+    pub host: Rc<str>,
     pub port: u16,
     /// The whole URI for `a=path`.
-    pub uri: String,
+    pub uri: Rc<str>,
     /// `a=fingerprint` value for TLS ("sha-256 AB:…"); with it the line is TCP/TLS/MSRP.
-    pub fingerprint: Option<String>,
+    pub fingerprint: Option<Rc<str>>,
 }
 
 /// Our `o=` line on a leg (RFC 3264 §8: the version grows by one with each change).
@@ -125,16 +127,19 @@ impl From<Unacceptable> for Refusal {
 pub fn described(message: &Message) -> Result<Description, Unacceptable> {
     let content_type = message.header(Name::ContentType).filter(|_| !message.body().is_empty());
     let content_type = content_type.ok_or(Unacceptable::Missing)?;
-    let parts = multipart::parts_of(content_type, message.header(Name::ContentDisposition), message.body());
-    let parts = parts.map_err(|_| Unacceptable::Malformed)?;
-    let sdp = multipart::sdp(&parts).ok_or(Unacceptable::Missing)?;
-    Description::parse(&sdp.body).map_err(|_| Unacceptable::Malformed)
+    let sdp = multipart::sdp_in(content_type, message.header(Name::ContentDisposition), message.body());
+    let sdp = sdp.map_err(|_| Unacceptable::Malformed)?.ok_or(Unacceptable::Missing)?;
+    Description::parse(&sdp).map_err(|_| Unacceptable::Malformed)
 }
 
 /// All other parts of a body, in order, octet for octet: recipient lists, and whatever else a client sends with its offer.
 pub fn beside_sdp(message: &Message) -> Vec<Part> {
     let Some(content_type) = message.header(Name::ContentType) else { return Vec::new() };
-    let parts = multipart::parts_of(content_type, message.header(Name::ContentDisposition), message.body());
+    let disposition = message.header(Name::ContentDisposition);
+    if multipart::is_sdp(content_type, disposition) {
+        return Vec::new();
+    }
+    let parts = multipart::parts_of(content_type, disposition, message.body());
     let mut parts = parts.unwrap_or_default();
     if let Some(sdp) = multipart::sdp(&parts).cloned() {
         parts.retain(|part| *part != sdp);
@@ -194,16 +199,14 @@ fn by_lines(mut description: Description) -> Description {
 
 /// Makes an m-line ours: what belongs to the peer's hop goes, and a place is kept for our path.
 fn relayed(media: &mut MediaDescription) {
-    for name in OF_THE_HOP {
-        media.remove(name);
-    }
+    media.attributes.retain(|a| !OF_THE_HOP.iter().any(|name| a.is(name)));
     media.set("path", "");
     // RFC 4975 §8.6 wants it in every description, and a client refuses one without; who says nothing takes anything.
     if !media.has("accept-types") {
         media.set("accept-types", "*");
     }
-    media.media = "message".to_string();
-    media.formats = vec!["*".to_string()];
+    media.media = "message".into();
+    media.formats = vec!["*".into()];
     media.ports = None;
     media.connection = None;
     media.others.retain(|(letter, _)| *letter != 'k');
@@ -218,7 +221,7 @@ fn rejected(media: &mut MediaDescription) {
     media.others.clear();
     media.attributes.retain(|a| a.is("mid"));
     if media.formats.is_empty() {
-        media.formats = vec!["*".to_string()];
+        media.formats = vec!["*".into()];
     }
 }
 
@@ -239,9 +242,11 @@ impl MediaPlan {
     /// none is rejected: the peer's address never stands in its stead.
     pub fn write(&self, origin: OwnOrigin, own: &[OwnLine]) -> String {
         let mut description = self.description.clone();
-        let host = own.first().map_or("0.0.0.0", |line| line.host.as_str());
-        let connection = format!("IN {}", network_address(host));
-        description.origin = format!("- {} {} {connection}", origin.session_id, origin.version);
+        let host = own.first().map_or("0.0.0.0", |line| &*line.host);
+        let connection = connection(host);
+        let (mut id, mut version) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let words = [id.format(origin.session_id), version.format(origin.version), &connection];
+        description.origin = ["-", words[0], words[1], words[2]].join(" ").into();
 
         let mut own = own.iter();
         for (media, line) in description.media.iter_mut().zip(&self.lines) {
@@ -255,7 +260,7 @@ impl MediaPlan {
             }
         }
         description.connection = Some(connection);
-        description.to_string()
+        description.written()
     }
 
     /// Indices of the relayed lines.
@@ -270,20 +275,19 @@ fn fill(media: &mut MediaDescription, own: &OwnLine, session_host: &str) {
     // RFC 4975 §8.1: the transport says whether TLS is used, and RFC 8122 §5 shows our certificate.
     match &own.fingerprint {
         Some(fingerprint) => {
-            media.protocol = "TCP/TLS/MSRP".to_string();
+            media.protocol = "TCP/TLS/MSRP".into();
             media.set("fingerprint", fingerprint.clone());
         }
-        None => media.protocol = "TCP/MSRP".to_string(),
+        None => media.protocol = "TCP/MSRP".into(),
     }
-    media.connection = (own.host != session_host).then(|| format!("IN {}", network_address(&own.host)));
+    media.connection = (*own.host != *session_host).then(|| connection(&own.host));
 }
 
-/// "IP4 192.0.2.1", "IP6 2001:db8::1"; a name stands with IP4 (RFC 4566 §5.7 allows names).
-fn network_address(host: &str) -> String {
+/// "IN IP4 192.0.2.1", "IN IP6 2001:db8::1"; a name stands with IP4 (RFC 4566 §5.7 allows names).
+fn connection(host: &str) -> Text {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse() {
-        Ok(IpAddr::V6(address)) => format!("IP6 {address}"),
-        Ok(IpAddr::V4(address)) => format!("IP4 {address}"),
-        Err(_) => format!("IP4 {bare}"),
+    match bare.parse::<Ipv6Addr>() {
+        Ok(address) if bare.contains(':') => format!("IN IP6 {address}").into(),
+        _ => ["IN IP4 ", bare].concat().into(),
     }
 }

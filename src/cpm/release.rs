@@ -5,7 +5,7 @@ use crate::sip::header::product::products;
 
 /// Our own product tokens, "CPM-serv/OMA2.2 cpm-pf/0.1.0": User-Agent of the requests we make and Server of our responses.
 pub fn product(config: &Config) -> String {
-    format!("CPM-serv/{} cpm-pf/{}", config.node.release, env!("CARGO_PKG_VERSION"))
+    ["CPM-serv/", &config.node.release, concat!(" cpm-pf/", env!("CARGO_PKG_VERSION"))].concat()
 }
 
 /// Whether one product token of a User-Agent value fits one of the operator's patterns; comments are no products.

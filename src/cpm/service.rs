@@ -46,19 +46,23 @@ pub fn decode(value: &str) -> String {
     uri::decode(value).into_owned()
 }
 
-/// ICSIs that Accept-Contact asks for, decoded, in order; negated ones (`!`) ask for nothing.
-pub fn accepted(message: &Message) -> Vec<String> {
-    let preferences = message.values(Name::AcceptContact).filter_map(|value| ContactPreference::parse(value).ok());
-    let of = |preference: ContactPreference<'_>| {
-        let named = preference.features().filter(|feature| feature.tag.eq_ignore_ascii_case(ICSI_REF));
-        named.flat_map(|feature| feature.values().map(|value| value.into_owned()).collect::<Vec<_>>()).collect::<Vec<_>>()
-    };
-    preferences.flat_map(of).filter(|icsi| !icsi.starts_with('!')).collect()
+/// The first ICSI that Accept-Contact asks for, in order, which is `wanted`; it is given decoded. Negated ones (`!`) ask for
+/// nothing.
+fn accepted(message: &Message, mut wanted: impl FnMut(&str) -> bool) -> Option<String> {
+    for value in message.values(Name::AcceptContact) {
+        let Ok(preference) = ContactPreference::parse(value) else { continue };
+        for feature in preference.features().filter(|feature| feature.tag.eq_ignore_ascii_case(ICSI_REF)) {
+            if let Some(icsi) = feature.find(|icsi| !icsi.starts_with('!') && wanted(icsi)) {
+                return Some(icsi);
+            }
+        }
+    }
+    None
 }
 
 /// Whether Accept-Contact asks for this service or a subclass of it: what triggers a procedure.
 pub fn asks_for(message: &Message, icsi: &str) -> bool {
-    accepted(message).iter().any(|asked| is_a(asked, icsi))
+    accepted(message, |asked| is_a(asked, icsi)).is_some()
 }
 
 /// Accept-Contact lines for the next hop, in order: as they came, but colons of a raw ICSI are coded. What is coded already
@@ -139,7 +143,7 @@ pub fn named(message: &Message) -> Option<String> {
 
 /// The tag of Accept-Contact that names this service or a subclass of it, decoded.
 pub fn from_accept_contact(message: &Message, icsi: &str) -> Option<String> {
-    accepted(message).into_iter().find(|asked| is_a(asked, icsi))
+    accepted(message, |asked| is_a(asked, icsi))
 }
 
 /// P-Asserted-Service for the next hop: the asserted one, else a preferred one of this service, else the tag of
@@ -156,8 +160,12 @@ pub fn asserted_or(message: &Message, icsi: &str) -> String {
 
 /// Whether a session is a group's: a ".group" tag is asked for.
 pub fn is_group(message: &Message) -> bool {
-    let group = |icsi: &String| icsi.to_ascii_lowercase().ends_with(".group");
-    accepted(message).iter().any(group) || named(message).as_ref().is_some_and(group)
+    const GROUP: &str = ".group";
+    let group = |icsi: &str| {
+        let label = icsi.len().checked_sub(GROUP.len()).and_then(|at| icsi.get(at..));
+        label.is_some_and(|label| label.eq_ignore_ascii_case(GROUP))
+    };
+    accepted(message, group).is_some() || named(message).is_some_and(|icsi| group(&icsi))
 }
 
 #[cfg(test)]
@@ -186,9 +194,15 @@ mod tests {
         let read = request(&format!(
             "Accept-Contact: *;+g.3gpp.icsi-ref=\"{coded},{SESSION}\";require\r\na: *;+g.3gpp.icsi-ref=\"!{PAGER}\"\r\n"
         ));
-        assert_eq!(accepted(&read), [LARGE_MESSAGE, SESSION]);
+        let mut all = Vec::new();
+        accepted(&read, |icsi| {
+            all.push(icsi.to_string());
+            false
+        });
+        assert_eq!(all, [LARGE_MESSAGE, SESSION]);
+        assert_eq!(from_accept_contact(&read, SESSION).as_deref(), Some(SESSION));
         assert!(asks_for(&read, LARGE_MESSAGE) && !asks_for(&read, PAGER));
-        assert!(accepted(&request("Accept-Contact: *;audio\r\n")).is_empty());
+        assert!(accepted(&request("Accept-Contact: *;audio\r\n"), |_| true).is_none());
     }
 
     #[test]

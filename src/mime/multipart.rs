@@ -7,6 +7,7 @@ use super::content_type::ContentType;
 use super::fields::{self, Malformed};
 use crate::limits::{MIME_DEPTH_MAX, MIME_PARTS_MAX};
 use memchr::memmem;
+use std::borrow::Cow;
 
 /// One part: its header fields in order, and its octets.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,6 +59,24 @@ pub fn parts_of(content_type: &str, disposition: Option<&str>, body: &[u8]) -> R
 /// The SDP among leaf parts: `application/sdp`, unless its disposition is neither absent nor "session".
 pub fn sdp(parts: &[Part]) -> Option<&Part> {
     parts.iter().find(|part| part.is("application/sdp") && part.disposition().is_none_or(|d| d == "session"))
+}
+
+/// Whether a body is an SDP as a whole.
+pub fn is_sdp(content_type: &str, disposition: Option<&str>) -> bool {
+    let is = |value: &str, wanted: &str| value.split(';').next().unwrap_or("").trim_ascii().eq_ignore_ascii_case(wanted);
+    is(content_type, "application/sdp") && disposition.is_none_or(|disposition| is(disposition, "session"))
+}
+
+/// The SDP of a whole body; nearly always that is the body itself.
+///
+/// # Errors
+/// As [`parts_of`].
+pub fn sdp_in<'b>(content_type: &str, disposition: Option<&str>, body: &'b [u8]) -> Result<Option<Cow<'b, [u8]>>, Malformed> {
+    if is_sdp(content_type, disposition) {
+        return Ok(Some(Cow::Borrowed(body)));
+    }
+    let parts = parts_of(content_type, disposition, body)?;
+    Ok(sdp(&parts).map(|part| Cow::Owned(part.body.clone())))
 }
 
 /// The part of that disposition: "recipient-list" or "recipient-list-history".

@@ -1,18 +1,20 @@
 //! RFC 4566: a session description, as lines that print back as they came.
 
+use super::text::Text;
+
 /// A whole description. Values are without their "x=" and line end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Description {
     /// `o=`.
-    pub origin: String,
+    pub origin: Text,
     /// `s=`.
-    pub name: String,
+    pub name: Text,
     /// `c=` at session level.
-    pub connection: Option<String>,
+    pub connection: Option<Text>,
     /// Session-level lines other than v, o, s, c, t, a, in order: type letter and value.
-    pub others: Vec<(char, String)>,
+    pub others: Vec<(char, Text)>,
     /// `t=` lines.
-    pub times: Vec<String>,
+    pub times: Vec<Text>,
     pub attributes: Vec<Attribute>,
     pub media: Vec<MediaDescription>,
 }
@@ -20,24 +22,24 @@ pub struct Description {
 /// `a=name` or `a=name:value`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attribute {
-    pub name: String,
-    pub value: Option<String>,
+    pub name: Text,
+    pub value: Option<Text>,
 }
 
 /// One m-line with what follows it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MediaDescription {
     /// "message", lower case as compared; kept as written.
-    pub media: String,
+    pub media: Text,
     pub port: u16,
     /// The "/count" after the port, where there is one.
     pub ports: Option<u32>,
     /// "TCP/MSRP".
-    pub protocol: String,
-    pub formats: Vec<String>,
-    pub connection: Option<String>,
+    pub protocol: Text,
+    pub formats: Vec<Text>,
+    pub connection: Option<Text>,
     /// Lines other than c and a, in order.
-    pub others: Vec<(char, String)>,
+    pub others: Vec<(char, Text)>,
     pub attributes: Vec<Attribute>,
 }
 
@@ -69,13 +71,13 @@ impl<'a> Connection<'a> {
 
 impl Attribute {
     /// `a=name`.
-    pub fn flag(name: &str) -> Self {
-        Self { name: name.to_owned(), value: None }
+    pub fn flag(name: &'static str) -> Self {
+        Self { name: name.into(), value: None }
     }
 
     /// `a=name:value`.
-    pub fn new(name: &str, value: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), value: Some(value.into()) }
+    pub fn new(name: &'static str, value: impl Into<Text>) -> Self {
+        Self { name: name.into(), value: Some(value.into()) }
     }
 
     /// RFC 4566 §5.13 compares names octet by octet; an upper-case letter is forgiven.
@@ -101,7 +103,7 @@ impl Description {
             Some(own) => own.value.as_deref(),
             None => self.attribute(name)?.value.as_deref(),
         }
-        .map(str::trim)
+        .map(str::trim_ascii)
     }
 }
 
@@ -118,7 +120,7 @@ impl MediaDescription {
 
     /// Value of the first attribute of that name, without space around it.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.attribute(name)?.value.as_deref().map(str::trim)
+        self.attribute(name)?.value.as_deref().map(str::trim_ascii)
     }
 
     /// All attributes of that name, in order.
@@ -127,12 +129,12 @@ impl MediaDescription {
     }
 
     /// Gives the attribute this value where its first occurrence stands (at the end where there is none); others go.
-    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+    pub fn set(&mut self, name: &'static str, value: impl Into<Text>) {
         self.put(Attribute::new(name, value));
     }
 
     /// Makes `a=name` stand exactly once.
-    pub fn set_flag(&mut self, name: &str) {
+    pub fn set_flag(&mut self, name: &'static str) {
         self.put(Attribute::flag(name));
     }
 
@@ -142,9 +144,16 @@ impl MediaDescription {
     }
 
     fn put(&mut self, attribute: Attribute) {
-        let at = self.attributes.iter().position(|a| a.is(&attribute.name));
-        self.remove(&attribute.name);
-        self.attributes.insert(at.unwrap_or(self.attributes.len()), attribute);
+        let name = attribute.name.clone();
+        let mut new = Some(attribute);
+        self.attributes.retain_mut(|old| match new.take_if(|_| old.is(&name)) {
+            Some(new) => {
+                *old = new;
+                true
+            }
+            None => !old.is(&name),
+        });
+        self.attributes.extend(new);
     }
 }
 

@@ -27,7 +27,7 @@ impl Setup {
     fn of(value: &str) -> Option<Self> {
         [Self::Active, Self::Passive, Self::ActPass, Self::HoldConn]
             .into_iter()
-            .find(|setup| value.trim().eq_ignore_ascii_case(setup.as_str()))
+            .find(|setup| value.trim_ascii().eq_ignore_ascii_case(setup.as_str()))
     }
 }
 
@@ -113,7 +113,7 @@ impl MediaDescription {
             self.remove(other.as_str());
         }
         match old.and_then(|old| self.attributes.iter_mut().find(|a| a.is(old.as_str()))) {
-            Some(attribute) => attribute.name = direction.as_str().to_owned(),
+            Some(attribute) => attribute.name = direction.as_str().into(),
             None => self.set_flag(direction.as_str()),
         }
     }

@@ -4,4 +4,5 @@ pub mod description;
 pub mod file_selector;
 pub mod message_media;
 pub mod parse;
+pub mod text;
 pub mod write;

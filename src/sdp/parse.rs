@@ -4,8 +4,9 @@
 //! type letters that RFC 4566 does not know (kept), octets that are not UTF-8 (replaced).
 
 use super::description::{Attribute, Description, MediaDescription};
+use super::text::Text;
 use crate::limits::{SDP_LINES_MAX, SDP_MEDIA_MAX, SDP_OCTETS_MAX};
-use std::borrow::Cow;
+use std::rc::Rc;
 
 /// Octets that are not SDP: where, and in which production.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,20 +36,26 @@ impl Description {
         }
         let mut reader = Reader::default();
         // Nearly all is UTF-8 as a whole; of what is not, the lines that are not are read with replacements.
-        let whole = std::str::from_utf8(body).ok();
-        let mut at = 0;
-        for (count, line) in body.split(|&octet| octet == b'\n').enumerate() {
+        let whole: Option<Rc<str>> = std::str::from_utf8(body).ok().map(Rc::from);
+        let (mut at, mut count) = (0, 0);
+        while at <= body.len() {
             if count >= SDP_LINES_MAX {
                 return Err(Malformed { at, context: "number of lines" });
             }
-            let next = at + line.len() + 1;
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let text = whole.map_or_else(|| String::from_utf8_lossy(line), |whole| Cow::Borrowed(&whole[at..at + line.len()]));
+            let end = memchr::memchr(b'\n', &body[at..]).map_or(body.len(), |length| at + length);
+            let line = body[at..end].strip_suffix(b"\r").unwrap_or(&body[at..end]);
             // A blank line ends nothing in SDP; several senders put one behind the last line.
-            if !text.trim().is_empty() {
-                reader.line(&text).map_err(|context| Malformed { at, context })?;
+            if !line.trim_ascii().is_empty() {
+                let read = match &whole {
+                    Some(whole) => reader.line(whole, &whole[at..at + line.len()]),
+                    None => {
+                        let line: Rc<str> = String::from_utf8_lossy(line).into();
+                        reader.line(&line, &line)
+                    }
+                };
+                read.map_err(|context| Malformed { at, context })?;
             }
-            at = next;
+            (at, count) = (end + 1, count + 1);
         }
         reader.finish().map_err(|context| Malformed { at: body.len(), context })
     }
@@ -63,28 +70,30 @@ struct Reader {
 }
 
 impl Reader {
-    fn line(&mut self, text: &str) -> Result<(), &'static str> {
-        let (letter, value) = type_and_value(text)?;
+    /// One line, cut from `whole`.
+    fn line(&mut self, whole: &Rc<str>, line: &str) -> Result<(), &'static str> {
+        let (letter, value) = type_and_value(line)?;
         if !self.version {
             // RFC 4566 §5.1: the first line, and only version 0 exists.
-            self.version = letter == 'v' && value.trim() == "0";
+            self.version = letter == 'v' && value.trim_ascii() == "0";
             return if self.version { Ok(()) } else { Err("proto-version") };
         }
         if letter == 'm' {
             if self.description.media.len() >= SDP_MEDIA_MAX {
                 return Err("number of media descriptions");
             }
-            self.description.media.push(media(value)?);
+            self.description.media.push(media(whole, value)?);
             return Ok(());
         }
         match self.description.media.last_mut() {
-            Some(media) => media_level(media, letter, value),
-            None => self.session_level(letter, value),
+            Some(media) => media_level(media, letter, whole, value),
+            None => self.session_level(letter, whole, value),
         }
     }
 
-    fn session_level(&mut self, letter: char, value: &str) -> Result<(), &'static str> {
+    fn session_level(&mut self, letter: char, whole: &Rc<str>, value: &str) -> Result<(), &'static str> {
         let description = &mut self.description;
+        let text = || Text::piece(whole, value);
         match letter {
             'v' => return Err("proto-version > twice"),
             'o' => {
@@ -92,14 +101,14 @@ impl Reader {
                 if value.split_ascii_whitespace().count() < 6 {
                     return Err("origin-field");
                 }
-                description.origin = value.to_owned();
+                description.origin = text();
                 self.origin = true;
             }
-            's' => description.name = value.to_owned(),
-            'c' if description.connection.is_none() => description.connection = Some(value.to_owned()),
-            't' => description.times.push(value.to_owned()),
-            'a' => description.attributes.push(attribute(value)?),
-            other => description.others.push((other, value.to_owned())),
+            's' => description.name = text(),
+            'c' if description.connection.is_none() => description.connection = Some(text()),
+            't' => description.times.push(text()),
+            'a' => description.attributes.push(attribute(whole, value)?),
+            other => description.others.push((other, text())),
         }
         Ok(())
     }
@@ -113,10 +122,10 @@ impl Reader {
         }
         // RFC 4566 §5.3: "-" is what a session without a name is called.
         if self.description.name.is_empty() {
-            self.description.name.push('-');
+            self.description.name = "-".into();
         }
         if self.description.times.is_empty() {
-            self.description.times.push("0 0".to_owned());
+            self.description.times.push("0 0".into());
         }
         Ok(self.description)
     }
@@ -127,40 +136,38 @@ fn type_and_value(text: &str) -> Result<(char, &str), &'static str> {
     if memchr::memchr2(b'\r', 0, text.as_bytes()).is_some() {
         return Err("byte-string");
     }
-    let mut chars = text.chars();
-    let (Some(letter), Some('=')) = (chars.next(), chars.next()) else {
-        return Err("type=value");
-    };
-    if !letter.is_ascii_lowercase() {
-        return Err("type");
+    match text.as_bytes() {
+        [letter @ b'a'..=b'z', b'=', ..] => Ok((char::from(*letter), &text[2..])),
+        [_, b'=', ..] => Err("type"),
+        _ => Err("type=value"),
     }
-    Ok((letter, chars.as_str()))
 }
 
-fn media_level(media: &mut MediaDescription, letter: char, value: &str) -> Result<(), &'static str> {
+fn media_level(media: &mut MediaDescription, letter: char, whole: &Rc<str>, value: &str) -> Result<(), &'static str> {
+    let text = || Text::piece(whole, value);
     match letter {
-        'a' => media.attributes.push(attribute(value)?),
-        'c' if media.connection.is_none() => media.connection = Some(value.to_owned()),
-        other => media.others.push((other, value.to_owned())),
+        'a' => media.attributes.push(attribute(whole, value)?),
+        'c' if media.connection.is_none() => media.connection = Some(text()),
+        other => media.others.push((other, text())),
     }
     Ok(())
 }
 
-fn attribute(value: &str) -> Result<Attribute, &'static str> {
+fn attribute(whole: &Rc<str>, value: &str) -> Result<Attribute, &'static str> {
     let (name, value) = match memchr::memchr(b':', value.as_bytes()) {
-        Some(at) => (&value[..at], Some(value[at + 1..].to_owned())),
+        Some(at) => (&value[..at], Some(Text::piece(whole, &value[at + 1..]))),
         None => (value, None),
     };
-    let name = name.trim();
+    let name = name.trim_ascii();
     if name.is_empty() {
         return Err("attribute");
     }
-    Ok(Attribute { name: name.to_owned(), value })
+    Ok(Attribute { name: Text::piece(whole, name), value })
 }
 
 /// `m=` (RFC 4566 §5.14): media SP port ["/" integer] SP proto 1*(SP fmt). An endpoint leaves the format of
 /// `TCP/MSRP` away; it is read as none.
-fn media(value: &str) -> Result<MediaDescription, &'static str> {
+fn media(whole: &Rc<str>, value: &str) -> Result<MediaDescription, &'static str> {
     let mut words = value.split_ascii_whitespace();
     let media = words.next().ok_or("media")?;
     let port = words.next().ok_or("media > port")?;
@@ -170,11 +177,11 @@ fn media(value: &str) -> Result<MediaDescription, &'static str> {
         None => (port, None),
     };
     Ok(MediaDescription {
-        media: media.to_owned(),
+        media: Text::piece(whole, media),
         port: port.parse().map_err(|_| "media > port")?,
         ports,
-        protocol: protocol.to_owned(),
-        formats: words.map(str::to_owned).collect(),
+        protocol: Text::piece(whole, protocol),
+        formats: words.map(|word| Text::piece(whole, word)).collect(),
         ..MediaDescription::default()
     })
 }
@@ -193,7 +200,7 @@ mod tests {
         assert_eq!(read.origin, "alice 2890844526 2890844527 IN IP4 alice.example.com");
         assert_eq!(read.media[0].port, 7654);
         assert_eq!(read.media[0].formats, ["*"]);
-        assert_eq!(read.media[0].others, [('i', "a file".to_owned())]);
+        assert_eq!(read.media[0].others, [('i', Text::from("a file"))]);
         assert_eq!(read.to_string(), OFFER);
     }
 

@@ -1,17 +1,23 @@
 //! RFC 4566 §5: writing a session description, in the order of the grammar, each line ended by CRLF.
 
 use super::description::{Attribute, Description, MediaDescription};
-use std::fmt::{Display, Formatter, Result, Write as _};
+use super::text::Text;
+use std::fmt::{Display, Formatter, Result};
 
 impl Display for Description {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let mut text = String::with_capacity(512);
-        self.write(&mut text);
-        f.write_str(&text)
+        f.write_str(&self.written())
     }
 }
 
 impl Description {
+    /// The whole description.
+    pub fn written(&self) -> String {
+        let mut text = String::with_capacity(512);
+        self.write(&mut text);
+        text
+    }
+
     /// Appends the whole description.
     pub fn write(&self, out: &mut String) {
         line(out, 'v', "0");
@@ -43,10 +49,13 @@ impl Display for MediaDescription {
 
 impl MediaDescription {
     fn write(&self, out: &mut String) {
-        // Writing into a string cannot fail.
-        let _ = write!(out, "m={} {}", self.media, self.port);
+        out.push_str("m=");
+        out.push_str(&self.media);
+        out.push(' ');
+        out.push_str(itoa::Buffer::new().format(self.port));
         if let Some(ports) = self.ports {
-            let _ = write!(out, "/{ports}");
+            out.push('/');
+            out.push_str(itoa::Buffer::new().format(ports));
         }
         for word in std::iter::once(&self.protocol).chain(&self.formats) {
             out.push(' ');
@@ -62,7 +71,7 @@ impl MediaDescription {
     }
 }
 
-fn others(out: &mut String, lines: &[(char, String)], wanted: impl Fn(char) -> bool) {
+fn others(out: &mut String, lines: &[(char, Text)], wanted: impl Fn(char) -> bool) {
     lines.iter().filter(|(letter, _)| wanted(*letter)).for_each(|(letter, value)| line(out, *letter, value));
 }
 

@@ -5,9 +5,10 @@ use crate::base::prng::Prng;
 use crate::base::transport::Transport;
 use crate::config::{Config, Listen};
 use crate::sip::header::via;
+use crate::sip::ids::push_hex;
 use crate::sip::uri::Uri;
-use std::io::Write as _;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 /// Octets of chance in an MSRP session id: 22 characters of six bits are 132 bits.
 const MSRP_CHANCE: usize = 22;
@@ -18,15 +19,15 @@ pub struct Addresses {
     /// `node.host`, an IPv6 address in brackets.
     host: String,
     sip: Vec<Listen>,
-    msrp: Vec<Listen>,
-    msrp_host: Option<String>,
-    fingerprint: Option<Box<str>>,
+    /// Where we take MSRP, plain and with TLS.
+    msrp: [Option<MsrpAddress>; 2],
+    fingerprint: Option<Rc<str>>,
 }
 
 /// Our side of an MSRP session towards one leg.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MsrpAddress {
-    pub host: String,
+    pub host: Rc<str>,
     pub port: u16,
     pub tls: bool,
 }
@@ -36,9 +37,8 @@ impl Addresses {
         Self {
             host: bracketed(&config.node.host),
             sip: bound.sip.clone(),
-            msrp: bound.msrp.clone(),
-            msrp_host: config.msrp.host.clone(),
-            fingerprint: bound.fingerprint.clone(),
+            msrp: [false, true].map(|tls| MsrpAddress::of(config.msrp.host.as_deref(), &bound.msrp, tls)),
+            fingerprint: bound.fingerprint.as_deref().map(Rc::from),
         }
     }
 
@@ -48,8 +48,8 @@ impl Addresses {
     }
 
     /// `a=fingerprint` of our MSRP certificate.
-    pub fn fingerprint(&self) -> Option<&str> {
-        self.fingerprint.as_deref()
+    pub fn fingerprint(&self) -> Option<&Rc<str>> {
+        self.fingerprint.as_ref()
     }
 
     /// Whether we can send and receive over this transport.
@@ -84,16 +84,21 @@ impl Addresses {
         buffer.extend_from_slice(self.host.as_bytes());
         let own = listener.and_then(|place| self.sip.get(usize::from(place))).map(|listen| listen.address.port());
         if let Some(port) = own.or_else(|| self.port(transport, peer)) {
-            let _ = write!(buffer, ":{port}");
+            buffer.push(b':');
+            buffer.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
         }
     }
 
     /// `sip:user@host:port;transport=…`, reachable over `transport`; for Contact and, with `;lr`, Record-Route.
     pub fn uri(&self, user: &str, transport: Transport) -> String {
         let transport = if self.has(transport) { transport } else { self.sip.first().map_or(transport, |first| first.transport) };
-        let mut uri = format!("sip:{user}@{}", self.host);
+        let mut uri = String::with_capacity(32 + user.len() + self.host.len());
+        for part in ["sip:", user, "@", &self.host] {
+            uri.push_str(part);
+        }
         if let Some(port) = self.port(transport, None) {
-            let _ = std::fmt::Write::write_fmt(&mut uri, format_args!(":{port}"));
+            uri.push(':');
+            uri.push_str(itoa::Buffer::new().format(port));
         }
         // RFC 3261 §19.1.2: UDP is what no parameter means for an address.
         match transport {
@@ -121,23 +126,27 @@ impl Addresses {
     }
 
     /// Where we take MSRP, with TLS or without; none where the configuration has no such address.
-    pub fn msrp(&self, tls: bool) -> Option<MsrpAddress> {
-        let transport = if tls { Transport::Tls } else { Transport::Tcp };
-        let listen = self.msrp.iter().find(|listen| listen.transport == transport)?;
-        let host = match &self.msrp_host {
-            Some(host) => bracketed(host),
-            None => bracketed(&listen.address.ip().to_string()),
-        };
-        Some(MsrpAddress { host, port: listen.address.port(), tls })
+    pub fn msrp(&self, tls: bool) -> Option<&MsrpAddress> {
+        self.msrp[usize::from(tls)].as_ref()
     }
 }
 
 impl MsrpAddress {
+    fn of(host: Option<&str>, listens: &[Listen], tls: bool) -> Option<Self> {
+        let transport = if tls { Transport::Tls } else { Transport::Tcp };
+        let listen = listens.iter().find(|listen| listen.transport == transport)?;
+        let host = host.map_or_else(|| bracketed(&listen.address.ip().to_string()), bracketed);
+        Some(Self { host: host.into(), port: listen.address.port(), tls })
+    }
+
     /// A fresh MSRP URI of ours; its session id begins with the media core that owns the session.
     pub fn uri(&self, media_core: u8, prng: &mut Prng) -> String {
         let scheme = if self.tls { "msrps" } else { "msrp" };
         let mut uri = String::with_capacity(48 + self.host.len());
-        uri.push_str(&format!("{scheme}://{}:{}/{media_core:02x}", self.host, self.port));
+        for part in [scheme, "://", &self.host, ":", itoa::Buffer::new().format(self.port), "/"] {
+            uri.push_str(part);
+        }
+        push_hex(u64::from(media_core), 2, &mut uri);
         // RFC 4975 §14.1: at least 80 random bits; ours are 132.
         prng.push_token(MSRP_CHANCE, &mut uri);
         uri.push_str(";tcp");

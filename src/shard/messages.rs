@@ -22,6 +22,7 @@ use crate::cpm::decision::{
     AckTime, Answer, AnswerTime, Bridge, Decision, LaterSuccess, Messages, NextHop, OutMessage, Purpose as KeepPurpose, Service,
 };
 use crate::cpm::deferral::{self, Body as KeptBody, Content};
+use crate::cpm::headers::field;
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::{conversation, history, identity};
@@ -145,7 +146,7 @@ impl Signalling {
         let Some(batch) = self.batches.get(key) else { return };
         let server = batch.arrived.server;
         let mut headers = conversation::copied(&batch.arrived.request);
-        headers.push(("Server".to_string(), crate::cpm::release::product(&self.config)));
+        headers.push(field("Server", crate::cpm::release::product(&self.config)));
         self.counts.invite(batch.arrived.role, service_of(batch.procedure), Outcome::Answered);
         let reason = response.map(Response::reason).filter(|reason| !reason.is_empty()).unwrap_or(status::reason(status));
         let fill = |mut writer: crate::sip::write::Writer<'_>| {

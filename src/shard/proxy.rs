@@ -19,6 +19,7 @@ use crate::base::timers::Handle;
 use crate::base::transport::{Flow, Transport};
 use crate::clause;
 use crate::cpm::decision::{NextHop, Proxy};
+use crate::cpm::headers::Field;
 use crate::cpm::refusal::Refusal;
 use crate::limits::PROXY_BRANCHES_MAX;
 use crate::sip::header::name::Name;
@@ -297,7 +298,7 @@ impl Signalling {
 struct Edits<'a> {
     record_route: bool,
     remove: &'a [&'static str],
-    add: &'a [(String, String)],
+    add: &'a [Field],
 }
 
 /// The request as it goes on (§16.6 steps 1 to 6), all but our Via.

@@ -7,7 +7,6 @@ use crate::sip::header::name_addr::NameAddr;
 use crate::sip::ids::Branch;
 use crate::sip::method::Method;
 use crate::sip::write::Writer;
-use std::io::Write as _;
 
 /// RFC 3261 §8.1.1.6.
 pub const MAX_FORWARDS: u8 = 70;
@@ -26,7 +25,7 @@ impl Draft {
     pub fn of_dialog(dialog: &Dialog, method: Method, seq: u32, max_forwards: u8, fill: impl FnOnce(Writer<'_>)) -> Self {
         let mut octets = Vec::with_capacity(1536);
         // The Via stands in its place, empty, and is left out when the request goes out with its own.
-        fill(dialog.request(method, seq, format_args!(""), max_forwards, &mut octets));
+        fill(dialog.request(method, seq, "", max_forwards, &mut octets));
         let line_end = memchr::memchr(b'\n', &octets).map_or(octets.len(), |at| at + 1);
         Self { line_end, rest_at: line_end + b"Via: \r\n".len(), octets }
     }
@@ -46,9 +45,11 @@ impl Draft {
     pub fn write(&self, to: &Destination, branch: &Branch, addresses: &Addresses, buffer: &mut Vec<u8>) {
         let (transport, peer, listener) = hop(to);
         buffer.extend_from_slice(&self.octets[..self.line_end]);
-        let _ = write!(buffer, "Via: SIP/2.0/{} ", transport.as_via());
+        let mut push = |parts: [&str; 3]| parts.iter().for_each(|part| buffer.extend_from_slice(part.as_bytes()));
+        push(["Via: SIP/2.0/", transport.as_via(), " "]);
         addresses.push_sent_by(transport, Some(peer), listener, buffer);
-        let _ = write!(buffer, ";branch={};rport\r\n", branch.as_str());
+        let mut push = |parts: [&str; 3]| parts.iter().for_each(|part| buffer.extend_from_slice(part.as_bytes()));
+        push([";branch=", branch.as_str(), ";rport\r\n"]);
         buffer.extend_from_slice(&self.octets[self.rest_at..]);
     }
 }

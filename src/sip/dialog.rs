@@ -85,14 +85,26 @@ impl Dialog {
     /// [`Malformed`] where To or Contact cannot be read, or the 2xx has no Contact.
     pub fn answered(&self, response: &Response) -> Result<Dialog, Malformed> {
         let mut dialog = self.clone();
-        dialog.id.remote_tag = response.to()?.tag().unwrap_or("").into();
-        dialog.route_set = record_route(response).rev().take(SIP_ROUTES_MAX).map(Box::from).collect();
-        match contact(response)? {
-            Some(target) => dialog.remote_target = target.into(),
-            None if response.status() >= 200 => return Err(Malformed::new(0, "header > contact")),
-            None => {}
-        }
+        dialog.answer(response)?;
         Ok(dialog)
+    }
+
+    /// The same of the one we called for itself.
+    ///
+    /// # Errors
+    /// As [`Dialog::answered`]; nothing has changed then.
+    pub fn answer(&mut self, response: &Response) -> Result<(), Malformed> {
+        let tag = response.to()?.tag().unwrap_or("");
+        let target = contact(response)?;
+        if target.is_none() && response.status() >= 200 {
+            return Err(Malformed::new(0, "header > contact"));
+        }
+        self.id.remote_tag = tag.into();
+        self.route_set = record_route(response).rev().take(SIP_ROUTES_MAX).map(Box::from).collect();
+        if let Some(target) = target {
+            self.remote_target = target.into();
+        }
+        Ok(())
     }
 
     /// §12.1.1: the dialog that this request makes when it is answered with `local_tag` in To.
@@ -174,18 +186,11 @@ impl Dialog {
 
     /// §12.2.1.1: begins a request in the dialog, or the one that makes it: request line, `via`, Route, Max-Forwards, From,
     /// To, Call-ID, CSeq. The caller adds its fields and ends with [`Writer::body`].
-    pub fn request<'b>(
-        &self,
-        method: Method,
-        seq: u32,
-        via: std::fmt::Arguments<'_>,
-        max_forwards: u8,
-        octets: &'b mut Vec<u8>,
-    ) -> Writer<'b> {
+    pub fn request<'b>(&self, method: Method, seq: u32, via: &str, max_forwards: u8, octets: &'b mut Vec<u8>) -> Writer<'b> {
         let strict = self.route_set.first().filter(|route| !is_loose(route));
         let mut writer =
             Writer::request(octets, method.as_str(), strict.map_or(&self.remote_target, |route| bare(uri_of(route))));
-        writer.format(Name::Via, via);
+        writer.field(Name::Via, via);
         for route in &self.route_set[usize::from(strict.is_some())..] {
             writer.field(Name::Route, route);
         }
@@ -193,18 +198,18 @@ impl Dialog {
             // A strict router takes the Request-URI for itself: the target travels as the last Route.
             writer.format(Name::Route, format_args!("<{}>", self.remote_target));
         }
-        writer.format(Name::MaxForwards, format_args!("{max_forwards}"));
+        writer.field(Name::MaxForwards, itoa::Buffer::new().format(max_forwards));
         self.address(Name::From, &self.local, &self.id.local_tag, &mut writer);
         self.address(Name::To, &self.remote, &self.id.remote_tag, &mut writer);
         writer.field(Name::CallId, &self.id.call_id);
-        writer.format(Name::CSeq, format_args!("{seq} {}", method.as_str()));
+        writer.parts(Name::CSeq, &[itoa::Buffer::new().format(seq), " ", method.as_str()]);
         writer
     }
 
     fn address(&self, name: Name, value: &str, tag: &str, writer: &mut Writer<'_>) {
         match tag {
             "" => writer.field(name, value),
-            tag => writer.format(name, format_args!("{value};tag={tag}")),
+            tag => writer.parts(name, &[value, ";tag=", tag]),
         };
     }
 
@@ -327,7 +332,7 @@ mod tests {
 
     fn written(dialog: &Dialog, method: Method, seq: u32) -> String {
         let mut octets = Vec::new();
-        dialog.request(method, seq, format_args!("V"), 70, &mut octets).body(b"");
+        dialog.request(method, seq, "V", 70, &mut octets).body(b"");
         String::from_utf8(octets).unwrap()
     }
 

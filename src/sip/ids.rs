@@ -116,7 +116,8 @@ fn hex_octet(text: &[u8]) -> Option<u8> {
     Some(digit(*text.first()?)? << 4 | digit(*text.get(1)?)?)
 }
 
-fn push_hex(number: u64, digits: u32, text: &mut String) {
+/// Appends the lowest `digits` hex digits.
+pub fn push_hex(number: u64, digits: u32, text: &mut String) {
     for at in (0..digits).rev() {
         let digit = (number >> (at * 4)) & 15;
         text.push(char::from(b"0123456789abcdef"[digit as usize]));

@@ -310,13 +310,15 @@ fn fields(octets: &[u8], from: usize) -> Result<(Vec<Field>, usize), Malformed> 
 }
 
 fn field(octets: &[u8], at: usize, end: usize) -> Result<Field, Malformed> {
-    let colon = at + memchr::memchr(b':', &octets[at..end]).ok_or(Malformed::new(at, "header > colon"))?;
-    let name = octets[at..colon].trim_ascii_end();
-    if name.is_empty() || !name.iter().all(|octet| is_token(*octet)) {
-        return Err(Malformed::new(at, "header > field-name"));
+    let line = &octets[at..end];
+    let name = &line[..line.iter().position(|octet| !is_token(*octet)).unwrap_or(line.len())];
+    let colon = at + name.len() + line[name.len()..].len() - line[name.len()..].trim_ascii_start().len();
+    if octets.get(colon) != Some(&b':') || name.is_empty() {
+        let context = if memchr::memchr(b':', line).is_some() { "header > field-name" } else { "header > colon" };
+        return Err(Malformed::new(at, context));
     }
     // A CR that ends no line may end one for the next hop: it would add a field that nobody here saw.
-    if memchr::memchr_iter(b'\r', &octets[at..end]).any(|cr| octets[at + cr + 1] != b'\n') {
+    if memchr::memchr_iter(b'\r', line).any(|cr| octets[at + cr + 1] != b'\n') {
         return Err(Malformed::new(at, "header > bare CR"));
     }
     let value = &octets[colon + 1..end];

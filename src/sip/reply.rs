@@ -22,7 +22,7 @@ pub fn response<'b>(
     copy(request, Name::From, &mut writer);
     let to = request.header(Name::To).unwrap_or("");
     if status > 100 && !tag.is_empty() && request.to().is_ok_and(|to| to.tag().is_none()) {
-        writer.format(Name::To, format_args!("{to};tag={tag}"));
+        writer.parts(Name::To, &[to, ";tag=", tag]);
     } else {
         writer.field(Name::To, to);
     }
@@ -41,8 +41,9 @@ pub fn vias(request: &Message, peer: SocketAddr, writer: &mut Writer<'_>) {
             writer.field(Name::Via, line);
             continue;
         }
-        let top = super::header::list(line).next().unwrap_or("");
-        let rest = line.find(top).map_or("", |start| &line[start + top.len()..]);
+        // Of a list, what stands before the first comma.
+        let end = super::header::unquoted(line, b',').unwrap_or(line.len());
+        let (top, rest) = line.split_at(line[..end].trim_ascii_end().len());
         writer.with(Name::Via, |buffer| {
             via::write_received(top, peer, buffer);
             buffer.extend_from_slice(rest.as_bytes());

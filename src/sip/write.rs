@@ -18,7 +18,9 @@ impl<'b> Writer<'b> {
 
     /// Begins a response; `status` is 100 to 699.
     pub fn response(buffer: &'b mut Vec<u8>, status: u16, reason: &str) -> Self {
-        let _ = write!(buffer, "SIP/2.0 {status} {reason}\r\n");
+        for part in ["SIP/2.0 ", itoa::Buffer::new().format(status), " ", reason, "\r\n"] {
+            buffer.extend_from_slice(part.as_bytes());
+        }
         Self(buffer)
     }
 
@@ -34,6 +36,11 @@ impl<'b> Writer<'b> {
         self.0.extend_from_slice(value.as_bytes());
         self.0.extend_from_slice(b"\r\n");
         self
+    }
+
+    /// A field whose value is these parts, one behind the other.
+    pub fn parts(&mut self, name: Name, value: &[&str]) -> &mut Self {
+        self.with(name, |buffer| value.iter().for_each(|part| buffer.extend_from_slice(part.as_bytes())))
     }
 
     /// A field whose value is formatted in place.
@@ -56,7 +63,9 @@ impl<'b> Writer<'b> {
 
     /// Ends the head with Content-Length and writes the body; `body` may be empty. Content-Type is the caller's field.
     pub fn body(self, body: &[u8]) {
-        let _ = write!(self.0, "Content-Length: {}\r\n\r\n", body.len());
+        for part in ["Content-Length: ", itoa::Buffer::new().format(body.len()), "\r\n\r\n"] {
+            self.0.extend_from_slice(part.as_bytes());
+        }
         self.0.extend_from_slice(body);
     }
 }

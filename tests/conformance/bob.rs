@@ -321,19 +321,15 @@ pub fn header<'i>(invite: &'i Invite, name: &str) -> Vec<&'i str> {
     values(&invite.headers, name)
 }
 
-pub fn values<'h>(headers: &'h [(String, String)], name: &str) -> Vec<&'h str> {
-    headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+pub fn values<'h, T: AsRef<str>>(headers: &'h [(T, T)], name: &str) -> Vec<&'h str> {
+    let named = headers.iter().filter(|(known, _)| known.as_ref().eq_ignore_ascii_case(name));
+    named.map(|(_, value)| value.as_ref()).collect()
 }
 
 /// A plan as it goes out, with our own path "msrp://pf:2855/own;tcp".
 pub fn written(plan: &MediaPlan) -> String {
     let relayed = plan.lines.iter().filter(|line| **line == Line::Relayed).count();
-    let own = OwnLine {
-        host: "127.0.0.1".to_string(),
-        port: 2855,
-        uri: "msrp://127.0.0.1:2855/01own;tcp".to_string(),
-        fingerprint: None,
-    };
+    let own = OwnLine { host: "127.0.0.1".into(), port: 2855, uri: "msrp://127.0.0.1:2855/01own;tcp".into(), fingerprint: None };
     plan.write(OwnOrigin { session_id: 7, version: 1 }, &vec![own; relayed])
 }
 

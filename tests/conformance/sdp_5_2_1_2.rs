@@ -13,10 +13,10 @@ const ORIGIN: OwnOrigin = OwnOrigin { session_id: 7, version: 3 };
 fn own(host: &str, fingerprint: Option<&str>) -> OwnLine {
     let (scheme, authority) = (if fingerprint.is_some() { "msrps" } else { "msrp" }, format!("{host}:2855"));
     OwnLine {
-        host: host.to_string(),
+        host: host.into(),
         port: 2855,
-        uri: format!("{scheme}://{authority}/01own;tcp"),
-        fingerprint: fingerprint.map(str::to_string),
+        uri: format!("{scheme}://{authority}/01own;tcp").into(),
+        fingerprint: fingerprint.map(Into::into),
     }
 }
 
@@ -115,7 +115,7 @@ fn rejected_lines_keep_their_place_alone() {
 fn several_lines_are_relayed_each_with_its_own_address() {
     let sdp = format!("{CHAT_SDP}m=message 7656 TCP/MSRP *\r\na=path:msrp://192.0.2.1:7656/y;tcp\r\n");
     let plan = offered(&with_audio(), &sdp).expect("an offer");
-    let second = OwnLine { uri: "msrp://[2001:db8::1]:2855/02own;tcp".to_string(), ..own("2001:db8::1", None) };
+    let second = OwnLine { uri: "msrp://[2001:db8::1]:2855/02own;tcp".into(), ..own("2001:db8::1", None) };
     let out = plan.write(ORIGIN, &[own("127.0.0.1", None), second]);
     assert_eq!(count(&out, "a=path:msrp://127.0.0.1:2855/01own;tcp"), 1);
     assert!(out.contains("m=message 2855 TCP/MSRP *\r\nc=IN IP6 2001:db8::1\r\n"), "{out}");

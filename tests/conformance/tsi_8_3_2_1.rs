@@ -364,7 +364,7 @@ fn out_of_the_media_path_we_are_a_proxy() {
     assert!(proxy.record_route);
     assert!(matches!(proxy.next_hop, NextHop::Core { .. }));
     assert!(proxy.remove.contains(&"P-Preferred-Service"));
-    assert!(proxy.add.contains(&("P-Asserted-Service".to_string(), icsi("session"))));
+    assert!(proxy.add.contains(&cpm_pf::cpm::headers::field("P-Asserted-Service", icsi("session"))));
     let away = Bob { clients: Vec::new(), ..bob };
     assert_eq!(away.refusal(&letter).status, 480);
 }

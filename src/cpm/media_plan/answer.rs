@@ -24,7 +24,7 @@ pub fn large_message_refused_answer(request: &Request, ok: &Message) -> Option<M
     let (offered, answered) = (described(request).ok()?, described(ok).ok()?);
     let refuses = answered.media.len() >= offered.media.len() && answered.media.iter().all(|media| media.port == 0);
     let description = Description {
-        name: "-".to_string(),
+        name: "-".into(),
         times: offered.times.clone(),
         media: offered.media.iter().map(refused).collect(),
         ..Description::default()
@@ -152,8 +152,7 @@ fn ours(config: &Config, kind: SessionKind, offered: Description) -> Result<Medi
     });
     let media = media.collect();
     let attributes = taken.attributes.iter().filter(|a| a.is("group")).cloned().collect();
-    let description =
-        Description { name: "-".to_string(), times: offered.times.clone(), attributes, media, ..Description::default() };
+    let description = Description { name: "-".into(), times: offered.times.clone(), attributes, media, ..Description::default() };
     Ok(MediaPlan { description, lines })
 }
 

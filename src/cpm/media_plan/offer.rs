@@ -53,9 +53,9 @@ pub fn rejected_offer(config: &Config, request: &Request, answer: &Message) -> R
 pub fn large_message_of(config: &Config, octets: u64, content_type: &str) -> MediaPlan {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let mut media = MediaDescription {
-        media: "message".to_string(),
-        protocol: "TCP/MSRP".to_string(),
-        formats: vec!["*".to_string()],
+        media: "message".into(),
+        protocol: "TCP/MSRP".into(),
+        formats: vec!["*".into()],
         ..MediaDescription::default()
     };
     media.set_flag("sendonly");
@@ -69,7 +69,7 @@ pub fn large_message_of(config: &Config, octets: u64, content_type: &str) -> Med
     if config.msrp.interop != Interop::Always {
         media.set_flag("msrp-cema");
     }
-    let description = Description { name: "-".to_string(), media: vec![media], ..Description::default() };
+    let description = Description { name: "-".into(), media: vec![media], ..Description::default() };
     MediaPlan { description, lines: vec![Line::Relayed] }
 }
 

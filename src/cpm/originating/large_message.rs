@@ -15,6 +15,7 @@ use crate::cpm::decision::{
 };
 use crate::cpm::facts::{Facts, Needs, Role};
 use crate::cpm::gates::{self, Permit};
+use crate::cpm::headers::{Field, field};
 use crate::cpm::media_plan::{self, MediaPlan, Unacceptable};
 use crate::cpm::refusal::Refusal;
 use crate::cpm::service::{self, LARGE_MESSAGE, LARGE_MESSAGE_GROUP, Named};
@@ -89,17 +90,17 @@ fn to_recipient(_permit: &Permit, facts: &Facts<'_>, request: &Request) -> Resul
     keep_deadline(facts, request, &mut headers);
 
     clause!("OLM-7.b");
-    headers.extend(service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)));
+    headers.extend(service::accept_contact(request).into_iter().map(|value| field("Accept-Contact", value)));
 
-    headers.push(("P-Asserted-Service".to_string(), asserted_service(facts, request)?));
+    headers.push(field("P-Asserted-Service", asserted_service(facts, request)?));
 
     let contact = contact_of(request);
 
     clause!("OLM-7.e", "OLM-7.f", "OLM-7.g");
     let session_expires = SessionExpires { delta_s: session_expires::large_message(facts.config), refresher: Refresher::Uac };
     // RFC 4028 §7.1: Session-Expires goes with the option tag.
-    headers.push(("Supported".to_string(), "timer".to_string()));
-    headers.push(("User-Agent".to_string(), release::product(facts.config)));
+    headers.push(field("Supported", "timer"));
+    headers.push(field("User-Agent", release::product(facts.config)));
 
     let media = offer(facts, request)?;
 
@@ -119,13 +120,13 @@ fn to_recipient(_permit: &Permit, facts: &Facts<'_>, request: &Request) -> Resul
 }
 
 /// Message-Expires counts from Date: without one every hop would begin to count anew.
-fn keep_deadline(facts: &Facts<'_>, request: &Request, headers: &mut Vec<(String, String)>) {
+fn keep_deadline(facts: &Facts<'_>, request: &Request, headers: &mut Vec<Field>) {
     if !request.has(Name::MessageExpires) {
         return;
     }
     clause!("OLM-7.x2");
     if !request.has(Name::Date) {
-        headers.push(("Date".to_string(), date::of(facts.now)));
+        headers.push(field("Date", date::of(facts.now)));
     }
 }
 
@@ -228,7 +229,7 @@ pub fn on_success(facts: &Facts<'_>, request: &Request, ok: &Response) -> Result
     }
 
     clause!("OLM-r3");
-    let headers = vec![("Supported".to_string(), "timer".to_string()), ("Server".to_string(), release::product(facts.config))];
+    let headers = vec![field("Supported", "timer"), field("Server", release::product(facts.config))];
 
     clause!("OLM-r4");
     let (session_expires, require_timer) =

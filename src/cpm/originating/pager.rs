@@ -7,6 +7,7 @@
 use crate::config::{Config, OtherService};
 use crate::cpm::decision::{Decision, Messages, OutMessage, TargetKind};
 use crate::cpm::facts::{Facts, Needs, Role};
+use crate::cpm::headers::field;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::service::{self, Named, PAGER};
 use crate::cpm::{failure, gates, headers, identity, interworking, release};
@@ -35,9 +36,9 @@ pub fn on_message(facts: &Facts<'_>, request: &Request) -> Result<Decision, Refu
     gates::not_expired(facts, request, SECTION)?;
 
     let mut headers = headers::copied(facts, request);
-    headers.extend(service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)));
-    headers.push(("P-Asserted-Service".to_string(), asserted_service(facts, request)?));
-    headers.push(("User-Agent".to_string(), release::product(facts.config)));
+    headers.extend(service::accept_contact(request).into_iter().map(|value| field("Accept-Contact", value)));
+    headers.push(field("P-Asserted-Service", asserted_service(facts, request)?));
+    headers.push(field("User-Agent", release::product(facts.config)));
 
     let (kind, next_hop) = match interworking::is_for_core(request.uri()) {
         true => (TargetKind::Recipient, interworking::core()),

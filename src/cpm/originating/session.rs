@@ -19,7 +19,7 @@ use crate::cpm::decision::{
 };
 use crate::cpm::facts::{Facts, Needs, Role};
 use crate::cpm::gates::{self, Permit};
-use crate::cpm::headers::LIST_TAG;
+use crate::cpm::headers::{LIST_TAG, field};
 use crate::cpm::media_plan::{self, MediaPlan};
 use crate::cpm::refusal::Refusal;
 use crate::cpm::service::{self, FILE_TRANSFER, Named, SESSION, SESSION_GROUP};
@@ -102,7 +102,7 @@ fn to_recipient(_permit: &Permit, facts: &Facts<'_>, request: &Request) -> Resul
     invite.media = media_plan::session_offer(facts.config, request).map_err(|why| why.refusal("OSI-4.l"))?;
 
     clause!("OSI-4.g");
-    invite.headers.push(("User-Agent".to_string(), release::product(facts.config)));
+    invite.headers.push(field("User-Agent", release::product(facts.config)));
 
     if interworking::is_for_core(request.uri()) {
         clause!("OSI-4.m.2");
@@ -123,13 +123,13 @@ fn like_recipient(facts: &Facts<'_>, request: &Request, asserted: String) -> Res
     clause!("OSI-4.d.5");
     let parts = media_plan::beside_sdp(request);
 
-    headers.push(("P-Asserted-Service".to_string(), asserted));
+    headers.push(field("P-Asserted-Service", asserted));
 
     clause!("OSI-4.h.1");
     let contact = contact::copied(request);
     // As received, and not coded anew: 4.h says "copy" alone.
     clause!("OSI-4.h.2");
-    headers.extend(request.lines(Name::AcceptContact).map(|value| ("Accept-Contact".to_string(), value.to_string())));
+    headers.extend(request.lines(Name::AcceptContact).map(|value| field("Accept-Contact", value.to_string())));
 
     clause!("OSI-4.i.1");
     let mut supported = "timer".to_string();
@@ -137,7 +137,7 @@ fn like_recipient(facts: &Facts<'_>, request: &Request, asserted: String) -> Res
         clause!("OSI-4.i.2");
         supported = format!("timer, {LIST_TAG}");
     }
-    headers.push(("Supported".to_string(), supported));
+    headers.push(field("Supported", supported));
 
     clause!("OSI-4.j", "OSI-4.k");
     let session_expires =
@@ -218,7 +218,7 @@ fn from_tag(request: &Request) -> Option<String> {
 pub fn on_success(facts: &Facts<'_>, request: &Request, ok: &Response) -> Result<Answer, Refusal> {
     clause!("OSI-r0", "OSI-r2");
     clause!("OSI-r3");
-    let headers = vec![("Supported".to_string(), "timer".to_string()), ("Server".to_string(), release::product(facts.config))];
+    let headers = vec![field("Supported", "timer"), field("Server", release::product(facts.config))];
 
     clause!("OSI-r4.a", "OSI-r4.b");
     let media = media_plan::session_answer(facts.config, request, ok).map_err(|why| why.refusal("OSI-r4.a"))?;
@@ -331,7 +331,7 @@ fn to_own_client(facts: &Facts<'_>, request: &Request, index: usize) -> Option<I
 
     clause!("OSI-r8.b.ii");
     let mut invite = like_recipient(facts, request, asserted).ok()?;
-    invite.headers.push(("User-Agent".to_string(), release::product(facts.config)));
+    invite.headers.push(field("User-Agent", release::product(facts.config)));
     invite.media = media_plan::session_offer(facts.config, request).ok()?;
     // As a client's leg it follows 8.3.2.1 (r8.d): its timer, our Contact unless it is a focus's, the list as history.
     invite.contact = contact::of(request);
@@ -343,7 +343,7 @@ fn to_own_client(facts: &Facts<'_>, request: &Request, index: usize) -> Option<I
     clause!("OSI-r8.b.i");
     let address = clients::address(client);
     invite.request_uri = address.request_uri;
-    invite.headers.extend(address.instance.map(|value| ("Accept-Contact".to_string(), value)));
+    invite.headers.extend(address.instance.map(|value| field("Accept-Contact", value)));
     clause!("OSI-r8.c");
     invite.next_hop = address.next_hop;
     invite.kind = TargetKind::OwnClient { instance: client.instance.clone(), contact: client.contact.clone() };

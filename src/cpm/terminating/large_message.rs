@@ -20,6 +20,7 @@ use crate::cpm::decision::{
 };
 use crate::cpm::delivery::{self, Policy};
 use crate::cpm::facts::{Facts, Needs, Role};
+use crate::cpm::headers::field;
 use crate::cpm::preferences;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::{failure, gates, headers, identity, media_plan, recipients, release, service, session_expires};
@@ -200,7 +201,7 @@ fn to_isf(facts: &Facts<'_>, request: &Request) -> Result<Invite, Refusal> {
     let mut headers = headers::copied_to_client(facts, request);
 
     clause!("TLM-6.c.ii.5");
-    headers.extend(service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)));
+    headers.extend(service::accept_contact(request).into_iter().map(|value| field("Accept-Contact", value)));
 
     clause!("TLM-6.c.ii.7");
     let parts = recipients::history_of(request).into_iter().collect();
@@ -211,12 +212,12 @@ fn to_isf(facts: &Facts<'_>, request: &Request) -> Result<Invite, Refusal> {
         clause!("TLM-6.c.iii.2");
         supported.push_str(", recipient-list-invite");
     }
-    headers.push(("Supported".to_string(), supported));
+    headers.push(field("Supported", supported));
 
     clause!("TLM-6.c.iv", "TLM-6.c.v", "TLM-6.c.vi");
     let session_expires = SessionExpires { delta_s: session_expires::large_message(facts.config), refresher: Refresher::Uac };
 
-    headers.push(("P-Asserted-Service".to_string(), isf_service(facts, request)?));
+    headers.push(field("P-Asserted-Service", isf_service(facts, request)?));
 
     clause!("TLM-6.c.ii.4");
     let contact = contact::of(request);
@@ -230,7 +231,7 @@ fn to_isf(facts: &Facts<'_>, request: &Request) -> Result<Invite, Refusal> {
     }
 
     clause!("TLM-6.c.ix");
-    headers.push(("User-Agent".to_string(), release::product(facts.config)));
+    headers.push(field("User-Agent", release::product(facts.config)));
 
     clause!("TLM-6.c.x.0", "TLM-6.c.x.1", "TLM-6.c.x.2", "TLM-6.c.x.3", "TLM-6.c.x.4", "TLM-6.c.x.5");
     let media = media_plan::large_message_offer(facts.config, request).map_err(|why| why.refusal("TLM-6.c.x.0"))?;
@@ -264,7 +265,7 @@ fn to_client(facts: &Facts<'_>, request: &Request, index: usize) -> Result<Invit
         // 7.i has the bare address; with several devices only an instance tells them apart, as TSI-8.d.ii does.
         Some(instance) => {
             clause!("TLM-7.i.2");
-            invite.headers.push(("Accept-Contact".to_string(), instance));
+            invite.headers.push(field("Accept-Contact", instance));
         }
     }
     invite.request_uri = address.request_uri;
@@ -280,13 +281,13 @@ fn like_client(facts: &Facts<'_>, request: &Request, kind: TargetKind) -> Result
 
     clause!("TLM-7.d", "TLM-7.e", "TLM-7.f");
     let session_expires = SessionExpires { delta_s: session_expires::large_message(facts.config), refresher: Refresher::Uas };
-    headers.push(("Supported".to_string(), "timer".to_string()));
+    headers.push(field("Supported", "timer"));
 
     clause!("TLM-7.g.2");
-    headers.extend(service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)));
+    headers.extend(service::accept_contact(request).into_iter().map(|value| field("Accept-Contact", value)));
 
     // Step 7 says nothing of the service: what 6.c checks has been let through, and no preferred service leaves us.
-    headers.push(("P-Asserted-Service".to_string(), service::asserted_or(request, service::LARGE_MESSAGE)));
+    headers.push(field("P-Asserted-Service", service::asserted_or(request, service::LARGE_MESSAGE)));
 
     clause!("TLM-7.g.1");
     let contact = contact::of(request);
@@ -300,7 +301,7 @@ fn like_client(facts: &Facts<'_>, request: &Request, kind: TargetKind) -> Result
     }
 
     clause!("TLM-7.j");
-    headers.push(("User-Agent".to_string(), release::product(facts.config)));
+    headers.push(field("User-Agent", release::product(facts.config)));
 
     clause!("TLM-7.k.0", "TLM-7.k.i", "TLM-7.k.ii", "TLM-7.k.iii", "TLM-7.k.iv", "TLM-7.k.v");
     let media = media_plan::large_message_offer(facts.config, request).map_err(|why| why.refusal("TLM-7.k.0"))?;

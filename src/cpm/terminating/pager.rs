@@ -9,6 +9,7 @@ use crate::cpm::clients;
 use crate::cpm::decision::{Answer, Decision, Messages, NextHop, OutMessage, Purpose, TargetKind};
 use crate::cpm::delivery::{self, Policy};
 use crate::cpm::facts::{Facts, Needs, Role};
+use crate::cpm::headers::field;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::{conversation, failure, gates, headers, identity, preferences, release, service};
 use crate::sip::header::name::Name;
@@ -99,7 +100,7 @@ fn messages(targets: Vec<OutMessage>) -> Decision {
 /// RFC 3428 §7: 202, as the message has not reached its recipient.
 fn keep(facts: &Facts<'_>, request: &Request, purpose: Purpose) -> Decision {
     let mut headers = conversation::copied(request);
-    headers.push(("Server".to_string(), release::product(facts.config)));
+    headers.push(field("Server", release::product(facts.config)));
     let answer = Answer { status: 202, contact: None, session_expires: None, require_timer: false, headers, media: None };
     Decision::KeepMessage { purpose, answer: Box::new(answer) }
 }
@@ -109,7 +110,7 @@ fn to_client(facts: &Facts<'_>, request: &Request, index: usize) -> OutMessage {
     let address = clients::address(client);
     let kind = TargetKind::Client { instance: client.instance.clone(), contact: client.contact.clone() };
     let mut message = message(facts, request, kind, address.request_uri, address.next_hop);
-    message.headers.extend(address.instance.map(|value| ("Accept-Contact".to_string(), value)));
+    message.headers.extend(address.instance.map(|value| field("Accept-Contact", value)));
     message
 }
 
@@ -119,9 +120,9 @@ fn to_isf(facts: &Facts<'_>, request: &Request) -> OutMessage {
 
 fn message(facts: &Facts<'_>, request: &Request, kind: TargetKind, request_uri: String, next_hop: NextHop) -> OutMessage {
     let mut headers = headers::copied_to_client(facts, request);
-    headers.extend(service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)));
-    headers.push(("P-Asserted-Service".to_string(), service::asserted_or(request, service::PAGER)));
-    headers.push(("User-Agent".to_string(), release::product(facts.config)));
+    headers.extend(service::accept_contact(request).into_iter().map(|value| field("Accept-Contact", value)));
+    headers.push(field("P-Asserted-Service", service::asserted_or(request, service::PAGER)));
+    headers.push(field("User-Agent", release::product(facts.config)));
     OutMessage {
         kind,
         request_uri,

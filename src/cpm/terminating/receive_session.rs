@@ -6,6 +6,7 @@
 use crate::clause;
 use crate::cpm::decision::{Answer, Contact, Refresher, SessionExpires};
 use crate::cpm::facts::Facts;
+use crate::cpm::headers::field;
 use crate::cpm::media_plan::MediaPlan;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::{contact, conversation, media_plan, release, session_expires};
@@ -46,7 +47,7 @@ fn made(facts: &Facts<'_>, request: &Request, status: u16, contact: Contact, med
     let mut headers = conversation::copied(request);
 
     clause!("EMS-1.b");
-    headers.push(("Supported".to_string(), "timer".to_string()));
+    headers.push(field("Supported", "timer"));
 
     let (session_expires, require_timer) = if request.has(Name::SessionExpires) {
         clause!("EMS-1.c");
@@ -59,7 +60,7 @@ fn made(facts: &Facts<'_>, request: &Request, status: u16, contact: Contact, med
 
     clause!("EMS-1.e", "EMS-1.e.i", "EMS-1.e.ii", "EMS-1.e.iii", "EMS-1.e.iv");
     clause!("EMS-1.f");
-    headers.push(("Server".to_string(), release::product(facts.config)));
+    headers.push(field("Server", release::product(facts.config)));
 
     clause!("EMS-2");
     Answer { status, contact: Some(contact), session_expires: Some(session_expires), require_timer, headers, media: Some(media) }

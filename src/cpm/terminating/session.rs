@@ -18,6 +18,7 @@ use crate::cpm::decision::{
 };
 use crate::cpm::delivery::{self, Policy};
 use crate::cpm::facts::{Facts, Needs, Role};
+use crate::cpm::headers::field;
 use crate::cpm::media_plan::{self, Line, MediaPlan, SessionMedia};
 use crate::cpm::refusal::Refusal;
 use crate::cpm::service::Named;
@@ -195,10 +196,10 @@ fn early_answer(facts: &Facts<'_>, request: &Request) -> Result<Answer, Refusal>
 /// What every 200 of this section has.
 fn made(facts: &Facts<'_>, request: &Request, contact: Contact, media: MediaPlan) -> Answer {
     let mut headers = conversation::copied(request);
-    headers.push(("Supported".to_string(), "timer".to_string()));
+    headers.push(field("Supported", "timer"));
     // "If included in the INVITE" cannot be meant of Server, which no request carries: always.
     clause!("TSI-8.a.ii.1");
-    headers.push(("Server".to_string(), release::product(facts.config)));
+    headers.push(field("Server", release::product(facts.config)));
     let (session_expires, require_timer) = session_expires::answered(facts.config, request);
     Answer {
         status: 200,
@@ -224,7 +225,7 @@ fn to_client(facts: &Facts<'_>, request: &Request, index: usize, asserted: &str)
         }
         Some(instance) => {
             clause!("TSI-8.d.i.2", "TSI-8.d.ii");
-            invite.headers.push(("Accept-Contact".to_string(), instance));
+            invite.headers.push(field("Accept-Contact", instance));
         }
     }
     invite.request_uri = address.request_uri;
@@ -239,8 +240,8 @@ fn invitation(facts: &Facts<'_>, request: &Request, kind: TargetKind, asserted: 
     let mut headers = headers::copied_to_client(facts, request);
 
     clause!("TSI-8.d.iii");
-    headers.extend(service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)));
-    headers.push(("P-Asserted-Service".to_string(), asserted.to_string()));
+    headers.extend(service::accept_contact(request).into_iter().map(|value| field("Accept-Contact", value)));
+    headers.push(field("P-Asserted-Service", asserted.to_string()));
 
     let contact = contact::of(request);
     match contact {
@@ -254,14 +255,14 @@ fn invitation(facts: &Facts<'_>, request: &Request, kind: TargetKind, asserted: 
 
     // Both tags whatever was received, as it is written.
     clause!("TSI-8.d.vi.1");
-    headers.push(("Supported".to_string(), "timer, recipient-list-invite".to_string()));
+    headers.push(field("Supported", "timer, recipient-list-invite"));
 
     clause!("TSI-8.d.vi.2", "TSI-8.d.vi.3", "TSI-8.d.vi.4");
     let session_expires =
         SessionExpires { delta_s: session_expires::terminating_session(facts.config), refresher: Refresher::Uas };
 
     clause!("TSI-8.d.vi.5");
-    headers.push(("User-Agent".to_string(), release::product(facts.config)));
+    headers.push(field("User-Agent", release::product(facts.config)));
 
     let parts: Vec<_> = recipients::shown_of(request).into_iter().collect();
     if !parts.is_empty() {
@@ -323,7 +324,7 @@ fn proxied(facts: &Facts<'_>, registered: &Selection, asserted: String) -> Decis
         next_hop: NextHop::Core { fallback: None },
         request_uris,
         remove: vec!["P-Preferred-Service", "P-Asserted-Service"],
-        add: vec![("P-Asserted-Service".to_string(), asserted)],
+        add: vec![field("P-Asserted-Service", asserted)],
     })
 }
 

@@ -13,6 +13,7 @@ use crate::base::transport::Transport;
 use crate::clause;
 use crate::cpm::decision::{AnswerTime, Bridge, Contact, Invite, NextHop, Service, TargetKind};
 use crate::cpm::facts::Role;
+use crate::cpm::headers::Field;
 use crate::cpm::identity;
 use crate::cpm::media_plan::{Line, MediaPlan, OwnLine, OwnOrigin};
 use crate::cpm::procedures::Procedure;
@@ -21,7 +22,6 @@ use crate::cpm::session_matching::{self, Ours};
 use crate::limits::TARGET_LEGS_MAX;
 use crate::msrp::leg::{Direction, SessionKind};
 use crate::sdp::description::Description;
-use crate::shard::addresses::MsrpAddress;
 use crate::shard::counts::{Outcome, case_label, service_label};
 use crate::shard::exchange::{Command, Leg as MediaLeg, LegIndex, LegKind as MediaKind, Open};
 use crate::shard::outbound::{Hop, Purpose};
@@ -382,23 +382,24 @@ impl Signalling {
         let leg = &session.legs[usize::from(leg)];
         let session_id = if leg.sdp_session == 0 { u64::from(self.prng.u64() as u32) } else { leg.sdp_session };
         let origin = OwnOrigin { session_id, version: u64::from(leg.sdp_version) };
-        let uris: Vec<Option<&str>> = plan.relayed().map(|line| session.uri_at(leg, line)).collect();
-        let own: Vec<OwnLine> = uris.iter().flatten().map(|uri| self.own_line(uri)).collect();
-        if uris.iter().all(Option::is_some) {
-            return (plan.write(origin, &own), origin);
+        let own = plan.relayed().map(|line| session.uri_at(leg, line).and_then(|uri| self.own_line(uri)));
+        let own: Vec<Option<OwnLine>> = own.collect();
+        let written: Vec<OwnLine> = own.iter().flatten().cloned().collect();
+        if written.len() == own.len() {
+            return (plan.write(origin, &written), origin);
         }
         // A line for which there is no stream is not taken.
         let mut plan = plan.clone();
-        let missing: Vec<usize> = plan.relayed().zip(&uris).filter(|(_, uri)| uri.is_none()).map(|(line, _)| line).collect();
+        let missing: Vec<usize> = plan.relayed().zip(&own).filter(|(_, own)| own.is_none()).map(|(line, _)| line).collect();
         missing.into_iter().for_each(|line| plan.lines[line] = Line::Rejected);
-        (plan.write(origin, &own), origin)
+        (plan.write(origin, &written), origin)
     }
 
-    fn own_line(&self, uri: &str) -> OwnLine {
-        let tls = uri.starts_with("msrps:");
-        let address = self.addresses.msrp(tls).unwrap_or(MsrpAddress { host: String::new(), port: 0, tls });
-        let fingerprint = if tls { self.addresses.fingerprint().map(str::to_string) } else { None };
-        OwnLine { host: address.host, port: address.port, uri: uri.to_string(), fingerprint }
+    /// What stands in our SDP with one of our URIs. None: a reload took the address that it is of.
+    fn own_line(&self, uri: &str) -> Option<OwnLine> {
+        let address = self.addresses.msrp(uri.starts_with("msrps:"))?;
+        let fingerprint = self.addresses.fingerprint().filter(|_| address.tls).cloned();
+        Some(OwnLine { host: address.host.clone(), port: address.port, uri: uri.into(), fingerprint })
     }
 
     /// Route values towards a next hop: what is left of the received route set, else the core; or the ISF alone.
@@ -437,9 +438,9 @@ impl Signalling {
         }
     }
 
-    /// Drops a session that never left this core.
-    pub(super) fn forget_session(&mut self, now: Instant, key: Key) {
-        let Some(session) = self.sessions.table.remove(key) else { return };
+    /// Takes a session out of every table; its call record as it stands.
+    pub(super) fn forget_session(&mut self, now: Instant, key: Key) -> Option<Box<Cdr>> {
+        let session = self.sessions.table.remove(key)?;
         self.counts.sessions = self.counts.sessions.saturating_sub(1);
         for leg in &session.legs {
             if self.sessions.tags.remove(&leg.dialog.id().local_tag).is_some() {
@@ -459,6 +460,7 @@ impl Signalling {
         }
         self.sessions.release(key, &session);
         self.ladders.release(session.origin().dialog.id());
+        Some(session.record)
     }
 }
 
@@ -501,7 +503,7 @@ pub(in crate::shard) fn push(out: &mut Outbox, stream: &Stream, command: Command
 }
 
 /// RFC 3325 §7: the asserted identity is not to leave the trust domain.
-pub(in crate::shard) fn asks_for_privacy(headers: &[(String, String)]) -> bool {
+pub(in crate::shard) fn asks_for_privacy(headers: &[Field]) -> bool {
     let privacy = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Privacy"));
     privacy.flat_map(|(_, value)| value.split(';')).any(|value| value.trim().eq_ignore_ascii_case("id"))
 }

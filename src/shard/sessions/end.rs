@@ -179,9 +179,9 @@ impl Signalling {
         if session.state != State::Ending || !over {
             return;
         }
-        let record = session.record.clone();
-        self.forget_session(now, key);
-        out.effects.push(Effect::Record(record));
+        if let Some(record) = self.forget_session(now, key) {
+            out.effects.push(Effect::Record(record));
+        }
     }
 
     /// A media core reports.

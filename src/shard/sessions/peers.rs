@@ -9,10 +9,11 @@ use crate::shard::exchange::{Command, LegIndex};
 use crate::shard::outbox::Outbox;
 use crate::sip::header::name::Name;
 use crate::sip::message::Message;
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The SDP of a message: its body, or the part of a multipart one. None where there is none.
-pub fn sdp_of(message: &Message) -> Option<String> {
+pub fn sdp_of(message: &Message) -> Option<Cow<'_, str>> {
     let body = message.body();
     if body.is_empty() {
         return None;
@@ -21,10 +22,10 @@ pub fn sdp_of(message: &Message) -> Option<String> {
     if content_type.trim_ascii_start().len() >= 15
         && content_type.trim_ascii_start()[..15].eq_ignore_ascii_case("application/sdp")
     {
-        return std::str::from_utf8(body).ok().map(str::to_string);
+        return std::str::from_utf8(body).ok().map(Cow::Borrowed);
     }
     let parts = multipart::parts_of(content_type, message.header(Name::ContentDisposition), body).ok()?;
-    multipart::sdp(&parts).and_then(|part| String::from_utf8(part.body.clone()).ok())
+    multipart::sdp(&parts).and_then(|part| String::from_utf8(part.body.clone()).ok()).map(Cow::Owned)
 }
 
 /// Two SDPs of one digest are the same: a session refresh, not a change (RFC 4028 §7.4).

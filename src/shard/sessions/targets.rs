@@ -91,12 +91,11 @@ impl Signalling {
         if !matches!(at.state, LegState::Calling(_)) {
             return self.end_fork(now, client, response, out);
         }
-        let Ok(mut dialog) = at.dialog.answered(response) else {
+        if at.dialog.answer(response).is_err() {
             // RFC 3261 §12.1.1: without Contact there is no dialog, and nowhere to send the ACK.
             return self.target_failed(now, key, leg, 502, None, out);
-        };
-        dialog.drop_own_route(|uri| self.addresses.is_own(uri));
-        at.dialog = dialog;
+        }
+        at.dialog.drop_own_route(|uri| self.addresses.is_own(uri));
         at.pending.ours = false;
         at.updates = response.lists(Name::Allow, "UPDATE");
         at.state = LegState::Unacknowledged(client);

@@ -53,6 +53,12 @@ impl<'a> Feature<'a> {
         parts.into_iter().map(Cow::Owned)
     }
 
+    /// The first value of its list, read so, that is `wanted`.
+    pub fn find(self, mut wanted: impl FnMut(&str) -> bool) -> Option<String> {
+        let text = unquote(self.value.unwrap_or(""));
+        list(&text).map(|part| decode(bracketless(part))).find(|value| wanted(value)).map(Cow::into_owned)
+    }
+
     /// Whether the list has this value, without regard to case (RFC 3840 §9; URNs compare so too, RFC 8141 §3).
     pub fn has(self, value: &str) -> bool {
         let text = unquote(self.value.unwrap_or(""));

@@ -113,7 +113,8 @@ impl Name {
         }
         let mut slot = slot(text);
         while let Some(name) = SLOTS[slot] {
-            if name.as_str().as_bytes().eq_ignore_ascii_case(text) {
+            // Nearly all write a name as its RFC does.
+            if name.as_str().as_bytes() == text || name.as_str().as_bytes().eq_ignore_ascii_case(text) {
                 return name;
             }
             slot = (slot + 1) % SLOTS.len();

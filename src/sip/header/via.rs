@@ -86,7 +86,8 @@ pub fn write_received(value: &str, peer: SocketAddr, buffer: &mut Vec<u8>) {
         }
         if name.eq_ignore_ascii_case("rport") {
             if !asked {
-                let _ = write!(buffer, ";rport={}", peer.port());
+                buffer.extend_from_slice(b";rport=");
+                buffer.extend_from_slice(itoa::Buffer::new().format(peer.port()).as_bytes());
             }
             asked = true;
             continue;

@@ -33,8 +33,13 @@ pub fn server(request: &Request, text: &mut String) -> Result<(), Malformed> {
         text.extend(['3', BETWEEN]);
         text.push_str(branch);
         text.push(BETWEEN);
-        text.extend(via.host.chars().map(|letter| letter.to_ascii_lowercase()));
-        let _ = write!(text, ":{}{BETWEEN}{method}", via.port_or_default());
+        let host = text.len();
+        text.push_str(via.host);
+        text[host..].make_ascii_lowercase();
+        text.push(':');
+        text.push_str(itoa::Buffer::new().format(via.port_or_default()));
+        text.push(BETWEEN);
+        text.push_str(method);
         return Ok(());
     }
     let via = request.values(Name::Via).next().unwrap_or("");
