@@ -3,6 +3,7 @@
 pub mod clause;
 pub mod clock;
 pub mod date;
+pub mod hash;
 pub mod prng;
 pub mod slab;
 pub mod timers;

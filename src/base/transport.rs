@@ -52,7 +52,7 @@ pub struct Target {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Destination {
     /// Back on the flow something came in on. Where the flow is gone and `fallback` stands, there (RFC 3261 §18.2.2).
-    Flow { flow: Flow, fallback: Option<Target> },
+    Flow { flow: Flow, fallback: Option<Box<Target>> },
     /// To an address: UDP, or a connection that is open or will be opened.
     Target(Target),
 }

@@ -199,7 +199,10 @@ fn by_lines(mut description: Description) -> Description {
 
 /// Makes an m-line ours: what belongs to the peer's hop goes, and a place is kept for our path.
 fn relayed(media: &mut MediaDescription) {
-    media.attributes.retain(|a| !OF_THE_HOP.iter().any(|name| a.is(name)));
+    media.attributes.retain(|attribute| {
+        let own = attribute.name.as_str();
+        !OF_THE_HOP.iter().any(|name| own.eq_ignore_ascii_case(name))
+    });
     media.set("path", "");
     // RFC 4975 §8.6 wants it in every description, and a client refuses one without; who says nothing takes anything.
     if !media.has("accept-types") {

@@ -37,6 +37,7 @@ pub fn offline_storage(facts: &Facts<'_>, request: &Request, session: bool) -> b
 }
 
 fn asked(facts: &Facts<'_>, request: &Request, medium: Medium<'_>) -> Option<Actions> {
+    let rules = facts.rules.as_deref()?;
     let originator = identity::originators(facts.trusted, request);
     let question = Question {
         originator: &originator,
@@ -47,5 +48,5 @@ fn asked(facts: &Facts<'_>, request: &Request, medium: Medium<'_>) -> Option<Act
         identity: facts.role == Role::Terminating,
         external_lists: facts.external_lists,
     };
-    facts.rules.as_deref().map(|rules| rules.matching(&question))
+    Some(rules.matching(&question))
 }

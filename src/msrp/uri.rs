@@ -19,16 +19,18 @@ impl<'a> Uri<'a> {
     /// Reads a URI; none where it is not an MSRP URI.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
-        let colon = text.find("://")?;
-        let tls = match &text[..colon] {
+        let (scheme, rest) = cut(text, b':')?;
+        let tls = match scheme {
             scheme if scheme.eq_ignore_ascii_case("msrp") => false,
             scheme if scheme.eq_ignore_ascii_case("msrps") => true,
             _ => return None,
         };
-        let rest = &text[colon + 3..];
-        let (resource, parameters) = rest.split_once(';')?;
-        let transport = parameters.split(';').next().filter(|transport| !transport.is_empty())?;
-        let (authority, session_id) = match resource.split_once('/') {
+        let (resource, parameters) = cut(rest.strip_prefix("//")?, b';')?;
+        let transport = cut(parameters, b';').map_or(parameters, |(transport, _)| transport);
+        if transport.is_empty() {
+            return None;
+        }
+        let (authority, session_id) = match cut(resource, b'/') {
             Some((authority, id)) => (authority, (!id.is_empty()).then_some(id)),
             None => (resource, None),
         };
@@ -61,6 +63,12 @@ pub fn path(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&octet| octet == b' ').filter(|uri| !uri.is_empty())
 }
 
+/// What stands before and behind the first `at`.
+fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
+    let at = memchr::memchr(at, text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 fn split_host_port(text: &str) -> Option<(&str, Option<u16>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']')?;
@@ -69,7 +77,7 @@ fn split_host_port(text: &str) -> Option<(&str, Option<u16>)> {
             None => after.is_empty().then_some((host, None)),
         };
     }
-    match text.split_once(':') {
+    match cut(text, b':') {
         Some((host, port)) => Some((host, Some(port.parse().ok()?))),
         None => Some((text, None)),
     }

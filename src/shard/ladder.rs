@@ -9,6 +9,7 @@
 
 use super::record::Cdr;
 use crate::base::clock::Instant;
+use crate::base::hash::Numbered;
 use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::limits::{LADDER_PEERS_MAX, LADDER_STEPS_MAX, LADDERS_LOOSE_MAX, RECENT_MAX};
@@ -19,7 +20,7 @@ use crate::sip::method::Method;
 use crate::sip::owner;
 use crate::sip::status;
 use serde::Serialize;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
@@ -49,7 +50,7 @@ pub struct Ladders {
     seed: u64,
     table: Slab<Ladder>,
     /// Digest of Call-ID and our tag (empty: the origin's leg, before it has one) to ladder and peer.
-    dialogs: HashMap<u64, (Key, u8)>,
+    dialogs: Numbered<u64, (Key, u8)>,
     /// Ladders of calls that are no session yet, or none any more; the oldest first.
     loose: VecDeque<Key>,
     recent: VecDeque<Cdr>,
@@ -103,7 +104,7 @@ impl Ladders {
             names: false,
             seed: prng.u64(),
             table: Slab::with_capacity(sessions + LADDERS_LOOSE_MAX),
-            dialogs: HashMap::new(),
+            dialogs: Numbered::default(),
             loose: VecDeque::new(),
             recent: VecDeque::new(),
         }
@@ -211,8 +212,9 @@ impl Ladders {
             began: now,
             call_id,
             held: false,
-            keys: Vec::new(),
-            peers: Vec::new(),
+            // What a call of two legs takes.
+            keys: Vec::with_capacity(3),
+            peers: Vec::with_capacity(2),
             steps: Vec::with_capacity(8),
             gap: 0,
         };

@@ -32,6 +32,7 @@ mod source;
 mod tests;
 
 use crate::base::clock::{Duration, Instant};
+use crate::base::hash::Numbered;
 use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Timers;
@@ -60,7 +61,7 @@ pub struct Media {
     idle_timeout: Duration,
     net: Net,
     sessions: Slab<Session>,
-    by_key: HashMap<MediaKey, Key>,
+    by_key: Numbered<MediaKey, Key>,
     by_id: HashMap<Box<str>, LegId>,
     /// Which sink or source a file belongs to.
     files: sink::Index,
@@ -93,7 +94,7 @@ impl Media {
             idle_timeout: msrp.idle_timeout,
             net,
             sessions: Slab::with_capacity(MSRP_SESSIONS_MAX),
-            by_key: HashMap::new(),
+            by_key: Numbered::default(),
             by_id: HashMap::new(),
             files: HashMap::new(),
             next_file: 1,

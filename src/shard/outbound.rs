@@ -94,10 +94,10 @@ pub enum Hop<'a> {
 impl<'a> Hop<'a> {
     /// The way to a leg's next hop.
     pub fn of_leg(leg: &Leg, uri: &'a str) -> Self {
-        match (leg.flow, leg.source) {
-            (Some(flow), _) => Hop::Flow(flow, uri),
-            (None, Some(source)) => Hop::UriOrSource(uri, source),
-            (None, None) => Hop::Uri(uri),
+        match leg.source {
+            Some(flow) if leg.back => Hop::Flow(flow, uri),
+            Some(source) => Hop::UriOrSource(uri, source),
+            None => Hop::Uri(uri),
         }
     }
 }
@@ -142,7 +142,7 @@ impl Signalling {
         };
         if let Hop::Flow(flow, _) = hop {
             let fallback = match &place {
-                Place::At(targets) => targets.iter().find(|target| target.transport == flow.transport).cloned(),
+                Place::At(targets) => targets.iter().find(|target| target.transport == flow.transport).cloned().map(Box::new),
                 _ => None,
             };
             self.send_to(now, key, Destination::Flow { flow, fallback }, out);

@@ -30,6 +30,7 @@ use super::exchange::{LegIndex, MediaKey};
 use super::prefetch::Gathered;
 use super::record::Cdr;
 use crate::base::clock::Instant;
+use crate::base::hash::Numbered;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Handle;
 use crate::base::transport::Flow;
@@ -66,7 +67,7 @@ pub struct Sessions {
     /// Local tag of every dialog in which our BYE is under way to a digest of the rest of its name.
     pub parting: HashMap<Box<str>, u64>,
     /// Media session to session and stream.
-    pub media: HashMap<MediaKey, (Key, usize)>,
+    pub media: Numbered<MediaKey, (Key, usize)>,
     /// Sessions by originator, for the limit on them.
     pub originators: BTreeMap<Box<str>, usize>,
     /// Sessions by served user and Contribution-ID, for Session-Replaces (TSI-8.b).
@@ -176,10 +177,10 @@ pub struct Leg {
     /// The SDP we sent last, for refreshes; and a digest of the peer's last.
     pub local_sdp: Box<str>,
     pub remote_sdp: u64,
-    /// Requests to a peer without routes go back on its own connection.
-    pub flow: Option<Flow>,
     /// Where the peer's INVITE or 2xx came from: the way to it when its URI cannot be resolved.
     pub source: Option<Flow>,
+    /// It is the way to it in any case: the connection of a peer without routes.
+    pub back: bool,
     pub timer: Refresh,
     /// Its connection failed before its INVITE was answered: a 2xx that still comes is acknowledged and ended.
     pub lost: bool,
@@ -256,7 +257,7 @@ impl Sessions {
             table: Slab::with_capacity(capacity),
             tags: HashMap::new(),
             parting: HashMap::new(),
-            media: HashMap::new(),
+            media: Numbered::default(),
             originators: BTreeMap::new(),
             contributions: BTreeMap::new(),
             media_keys: 0,
@@ -319,8 +320,8 @@ impl Leg {
             sdp_version: 1,
             local_sdp: Box::default(),
             remote_sdp: 0,
-            flow: None,
             source: None,
+            back: false,
             lost: false,
             timer: Refresh::default(),
             updates: false,

@@ -37,6 +37,11 @@ impl Branch {
         Self(text.as_bytes().try_into().expect("7 + 2 + 16 + 7 octets were written"))
     }
 
+    /// Of a transaction that has no key yet.
+    pub const fn none() -> Self {
+        Self([b'-'; BRANCH_LEN])
+    }
+
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("a branch is written in ASCII")
     }

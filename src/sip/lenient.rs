@@ -55,7 +55,10 @@ fn destination(top: &str, flow: &Flow) -> Destination {
         Ok(via) => via.response_destination(flow),
         Err(_) if flow.transport.reliable() => {
             let address = SocketAddr::new(flow.peer.ip(), 5060);
-            Destination::Flow { flow: *flow, fallback: Some(Target { transport: flow.transport, address, server_name: None }) }
+            Destination::Flow {
+                flow: *flow,
+                fallback: Some(Box::new(Target { transport: flow.transport, address, server_name: None })),
+            }
         }
         Err(_) => Destination::Flow { flow: *flow, fallback: None },
     }

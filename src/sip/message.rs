@@ -318,7 +318,8 @@ fn field(octets: &[u8], at: usize, end: usize) -> Result<Field, Malformed> {
         return Err(Malformed::new(at, context));
     }
     // A CR that ends no line may end one for the next hop: it would add a field that nobody here saw.
-    if memchr::memchr_iter(b'\r', line).any(|cr| octets[at + cr + 1] != b'\n') {
+    let last = line.len().saturating_sub(1);
+    if memchr::memchr(b'\r', line) != Some(last) && memchr::memchr_iter(b'\r', line).any(|cr| octets[at + cr + 1] != b'\n') {
         return Err(Malformed::new(at, "header > bare CR"));
     }
     let value = &octets[colon + 1..end];

@@ -23,6 +23,30 @@ pub struct Uri<'a> {
     pub headers: Option<&'a str>,
 }
 
+/// Where the octets stand that part a URI, found in one pass over what follows its scheme.
+struct Marks {
+    /// The last `@`.
+    at: Option<usize>,
+    /// The last `?` behind it: one may stand in the user part (RFC 3261 §25.1 user-unreserved); headers come after the host.
+    question: Option<usize>,
+}
+
+impl Marks {
+    /// None: an octet stands there that may be in no URI.
+    fn of(rest: &str) -> Option<Self> {
+        let mut marks = Self { at: None, question: None };
+        for (place, octet) in rest.bytes().enumerate() {
+            match octet {
+                0..=b' ' | 0x7f | b'<' | b'>' | b'"' => return None,
+                b'@' => (marks.at, marks.question) = (Some(place), None),
+                b'?' => marks.question = Some(place),
+                _ => {}
+            }
+        }
+        Some(marks)
+    }
+}
+
 impl<'a> Uri<'a> {
     /// Reads a URI of any scheme.
     ///
@@ -37,14 +61,10 @@ impl<'a> Uri<'a> {
             return Err(SCHEME);
         }
         let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
-        // Without an early end, so that it is done many octets at a time.
-        let bad = |o: u8| o <= b' ' || o == 0x7f || o == b'<' || o == b'>' || o == b'"';
-        if rest.bytes().fold(false, |any, octet| any | bad(octet)) {
-            return Err(Malformed::new(scheme.len() + 1, "uri > character"));
-        }
+        let marks = Marks::of(rest).ok_or(Malformed::new(scheme.len() + 1, "uri > character"))?;
         let mut uri = Uri { text, scheme, user: "", host: "", port: None, params: Params(""), headers: None };
         if uri.is_sip() {
-            return uri.sip(rest);
+            return uri.sip(rest, &marks);
         }
         if uri.is_tel() {
             let end = rest.find(';').unwrap_or(rest.len());
@@ -57,20 +77,19 @@ impl<'a> Uri<'a> {
         Ok(uri)
     }
 
-    fn sip(mut self, rest: &'a str) -> Result<Self, Malformed> {
-        let (rest, headers) = match memchr::memrchr(b'?', rest.as_bytes()) {
-            // A question mark may stand in the user part (RFC 3261 §25.1 user-unreserved); headers come after the host.
-            Some(at) if !rest[at..].contains('@') => (&rest[..at], Some(&rest[at + 1..])),
-            _ => (rest, None),
+    fn sip(mut self, rest: &'a str, marks: &Marks) -> Result<Self, Malformed> {
+        let (rest, headers) = match marks.question {
+            Some(at) => (&rest[..at], Some(&rest[at + 1..])),
+            None => (rest, None),
         };
         self.headers = headers;
-        let (user, rest) = match memchr::memrchr(b'@', rest.as_bytes()) {
+        let (user, rest) = match marks.at {
             Some(at) => (&rest[..at], &rest[at + 1..]),
             None => ("", rest),
         };
         // A password is no part of it.
-        self.user = &user[..memchr::memchr(b':', user.as_bytes()).unwrap_or(user.len())];
-        let end = memchr::memchr(b';', rest.as_bytes()).unwrap_or(rest.len());
+        self.user = &user[..user.bytes().position(|octet| octet == b':').unwrap_or(user.len())];
+        let end = rest.bytes().position(|octet| octet == b';').unwrap_or(rest.len());
         let (host, port) = host_port(&rest[..end]).ok_or(Malformed::new(0, "uri > sip > hostport"))?;
         (self.host, self.port, self.params) = (host, port, Params(&rest[end..]));
         Ok(self)

@@ -26,7 +26,7 @@ impl SessionMedia {
             if !config.policy.media.iter().any(|allowed| allowed.eq_ignore_ascii_case(&line.media)) {
                 return Err(Unacceptable::MediaType);
             }
-            if line.is_msrp() && formats(config, line).is_empty() {
+            if !config.policy.media_formats.is_empty() && line.is_msrp() && formats(config, line).is_empty() {
                 return Err(Unacceptable::Format);
             }
             if !line.media.eq_ignore_ascii_case("message") {

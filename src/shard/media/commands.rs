@@ -87,7 +87,7 @@ impl Media {
         let (far, uri, tls) = match leg.kind {
             LegKind::Msrp { uri, tls } => (Far::Peer, uri, tls),
             LegKind::Sink { directory, hold } => {
-                (Far::Sink(Box::new(Sink { directory, hold, files: Vec::new() })), "".into(), false)
+                (Far::Sink(Box::new(Sink { directory, hold, accept_types: Box::default(), files: Vec::new() })), "".into(), false)
             }
             LegKind::Source(source) => {
                 let file = File(self.next_file);
@@ -108,7 +108,6 @@ impl Media {
             uri,
             to_path: "".into(),
             from_path: Box::default(),
-            accept_types: Vec::new(),
             max_size: None,
             fingerprint: None,
             connection: None,
@@ -124,7 +123,10 @@ impl Media {
     fn bind_peer(&mut self, now: Instant, id: LegId, peer: Peer, out: &mut MediaOutbox) {
         let Some(session) = self.sessions.get_mut(id.session) else { return };
         let leg = &mut session.legs[usize::from(id.place)];
-        (leg.accept_types, leg.max_size, leg.matching) = (peer.accept_types, peer.max_size, peer.matching);
+        (leg.max_size, leg.matching) = (peer.max_size, peer.matching);
+        if let Far::Sink(sink) = &mut leg.far {
+            sink.accept_types = peer.accept_types;
+        }
         if !leg.is_peer() {
             return;
         }

@@ -448,7 +448,7 @@ pub fn passive_peer(leg: u8) -> Peer {
         connect: None,
         tls: false,
         fingerprint: None,
-        accept_types: Vec::new(),
+        accept_types: Box::default(),
         max_size: None,
         matching: Matching::Strict,
     }

@@ -154,7 +154,7 @@ impl Media {
                 continue;
             }
             // RFC 4975 §8.6: an endpoint refuses what it did not list. A peer judges for itself.
-            if matches!(leg.far, Far::Sink(_)) && !media_type::is_accepted(content_type, &leg.accept_types) {
+            if matches!(&leg.far, Far::Sink(sink) if !media_type::is_accepted(content_type, &sink.accept_types)) {
                 takers &= !(1 << place);
                 cause = Cause::MediaType;
             } else if leg.max_size.is_some_and(|max_size| most > max_size) {

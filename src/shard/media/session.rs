@@ -42,7 +42,6 @@ pub(super) struct Leg {
     pub to_path: Box<str>,
     /// The From-Path of its last request.
     pub from_path: Box<[u8]>,
-    pub accept_types: Vec<Box<str>>,
     pub max_size: Option<u64>,
     /// What the certificate of a TLS peer that connects must hash to (RFC 8122 §6.2).
     pub fingerprint: Option<Box<str>>,

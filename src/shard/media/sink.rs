@@ -78,6 +78,8 @@ impl Kept {
 pub(super) struct Sink {
     pub directory: PathBuf,
     pub hold: bool,
+    /// Content types that are kept, as in `a=accept-types`; empty: any.
+    pub accept_types: Box<str>,
     pub files: Vec<Kept>,
 }
 
@@ -218,7 +220,10 @@ mod tests {
 
     #[test]
     fn chunks_in_any_order_with_overlaps_make_a_whole_message() {
-        let (mut sink, mut out) = (Sink { directory: "/tmp".into(), hold: false, files: Vec::new() }, MediaOutbox::default());
+        let (mut sink, mut out) = (
+            Sink { directory: "/tmp".into(), hold: false, accept_types: Box::default(), files: Vec::new() },
+            MediaOutbox::default(),
+        );
         let mut feed = |start: u64, octets: u64, flag| {
             assert!(sink.begin(&chunk(start, 0), false, b"a/b", File(1), "x", &mut out));
             assert!(sink.write(

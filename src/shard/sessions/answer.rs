@@ -37,7 +37,7 @@ impl Signalling {
             // Above the entries of the INVITE: the caller turns the list round, so we are the last hop before the focus.
             clause!("C17-3");
             let user = ids::user(self.shard, &mut self.prng);
-            Box::from(format!("<{};lr>", self.addresses.uri(&user, transport)))
+            Box::<str>::from(["<", &self.addresses.uri(&user, transport), ";lr>"].concat())
         });
         let sdp = answer.media.as_ref().map(|plan| self.local_sdp(key, 0, plan));
         clause!("OLM-r6.a", "OSI-r6.a", "EMS-2");
@@ -50,7 +50,8 @@ impl Signalling {
                 writer.field(Name::Contact, contact);
             }
             if let Some(expires) = answer.session_expires {
-                writer.format(Name::SessionExpires, format_args!("{};refresher={}", expires.delta_s, expires.refresher.as_str()));
+                let mut digits = itoa::Buffer::new();
+                writer.parts(Name::SessionExpires, &[digits.format(expires.delta_s), ";refresher=", expires.refresher.as_str()]);
             }
             if answer.require_timer {
                 writer.field(Name::Require, "timer");

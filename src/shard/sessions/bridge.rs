@@ -143,8 +143,8 @@ impl Signalling {
             return None;
         };
         let mut origin = Leg::new(LegKind::Origin, LegState::Waiting(arrived.server), dialog);
-        origin.flow = (arrived.flow.transport.reliable() && origin.dialog.route_set().next().is_none()).then_some(arrived.flow);
         origin.source = Some(arrived.flow);
+        origin.back = arrived.flow.transport.reliable() && origin.dialog.route_set().next().is_none();
         origin.updates = request.lists(Name::Allow, "UPDATE");
         self.transactions.set_cookie(arrived.server, Cookie::Origin.of(key));
         self.sessions.tags.insert(tag, (key, 0));
@@ -219,6 +219,7 @@ impl Signalling {
             push(out, &stream, Command::Bind { session: stream.key, leg: 0, peer: Box::new(peer) });
             let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
             session.streams.push(stream);
+            session.legs[0].uris.reserve_exact(lines.len() - index);
             session.legs[0].uris.push(uri);
         }
         let sdp_session = u64::from(self.prng.u64() as u32);
@@ -276,7 +277,7 @@ impl Signalling {
         let record_route = copied.then(|| {
             clause!("C17-3");
             let user = ids::user(self.shard, &mut self.prng);
-            Box::from(format!("<{};lr>", self.addresses.uri(&user, transport)))
+            Box::<str>::from(["<", &self.addresses.uri(&user, transport), ";lr>"].concat())
         });
         let (sdp, own_origin) = self.local_sdp(key, leg, &invite.media);
         let (content_type, body) = content(&sdp, &invite.parts, &mut self.prng);
@@ -303,7 +304,8 @@ impl Signalling {
             writer.field(Name::Contact, contact);
             if let Some(expires) = invite.session_expires {
                 let delta_s = expires.delta_s.max(min_se.unwrap_or(0));
-                writer.format(Name::SessionExpires, format_args!("{delta_s};refresher={}", expires.refresher.as_str()));
+                let mut digits = itoa::Buffer::new();
+                writer.parts(Name::SessionExpires, &[digits.format(delta_s), ";refresher=", expires.refresher.as_str()]);
             }
             if let Some(min_se) = min_se {
                 writer.format(Name::MinSe, format_args!("{min_se}"));
@@ -342,7 +344,9 @@ impl Signalling {
         // No request has key 0: until there is one, there is nothing to cancel.
         let calling = LegState::Calling(Key::from_u64(0));
         let mut made = Leg::new(LegKind::Target(invite.kind.clone()), calling, dialog);
+        made.uris.reserve_exact(session.streams.len());
         self.ladders.join(session.legs[0].dialog.id(), &call_id, &tag, leg_name(&invite.kind));
+        session.record.target_call_ids.reserve_exact(1);
         session.record.target_call_ids.push(call_id.into());
         if invite.kind == TargetKind::IsfRetry {
             made.lines = Some(retried_lines(&session.streams, &invite.media));
@@ -404,7 +408,7 @@ impl Signalling {
 
     /// Route values towards a next hop: what is left of the received route set, else the core; or the ISF alone.
     pub(in crate::shard) fn routes_of(&self, next_hop: &NextHop, left: &[Box<str>]) -> Vec<Box<str>> {
-        let configured = |uri: &Option<String>| uri.iter().map(|uri| format!("<{uri}>").into()).collect();
+        let configured = |uri: &Option<String>| uri.iter().map(|uri| ["<", uri, ">"].concat().into()).collect();
         match next_hop {
             NextHop::Isf => configured(&self.config.sip.isf),
             NextHop::Core { .. } if !left.is_empty() => left.to_vec(),
@@ -431,7 +435,7 @@ impl Signalling {
             Contact::Copied(value) => (value.clone(), None),
             Contact::Own { params, stands_for } => {
                 let user = ids::user(self.shard, &mut self.prng);
-                let value = format!("<{}>{params}", self.addresses.uri(&user, transport));
+                let value = ["<", &self.addresses.uri(&user, transport), ">", params].concat();
                 let token = stands_for.as_ref().and_then(|original| self.keep_token(user, original));
                 (value, token)
             }

@@ -55,7 +55,7 @@ impl<'a> Via<'a> {
         if flow.transport != Transport::Udp {
             // A connection that is gone is opened anew to the source address and the port of sent-by.
             let fallback = Target { transport: flow.transport, address: SocketAddr::new(ip, port), server_name: None };
-            return Destination::Flow { flow: *flow, fallback: Some(fallback) };
+            return Destination::Flow { flow: *flow, fallback: Some(Box::new(fallback)) };
         }
         if let Some(maddr) = self.params.value("maddr").and_then(address) {
             let address = SocketAddr::new(maddr, port);
@@ -112,13 +112,14 @@ pub(crate) fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
             let close = inner.find(']')? + 1;
             text.bytes().skip(close + 1).position(|octet| octet == b':').map(|at| close + 1 + at)
         }
-        None => memchr::memchr(b':', text.as_bytes()),
+        None => text.bytes().position(|octet| octet == b':'),
     };
     let (host, port) = match colon {
         Some(at) => (text[..at].trim_ascii_end(), Some(text[at + 1..].trim_ascii().parse::<u16>().ok()?)),
         None => (text, None),
     };
-    let plain = !host.is_empty() && !host.bytes().any(|o| o.is_ascii_whitespace() || matches!(o, b'<' | b'>' | b'"'));
+    let plain =
+        !host.is_empty() && !host.bytes().any(|o| o <= b' ' && o.is_ascii_whitespace() || matches!(o, b'<' | b'>' | b'"'));
     plain.then_some((host, port))
 }
 

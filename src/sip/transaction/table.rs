@@ -14,6 +14,7 @@ use super::action::{Action, Timer, Times};
 use super::seam::{Event, ServerKey, Sink};
 use super::{table_client, table_server};
 use crate::base::clock::Instant;
+use crate::base::hash::Numbered;
 use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::{Handle, Timers};
@@ -32,7 +33,7 @@ pub struct Transactions {
     /// Server transactions by [`super::key::server`].
     pub(super) servers: HashMap<Rc<str>, Key>,
     /// Server transactions by [`super::key::merge`].
-    pub(super) merges: HashMap<u64, Key>,
+    pub(super) merges: Numbered<u64, Key>,
     pub(super) hashes: RandomState,
     pub(super) timers: Timers<(Key, Timer)>,
     /// Scratch, empty between calls: actions of a step, the key of a request, octets of a message.
@@ -84,7 +85,7 @@ impl Transactions {
             prng,
             entries: Slab::with_capacity(capacity),
             servers: HashMap::new(),
-            merges: HashMap::new(),
+            merges: Numbered::default(),
             hashes: RandomState::new(),
             timers: Timers::new(),
             actions: Vec::new(),

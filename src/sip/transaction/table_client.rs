@@ -88,7 +88,7 @@ impl Transactions {
             machine,
             method,
             role,
-            branch: Branch::new(self.shard, Key::from_u64(0), &mut self.prng),
+            branch: Branch::none(),
             to,
             octets: Box::default(),
             successes: Vec::new(),
@@ -292,6 +292,8 @@ impl Client {
         }
         let room = self.successes.len() < SIP_SUCCESS_FORKS_MAX;
         if room {
+            // Forks are rare.
+            self.successes.reserve_exact(1);
             self.successes.push(Success { tag: tag.into(), ack: None });
         }
         room

@@ -191,5 +191,13 @@ impl Drop for Rig {
 /// A peer over TCP.
 pub fn peer(uri: &str, connect: Option<SocketAddr>) -> Peer {
     let path = vec![uri.into()];
-    Peer { path, connect, tls: false, fingerprint: None, accept_types: Vec::new(), max_size: None, matching: Matching::Strict }
+    Peer {
+        path,
+        connect,
+        tls: false,
+        fingerprint: None,
+        accept_types: Box::default(),
+        max_size: None,
+        matching: Matching::Strict,
+    }
 }

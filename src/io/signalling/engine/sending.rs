@@ -14,11 +14,11 @@ impl Engine {
         let call = self.watch.hep.as_ref().and_then(|_| self.shard.beginning(octets, true)).map(Box::<str>::from);
         match to {
             Destination::Flow { flow, fallback } if flow.core == self.core => {
-                let fallback = fallback.as_ref().map(Peer::of);
+                let fallback = fallback.as_deref().map(Peer::of);
                 self.send_on(now, *flow, fallback.as_ref(), octets, mark, call.as_deref());
             }
             Destination::Flow { flow, fallback } => {
-                let fallback = fallback.as_ref().map(Peer::of);
+                let fallback = fallback.as_deref().map(Peer::of);
                 self.links.pass(flow.core, Passed::Send { flow: *flow, fallback, octets: octets.into(), mark, call });
             }
             Destination::Target(target) => self.send_to(now, &Peer::of(target), octets, mark, call.as_deref()),

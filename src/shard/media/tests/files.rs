@@ -100,7 +100,7 @@ fn an_empty_message_and_an_aborted_one() {
 #[test]
 fn a_sink_accepts_what_it_said_it_accepts() {
     let (mut harness, origin) = with_sink(false);
-    let peer = crate::msrp::leg::Peer { path: Vec::new(), accept_types: vec!["message/cpim".into()], ..passive_peer(1) };
+    let peer = crate::msrp::leg::Peer { path: Vec::new(), accept_types: "message/cpim".into(), ..passive_peer(1) };
     harness.command(Command::Bind { session: KEY, leg: 1, peer: Box::new(peer) });
     harness.send(origin, send(0, "tid1", "Message-ID: mid1\r\n", b"x", '$'));
     assert_eq!(harness.read(origin)[0].start, "MSRP tid1 415 Unsupported Media Type");
