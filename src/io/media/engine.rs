@@ -184,7 +184,7 @@ impl Engine {
     fn turn(&mut self) -> io::Result<()> {
         self.sleep()?;
         self.now = self.clock.now();
-        self.gather.turn(self.now);
+        self.gather.turn(self.now, self.shard.counts().heads);
         let mut batch = std::mem::take(&mut self.batch);
         self.ring.reap(&mut batch);
         self.counts.turns += 1;

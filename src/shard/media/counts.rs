@@ -8,6 +8,8 @@ pub struct MediaCounts {
     /// Sessions and connections that are open now.
     pub sessions: u64,
     pub connections: u64,
+    /// Heads read, of requests and responses.
+    pub heads: u64,
     /// Chunks that came, octets of their bodies, messages completed.
     pub chunks: [u64; 2],
     pub octets: [u64; 2],
@@ -22,7 +24,8 @@ impl Default for MediaCounts {
     fn default() -> Self {
         let relay =
             Histogram::new_with_bounds(100, 60_000_000_000, 2).expect("100 ns to 60 s in two digits is a lawful histogram");
-        Self { sessions: 0, connections: 0, chunks: [0; 2], octets: [0; 2], messages: [0; 2], relay, causes: [0; Cause::COUNT] }
+        let (chunks, octets, messages) = ([0; 2], [0; 2], [0; 2]);
+        Self { sessions: 0, connections: 0, heads: 0, chunks, octets, messages, relay, causes: [0; Cause::COUNT] }
     }
 }
 

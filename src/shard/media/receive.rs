@@ -108,6 +108,7 @@ impl Media {
         match step {
             Step::Incomplete => Flow::Next,
             Step::Head { at, head, body, end } => {
+                self.net.counts.heads += 1;
                 let arrival = Arrival { ground, octets, at, head: &head, body, end };
                 match head.start {
                     Start::Response(code) => {
