@@ -97,6 +97,7 @@ impl World {
             msrp: vec![listen((Transport::Tcp, "127.0.0.1:2855"))],
             fingerprint: None,
             media_cores: 1,
+            ..Bound::default()
         };
         let media = Media::new(0, &config, Prng::seeded(1));
         Self {

@@ -9,6 +9,7 @@ mod secret;
 mod section;
 pub mod value;
 
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +37,10 @@ pub struct Node {
     /// CPM release as printed in User-Agent and Server, "OMA2.2".
     pub release: String,
     pub drain_timeout: Duration,
+    /// The UNIX socket at which this process hands its listening sockets over to the next; none: it does not.
+    pub handover: Option<PathBuf>,
+    /// How long the sessions of a process may go on that was taken over from.
+    pub handover_timeout: Duration,
 }
 
 /// `[cores]`: CPU numbers, one pinned thread each.
@@ -47,7 +52,7 @@ pub struct Cores {
 }
 
 /// A listening address of `[sip]` or `[msrp]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Listen {
     pub transport: crate::base::transport::Transport,
     pub address: SocketAddr,
@@ -311,7 +316,13 @@ impl Default for Config {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Config {
-            node: Node { host: "localhost".into(), release: "OMA2.2".into(), drain_timeout: seconds(60) },
+            node: Node {
+                host: "localhost".into(),
+                release: "OMA2.2".into(),
+                drain_timeout: seconds(60),
+                handover: None,
+                handover_timeout: seconds(3600),
+            },
             cores: Cores { signaling: vec![0], media: vec![0], sqpoll: false },
             sip: Sip {
                 listen: Vec::new(),

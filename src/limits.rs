@@ -196,6 +196,8 @@ pub const SIP_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 pub const SIP_HALF_CLOSED_MAX: Duration = Duration::from_secs(2);
 /// Connections of one media core, opening and closing ones among them: two for each of 16,000 sessions, and as many again.
 pub const MEDIA_CONNECTIONS_MAX: usize = 65_536;
+/// What may wait for one core from another process, and on the link to it.
+pub const HANDOVER_QUEUE_MAX: usize = 4096;
 /// Reports of one media core that found their lane full; above it the core rests until signalling took some.
 pub const MEDIA_REPORTS_HELD_MAX: usize = 16 * LANE_ENTRIES;
 /// File operations of one media core under way: what keeps a disk busy.

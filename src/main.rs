@@ -1,22 +1,21 @@
-//! cpm-pf: the command line, and the main thread: it starts the others, waits for signals and ends them.
+//! cpm-pf: the command line.
 
 use clap::{Args, Parser, Subcommand};
 use cpm_pf::base::transport::Transport;
 use cpm_pf::config::{self, Config, Listen};
-use cpm_pf::io::clock::Clock;
 use cpm_pf::io::control::{Event, Process};
+use cpm_pf::io::demo;
+use cpm_pf::io::handover::give;
 use cpm_pf::io::logging::{self, Format};
 use cpm_pf::io::signals::{self, Signal};
+use cpm_pf::io::supervise::{Ended, Supervisor};
 use cpm_pf::io::threads::{self, Running};
 use cpm_pf::io::tune::host::Host;
 use cpm_pf::io::tune::{self, Weight};
-use cpm_pf::io::{demo, reload};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -25,9 +24,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
-
-/// How long sessions are given to end with BYE when the time to drain is over.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// CPM Participating Function: relays RCS large messages and chat sessions (SIP and MSRP back-to-back).
 #[derive(Parser)]
@@ -43,7 +39,7 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     /// Runs the proxy.
-    Run(File),
+    Run(Run),
     /// Checks a configuration file and prints what it comes to.
     Check(File),
     /// Reads this machine and prints what to change of it, and why.
@@ -57,6 +53,16 @@ struct File {
     /// The configuration, a TOML file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    file: File,
+    /// Takes the listening sockets over from the process at `node.handover`, which ends when its sessions have; without such a
+    /// process: starts as usual.
+    #[arg(long)]
+    take_over: bool,
 }
 
 #[derive(Args)]
@@ -77,7 +83,7 @@ fn main() -> ExitCode {
     ExitCode::from(match line.command {
         Command::Check(file) => check(&file.config),
         Command::Tune(tuned) => tune(tuned.config.as_deref()),
-        Command::Run(file) => logged(line.log_format, || run(&file.config)),
+        Command::Run(options) => logged(line.log_format, || run(&options)),
         Command::Demo(options) => logged(line.log_format, || demo::run(&options)),
     })
 }
@@ -128,7 +134,8 @@ fn tune(file: Option<&Path>) -> u8 {
     }
 }
 
-fn run(file: &Path) -> u8 {
+fn run(options: &Run) -> u8 {
+    let file = &options.file.config;
     let config = match config::read::load(file) {
         Ok(config) => Arc::new(config),
         Err(mistakes) => {
@@ -139,7 +146,7 @@ fn run(file: &Path) -> u8 {
         }
     };
     let (process, events) = Process::new();
-    let running = match threads::start(config, process.clone()) {
+    let running = match threads::start(config.clone(), process.clone(), options.take_over) {
         Ok(running) => running,
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -148,18 +155,31 @@ fn run(file: &Path) -> u8 {
     };
     let tell = process.clone();
     let waiting = signals::wait(move |signal| {
-        let event = if signal == Signal::Reload { Event::Reload } else { Event::Terminate };
+        let event = match signal {
+            Signal::Stop => Event::Terminate,
+            Signal::Reload => Event::Reload,
+            Signal::Renew => Event::Renew,
+        };
         tell.events.send(event).is_ok()
     });
     if let Err(error) = waiting {
         tracing::error!(%error, "cannot wait for signals");
         return FAILED;
     }
+    if let Some(path) = &config.node.handover
+        && let Err(error) = give::listen(path, process.clone())
+    {
+        tracing::error!(%error, "cannot start");
+        return FAILED;
+    }
     let ready = ready_line(&running);
     tracing::info!("{ready}");
     let _ = writeln!(std::io::stdout(), "{ready}").and_then(|()| std::io::stdout().flush());
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-    Main { running, process, file: file.to_owned(), drained: 0, clock: Clock::start() }.serve(&events)
+    match Supervisor::new(running, process, file.clone()).serve(&events) {
+        Ended::Done => DONE,
+        Ended::Failed => FAILED,
+    }
 }
 
 /// The one line on standard output: `ready sip=udp:127.0.0.1:5060,tcp:127.0.0.1:5060 msrp=tcp:127.0.0.1:2855 admin=127.0.0.1:9060`.
@@ -177,98 +197,4 @@ fn ready_line(running: &Running) -> String {
         line += &format!(" admin={admin}");
     }
     line
-}
-
-/// The main thread while the proxy serves.
-struct Main {
-    running: Running,
-    process: Process,
-    file: PathBuf,
-    /// Signalling cores that have nothing left.
-    drained: usize,
-    clock: Clock,
-}
-
-impl Main {
-    fn serve(mut self, events: &Receiver<Event>) -> u8 {
-        loop {
-            match events.recv() {
-                Ok(Event::Reload) => self.reload(),
-                Ok(Event::Drain) => self.drain(),
-                Ok(Event::Drained(_)) => self.drained += 1,
-                Ok(Event::Terminate) => return self.terminate(events),
-                Ok(Event::Ended { thread, failed }) => {
-                    // A core that is gone takes its sessions with it; whoever supervises us starts all anew.
-                    tracing::error!(thread, failed, "a thread ended; so does the process");
-                    return FAILED;
-                }
-                Err(_) => return FAILED,
-            }
-        }
-    }
-
-    fn drain(&mut self) {
-        if !self.process.is_draining() {
-            tracing::info!("draining: no new dialogs");
-            self.process.set_draining();
-            self.running.drain();
-        }
-    }
-
-    /// Drains and ends. A second signal, or a thread that fails, ends at once.
-    fn terminate(mut self, events: &Receiver<Event>) -> u8 {
-        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
-        self.drain();
-        let until = self.clock.now() + self.running.config().node.drain_timeout;
-        let cores = self.running.signalling.len();
-        while self.drained < cores {
-            match events.recv_timeout(until.since(self.clock.now())) {
-                Ok(Event::Drained(_)) => self.drained += 1,
-                Ok(Event::Reload | Event::Drain) => {}
-                Ok(Event::Terminate) => {
-                    tracing::info!("second signal: stopping at once");
-                    self.running.stop(Duration::ZERO);
-                    return DONE;
-                }
-                Ok(Event::Ended { thread, failed }) => {
-                    tracing::error!(thread, failed, "a thread ended while draining");
-                    return FAILED;
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    tracing::warn!("time to drain is over: ending the sessions that are left");
-                    break;
-                }
-                Err(RecvTimeoutError::Disconnected) => return FAILED,
-            }
-        }
-        self.running.stop(LINGER);
-        tracing::info!("stopped");
-        DONE
-    }
-
-    fn reload(&mut self) {
-        if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
-            let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading, now]);
-        }
-        match config::read::load(&self.file) {
-            Ok(config) => self.take(config),
-            Err(mistakes) => {
-                for mistake in mistakes {
-                    tracing::error!(%mistake, "the configuration is not reloaded");
-                }
-            }
-        }
-        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-    }
-
-    fn take(&mut self, config: Config) {
-        let (config, kept) = reload::merge(self.running.config(), config);
-        for key in kept {
-            tracing::warn!(key, "this key cannot change while the proxy runs; it keeps its value until the next start");
-        }
-        match self.running.reload(config) {
-            Ok(()) => tracing::info!("configuration reloaded"),
-            Err(error) => tracing::error!(%error, "the configuration is not reloaded"),
-        }
-    }
 }

@@ -6,6 +6,7 @@ pub mod date;
 pub mod hash;
 pub mod prng;
 pub mod slab;
+pub mod span;
 pub mod timers;
 pub mod transport;
 pub mod xml;

@@ -1,9 +1,10 @@
 //! RFC 3261 §18, RFC 5626: what carries a message.
 
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// The transport protocol of a SIP or MSRP flow.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Transport {
     Udp,
     Tcp,
@@ -27,7 +28,7 @@ impl Transport {
 }
 
 /// A transport 5-tuple on which a message came in, and on which an answer can go back (RFC 5626 §2).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Flow {
     pub transport: Transport,
     /// The signalling core whose socket it is.

@@ -109,6 +109,11 @@ fn node(section: Section<'_, '_>, config: &mut Config) {
         config.node.release = text;
     }
     section.duration("drain_timeout", &mut config.node.drain_timeout, Duration::ZERO, DAY);
+    // Of a socket's address the kernel takes 107 octets.
+    if let Some(path) = section.checked("handover", "the path of a UNIX socket", |text| (1..=100).contains(&text.len())) {
+        config.node.handover = Some(path.into());
+    }
+    section.duration("handover_timeout", &mut config.node.handover_timeout, Duration::ZERO, DAY);
     section.finish();
 }
 

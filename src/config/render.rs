@@ -23,6 +23,8 @@ impl Config {
         string(out, "host", &self.node.host);
         string(out, "release", &self.node.release);
         duration(out, "drain_timeout", self.node.drain_timeout);
+        optional(out, "handover", self.node.handover.as_ref().map(|path| path.display().to_string()).as_deref());
+        duration(out, "handover_timeout", self.node.handover_timeout);
         table(out, "cores");
         plain(out, "signaling", format_args!("{:?}", self.cores.signaling));
         plain(out, "media", format_args!("{:?}", self.cores.media));

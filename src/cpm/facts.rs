@@ -4,6 +4,7 @@ use crate::base::clock::Instant;
 use crate::config::Config;
 use crate::xdm::access_rules::AccessRules;
 use crate::xdm::uri_list::UriList;
+use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
 /// For whom the Participating Function acts (operator's contract, "session case").
@@ -47,7 +48,7 @@ pub struct Facts<'a> {
 }
 
 /// A registered CPM client (brief 8): one active contact of the served user.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Client {
     /// Address of record under which it registered.
     pub aor: String,

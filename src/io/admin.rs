@@ -69,9 +69,18 @@ pub async fn serve(listener: std::net::TcpListener, admin: Admin) {
     let started = admin.clock.now();
     let state = Rc::new(State { admin, started, exposition: RefCell::default(), captures: RefCell::default() });
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let mut answering = state.admin.process.answering();
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        match listener.accept().await {
+        // Another process may have the socket too, and be the one that answers.
+        if answering.wait_for(|answering| *answering).await.is_err() {
+            return;
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = answering.wait_for(|answering| !answering) => continue,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let state = state.clone();
                 tokio::task::spawn_local(async move {

@@ -66,7 +66,7 @@ fn play(options: &Options, folder: &Path) -> Result<(), (u8, Failure)> {
     let bob = Client::new(Side::Bob, ladder.clone()).map_err(failed)?;
     let (process, _events) = Process::new();
     let config = Arc::new(configuration(bob.address, folder, options.size));
-    let running = threads::start(config, process).map_err(|error| (error.exit_code(), Failure(error.to_string())))?;
+    let running = threads::start(config, process, false).map_err(|error| (error.exit_code(), Failure(error.to_string())))?;
     let proxy = running.bound.sip[0].address;
     ladder.note(&format!("the proxy listens on udp:{proxy} and msrp:{}", running.bound.msrp[0].address));
 

@@ -16,6 +16,7 @@ pub fn merge(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
     }
     keep! {
         "node.host": node.host,
+        "node.handover": node.handover,
         "cores.signaling": cores.signaling,
         "cores.media": cores.media,
         "cores.sqpoll": cores.sqpoll,

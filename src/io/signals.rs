@@ -9,6 +9,8 @@ pub enum Signal {
     Stop,
     /// SIGHUP: reload the configuration.
     Reload,
+    /// SIGUSR2: start the program anew; it takes over.
+    Renew,
 }
 
 fn taken() -> libc::sigset_t {
@@ -16,7 +18,7 @@ fn taken() -> libc::sigset_t {
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2] {
             libc::sigaddset(&mut set, signal);
         }
         set
@@ -47,7 +49,11 @@ pub fn wait(tell: impl Fn(Signal) -> bool + Send + 'static) -> io::Result<()> {
             if unsafe { libc::sigwait(&set, &mut signal) } != 0 {
                 continue;
             }
-            let meaning = if signal == libc::SIGHUP { Signal::Reload } else { Signal::Stop };
+            let meaning = match signal {
+                libc::SIGHUP => Signal::Reload,
+                libc::SIGUSR2 => Signal::Renew,
+                _ => Signal::Stop,
+            };
             if !tell(meaning) {
                 return;
             }

@@ -9,15 +9,21 @@
 //!                        services thread (documents, stores, admin server, call records)
 //! ```
 
+mod neighbours;
+
+use self::neighbours::Neighbours;
 use super::admin::{self, Admin};
 use super::cdr::Records;
 use super::clock::Clock;
 use super::control::{Event, Mailbox, MediaOrder, Process};
+use super::handover::link::Doors;
+use super::handover::take::{self, Taken};
+use super::handover::wire::Role;
 use super::media;
 use super::media::listener::{self, Listener};
 use super::probe::{Features, probe};
 use super::services::engine::Services;
-use super::services::inbox::{Answers, Inbox};
+use super::services::inbox::{Answers, Inbox, LetGone};
 use super::signalling::engine::{Engine, Setup};
 use super::signalling::lanes::{Links, Order};
 use super::signalling::sockets::{self, BindError};
@@ -26,6 +32,7 @@ use super::watchdog;
 use super::wiring::{AnswerLane, Wiring};
 use crate::base::clock::Duration;
 use crate::base::prng::Prng;
+use crate::base::transport::Transport;
 use crate::config::{Config, Listen};
 use crate::shard::exchange::{Fetched, Ticket};
 use crate::shard::signalling::{Bound, Signalling};
@@ -80,6 +87,7 @@ pub struct Running {
     services: Arc<Inbox>,
     records: Records,
     config: Arc<Config>,
+    neighbours: Neighbours,
     threads: Threads,
     services_thread: Option<JoinHandle<()>>,
 }
@@ -97,40 +105,69 @@ struct Threads {
     features: Features,
 }
 
-/// Binds, opens and starts everything; answers when the first request can be taken.
+/// Binds, opens and starts everything; answers when the first request can be taken. With `take_over` that is from the process at
+/// `node.handover`, if there is one.
 ///
 /// # Errors
 /// The first thing that cannot be had. Threads that were started end with the process.
-pub fn start(config: Arc<Config>, process: Process) -> Result<Running, StartError> {
+pub fn start(config: Arc<Config>, process: Process, take_over: bool) -> Result<Running, StartError> {
     let features = probe().map_err(|missing| StartError::Kernel(missing.to_string()))?;
     raise_file_limit();
     let clock = Clock::start();
     let tls = certificates(&config)?;
     let cores = (config.cores.signaling.len(), config.cores.media.len());
-    let (sip, sockets) = sockets::bind(&config.sip.listen, cores.0).map_err(StartError::Bind)?;
-    let listeners = listener::bind(&config.msrp.listen, cores.1, &config.msrp.congestion).map_err(StartError::Bind)?;
-    let admin = admin_listener(&config.admin)?;
+    // From here on the old process reads no more: what can be found wrong was looked for before.
+    let mut taken = if take_over { take::ask(&config).map_err(StartError::Other)? } else { None };
+    let (sip, sockets) = sockets::bind(&config.sip.listen, cores.0, &mut taken).map_err(StartError::Bind)?;
+    let listeners =
+        listener::bind(&config.msrp.listen, cores.1, &config.msrp.congestion, &mut taken).map_err(StartError::Bind)?;
+    let admin = admin_listener(&config.admin, &mut taken)?;
+    let own = neighbours::spans(cores, taken.as_ref());
     let bound = Bound {
         sip,
         msrp: bound_msrp(&config, &listeners),
         fingerprint: tls.1.as_ref().map(|tls| tls.fingerprint.to_string().into()),
         media_cores: cores.1 as u8,
+        first_core: own.0.first,
+        first_media: own.1.first,
     };
     let other = |what: &str, error: io::Error| StartError::Other(format!("{what}: {error}"));
-    let services = Services::open(config.clone(), clock).map_err(|error| other("cannot open the stores", error))?;
+    let shared = neighbours::share(&config, &bound, &sockets, &listeners, admin.as_ref());
+    let shared = shared.map_err(|error| other("no descriptor is left", error))?;
+    let (services, before) = match taken {
+        None => (Services::open(config.clone(), clock), None),
+        Some(Taken { stream, spool, given, .. }) => {
+            let stores = LetGone { claimed: given.claimed.clone(), delivered: given.delivered.clone(), spool };
+            (Services::take_over(config.clone(), clock, stores), Some((stream, given)))
+        }
+    };
+    let services = services.map_err(|error| other("cannot open the stores", error))?;
 
     let mut wiring = Wiring::new(cores.0, cores.1).map_err(|error| other("cannot make the lanes", error))?;
     let (ready, wait) = mpsc::channel();
     let threads =
         Threads { process: process.clone(), clock, signalling: Vec::new(), media: Vec::new(), ready, wait, started: 0, features };
+    let inbox = Inbox::new();
+    let doors = Doors {
+        own,
+        signalling: wiring.doors.clone(),
+        media: wiring.media_doors.clone(),
+        services: inbox.clone(),
+        process: process.clone(),
+        clock,
+        sip: bound.sip.clone(),
+    };
+    let neighbours =
+        Neighbours::new(doors, shared, before).map_err(|error| other("cannot be linked to the old process", error))?;
     let mut running = Running {
         bound,
         admin: admin.as_ref().and_then(|listener| listener.local_addr().ok()),
         signalling: wiring.signalling_orders.clone(),
         media: wiring.media_orders.clone(),
-        services: Inbox::new(),
+        services: inbox,
         records: Records::default(),
         config: config.clone(),
+        neighbours,
         threads,
         services_thread: None,
     };
@@ -143,6 +180,7 @@ pub fn start(config: Arc<Config>, process: Process) -> Result<Running, StartErro
         running.start_signalling(core, sockets, &mut wiring, tls.0.clone())?;
     }
     running.threads.all_ready()?;
+    running.neighbours.tell_ready().map_err(StartError::Other)?;
     Ok(running)
 }
 
@@ -161,10 +199,14 @@ fn bound_msrp(config: &Config, listeners: &[Vec<Listener>]) -> Vec<Listen> {
     config.msrp.listen.iter().zip(first).map(bound).collect()
 }
 
-fn admin_listener(config: &crate::config::Admin) -> Result<Option<TcpListener>, StartError> {
+fn admin_listener(config: &crate::config::Admin, taken: &mut Option<Taken>) -> Result<Option<TcpListener>, StartError> {
     let Some(address) = config.listen else { return Ok(None) };
     if let Some(file) = &config.token_file {
         admin::token::read(file).map_err(|error| StartError::Other(format!("admin.token_file: {error}")))?;
+    }
+    let listen = Listen { transport: Transport::Tcp, address };
+    if let Some((_, socket)) = taken.as_mut().and_then(|taken| taken.sockets(Role::Admin, listen).pop()) {
+        return Ok(Some(socket.into()));
     }
     TcpListener::bind(address).map(Some).map_err(|error| StartError::Other(format!("cannot listen on http://{address}: {error}")))
 }
@@ -203,12 +245,13 @@ impl Running {
         };
         // What waits is counted before anybody can ask.
         inbox.count_deferred(services.deferred_messages());
+        let beside_process = self.threads.process.clone();
         let cores = watchdog::Cores { signalling: self.signalling.clone(), media: self.media.clone() };
         self.services_thread = Some(self.threads.spawn("services".into(), None, move |ready| {
             let _ = ready.send(Ok(()));
             let beside = async move {
                 if let Some(patience) = watchdog::patience() {
-                    tokio::task::spawn_local(watchdog::watch(cores, patience));
+                    tokio::task::spawn_local(watchdog::watch(cores, beside_process, patience));
                 }
                 if let Some(listener) = listener {
                     tokio::task::spawn_local(admin::serve(listener, admin));
@@ -237,16 +280,20 @@ impl Running {
             media: wiring.media_links(core),
             media_orders: self.media.clone(),
             cores: std::mem::take(&mut wiring.links[core]),
+            index: core as u8,
+            around: self.neighbours.around_signalling(),
+            door: wiring.doors[core].clone(),
             dropped: 0,
         };
         let cpu = self.config.cores.signaling[core];
-        let cores = self.config.cores.signaling.len() as u8;
+        let number = self.bound.first_core.wrapping_add(core as u8);
+        let learnt = self.neighbours.learnt();
         let (config, bound, clock) = (self.config.clone(), self.bound.clone(), self.threads.clock);
         let min_wait = self.threads.features.min_wait;
         let prng = prng()?;
         let thread = self.threads.spawn(format!("signaling-{core}"), Some(cpu), move |ready| {
-            let shard = Signalling::new(core as u8, config.clone(), bound, prng);
-            let setup = Setup { core: core as u8, cores, cpu, sockets, config, tls, clock, min_wait, links };
+            let shard = Signalling::new(number, config.clone(), bound, prng);
+            let setup = Setup { core: number, cpu, sockets, config, tls, clock, min_wait, links, learnt };
             let engine = Engine::new(setup, shard)?;
             let _ = ready.send(Ok(()));
             engine.run()
@@ -264,9 +311,10 @@ impl Running {
     ) -> Result<(), StartError> {
         let cpu = self.config.cores.media[core];
         let (config, features, clock) = (self.config.clone(), self.threads.features, self.threads.clock);
-        let lanes = wiring.media_lanes(core);
+        let lanes = wiring.media_lanes(core, self.neighbours.around_media());
+        let (number, first_signalling) = (self.bound.first_media.wrapping_add(core as u8), self.bound.first_core);
         let thread = self.threads.spawn(format!("media-{core}"), Some(cpu), move |ready| {
-            let core = media::lanes::Core { number: core as u8, cpu, config, features, clock, tls, listeners, lanes };
+            let core = media::lanes::Core { number, first_signalling, cpu, config, features, clock, tls, listeners, lanes };
             let engine = media::engine::Engine::new(core)?;
             let _ = ready.send(Ok(()));
             engine.run()
@@ -315,6 +363,7 @@ impl Running {
             mailbox.post(MediaOrder::Stop);
         }
         join(&mut self.threads.media);
+        self.neighbours.settle();
         self.records.stop();
         self.services.close();
         join(&mut self.services_thread.take().into_iter().collect());

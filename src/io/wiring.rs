@@ -4,6 +4,8 @@ use super::bridge::lane::{Receiver, Sender, lane};
 use super::bridge::outgoing::Outgoing;
 use super::bridge::wake::Wake;
 use super::control::{Mailbox, MediaOrder};
+use super::handover::Around;
+use super::handover::link::{Door, Letter};
 use super::media::lanes::{Handed, Lanes};
 use super::signalling::lanes::{CoreLink, MediaLink, Order};
 use crate::limits;
@@ -23,6 +25,9 @@ pub struct Wiring {
     pub commands: Vec<Vec<Ends<Command>>>,
     pub reports: Vec<Vec<Ends<Report>>>,
     pub links: Vec<Vec<Option<CoreLink>>>,
+    /// What comes from other processes, by core.
+    pub doors: Vec<Arc<Door<Letter>>>,
+    pub media_doors: Vec<Arc<Door<Handed>>>,
     /// Connections on their way from one media core to another.
     pub handed: Vec<Vec<Ends<Handed>>>,
 }
@@ -51,6 +56,8 @@ impl Wiring {
             reports: pairs(signalling, media),
             links: core_links(&signalling_wakes),
             handed: pairs(media, media),
+            doors: signalling_wakes.iter().map(|wake| Door::new(wake.clone())).collect(),
+            media_doors: media_wakes.iter().map(|wake| Door::new(wake.clone())).collect(),
             signalling_wakes,
             media_wakes,
         })
@@ -79,7 +86,7 @@ impl Wiring {
     }
 
     /// A media core's ends of all its lanes.
-    pub fn media_lanes(&mut self, core: usize) -> Lanes {
+    pub fn media_lanes(&mut self, core: usize, around: Around) -> Lanes {
         let reports = self.reports.iter_mut().map(|row| row[core].sender()).zip(&self.signalling_wakes);
         let others = self.media_wakes.iter().enumerate();
         let handed_out = |(other, wake): (usize, &Arc<Wake>)| {
@@ -92,6 +99,8 @@ impl Wiring {
             handed_out: others.map(handed_out).collect(),
             handed_in: self.handed.iter_mut().map(|row| row[core].receiver()).collect(),
             orders: self.media_orders[core].clone(),
+            around,
+            door: self.media_doors[core].clone(),
         }
     }
 }

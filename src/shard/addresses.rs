@@ -30,6 +30,8 @@ pub struct MsrpAddress {
     pub host: Rc<str>,
     pub port: u16,
     pub tls: bool,
+    /// Number of the first media core.
+    first_core: u8,
 }
 
 impl Addresses {
@@ -37,7 +39,7 @@ impl Addresses {
         Self {
             host: bracketed(&config.node.host),
             sip: bound.sip.clone(),
-            msrp: [false, true].map(|tls| MsrpAddress::of(config.msrp.host.as_deref(), &bound.msrp, tls)),
+            msrp: [false, true].map(|tls| MsrpAddress::of(config.msrp.host.as_deref(), bound, tls)),
             fingerprint: bound.fingerprint.as_deref().map(Rc::from),
         }
     }
@@ -132,15 +134,17 @@ impl Addresses {
 }
 
 impl MsrpAddress {
-    fn of(host: Option<&str>, listens: &[Listen], tls: bool) -> Option<Self> {
+    fn of(host: Option<&str>, bound: &Bound, tls: bool) -> Option<Self> {
         let transport = if tls { Transport::Tls } else { Transport::Tcp };
-        let listen = listens.iter().find(|listen| listen.transport == transport)?;
+        let listen = bound.msrp.iter().find(|listen| listen.transport == transport)?;
         let host = host.map_or_else(|| bracketed(&listen.address.ip().to_string()), bracketed);
-        Some(Self { host: host.into(), port: listen.address.port(), tls })
+        Some(Self { host: host.into(), port: listen.address.port(), tls, first_core: bound.first_media })
     }
 
-    /// A fresh MSRP URI of ours; its session id begins with the media core that owns the session.
+    /// A fresh MSRP URI of ours; its session id begins with the number of the media core that owns the session;
+    /// `media_core` is its place among those of this process.
     pub fn uri(&self, media_core: u8, prng: &mut Prng) -> String {
+        let media_core = self.first_core.wrapping_add(media_core);
         let scheme = if self.tls { "msrps" } else { "msrp" };
         let mut uri = String::with_capacity(48 + self.host.len());
         for part in [scheme, "://", &self.host, ":", itoa::Buffer::new().format(self.port), "/"] {

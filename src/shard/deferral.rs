@@ -162,9 +162,9 @@ impl Signalling {
     }
 
     /// Whether this core delivers what waits for a user: one does, or two would at the same time.
-    fn serves(&self, user: &str) -> bool {
+    pub(super) fn serves(&self, user: &str) -> bool {
         let cores = u8::try_from(self.config.cores.signaling.len()).unwrap_or(u8::MAX);
-        owner::user_in(user).is_none_or(|user| owner::core_of(user, cores) == self.shard)
+        owner::user_in(user).is_none_or(|user| owner::core_of(user, cores) == self.shard.wrapping_sub(self.bound.first_core))
     }
 
     /// A back-off is over.

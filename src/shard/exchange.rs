@@ -13,6 +13,7 @@ use crate::msrp::leg::{Direction, Matching, Peer, SessionKind};
 use crate::store::deferred::{Deferred, DeferredId};
 use crate::store::history::Object;
 use crate::store::registrant::Registrant;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -259,7 +260,7 @@ pub enum Document {
 }
 
 /// Why a store refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum StoreFailure {
     /// The user's quota or the store's (413 on the MSRP side).
     Quota,

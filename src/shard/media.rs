@@ -35,6 +35,7 @@ use crate::base::clock::{Duration, Instant};
 use crate::base::hash::Numbered;
 use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
+use crate::base::span::Span;
 use crate::base::timers::Timers;
 use crate::config::Config;
 use crate::limits::{MSRP_CONNECTIONS_MAX, MSRP_SESSIONS_MAX, MSRP_STRANGERS_MAX};
@@ -57,7 +58,9 @@ use std::net::{IpAddr, SocketAddr};
 /// The MSRP sessions, legs and connections of one media core.
 pub struct Media {
     core: u8,
-    cores: usize,
+    /// The media cores of this process, and whether there is another process beside it.
+    span: Span,
+    beside: bool,
     idle_timeout: Duration,
     net: Net,
     sessions: Slab<Session>,
@@ -90,7 +93,8 @@ impl Media {
         };
         Self {
             core,
-            cores: config.cores.media.len(),
+            span: Span::new(0, config.cores.media.len()),
+            beside: false,
             idle_timeout: msrp.idle_timeout,
             net,
             sessions: Slab::with_capacity(MSRP_SESSIONS_MAX),
@@ -101,6 +105,11 @@ impl Media {
             strangers: HashMap::new(),
             woken: Vec::new(),
         }
+    }
+
+    /// The numbers of this process's media cores, and whether another process has sessions that peers may name here.
+    pub const fn stand_among(&mut self, span: Span, beside: bool) {
+        (self.span, self.beside) = (span, beside);
     }
 
     /// A peer connected (the TLS handshake is done). None: this core or this peer has too many; close it.

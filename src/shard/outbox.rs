@@ -5,10 +5,11 @@ use super::exchange::{Command, Query, Ticket};
 pub use crate::base::transport::Destination;
 use crate::base::transport::Flow;
 use crate::sip::transaction::seam::Sink;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Names a message sent, so that its failure finds the transaction. 0: nobody wants to hear of it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct SendTag(pub u64);
 
 /// What a signalling shard wants done.

@@ -62,6 +62,9 @@ pub struct Bound {
     pub fingerprint: Option<Box<str>>,
     /// Media cores there are.
     pub media_cores: u8,
+    /// The numbers of the first signalling core and the first media core: not 0 in a process that took over from another.
+    pub first_core: u8,
+    pub first_media: u8,
 }
 
 /// One line of `GET /sessions`.
@@ -202,6 +205,8 @@ pub struct Signalling {
     pub(super) subscriptions: Subscriptions,
     pub(super) overload: Overload,
     pub(super) draining: bool,
+    /// Another process has taken over: registrations are its business.
+    pub(super) handed_on: bool,
     pub(super) ladders: Ladders,
 }
 
@@ -239,6 +244,7 @@ impl Signalling {
             subscriptions: Subscriptions::default(),
             overload: Overload::default(),
             draining: false,
+            handed_on: false,
             ladders: {
                 let watched = config.admin.listen.is_some() || config.sip.hep.is_some();
                 let mut ladders = Ladders::new(watched, config.limits.dialogs.div_ceil(2), &mut prng);
@@ -524,6 +530,28 @@ impl Signalling {
     pub fn drain(&mut self, now: Instant, out: &mut Outbox) {
         let _ = (now, out);
         self.draining = true;
+    }
+
+    /// Another process takes what is new from here on: what runs goes on, and nobody is asked about registrations any more.
+    pub fn hand_on(&mut self) {
+        self.draining = true;
+        self.handed_on = true;
+    }
+
+    /// The other process is gone: this one serves again, or, where it was told to end, only goes on.
+    pub fn take_back(&mut self, draining: bool) {
+        self.draining = draining;
+        self.handed_on = false;
+    }
+
+    /// Whether an unparsed request is of a transaction of this core.
+    pub fn knows(&self, message: &[u8]) -> bool {
+        self.transactions.knows(message)
+    }
+
+    /// The transactions of requests that came in, for whoever is to know that they are ours.
+    pub fn served(&self) -> Vec<u64> {
+        self.transactions.numbers().collect()
     }
 
     /// Ends every session with BYE.

@@ -195,6 +195,11 @@ impl Framer {
         self.buffer.len() - self.start
     }
 
+    /// The beginning of the next message, for whoever reads the stream from here on. None: that would not be enough.
+    pub fn beginning(&self) -> Option<&[u8]> {
+        (!self.dead && self.skip == 0).then(|| &self.buffer[self.start..])
+    }
+
     fn keep_alive(&mut self) -> KeepAlive {
         loop {
             match &self.buffer[self.start..] {

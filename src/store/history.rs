@@ -1,9 +1,10 @@
 //! CR 8.5: objects of the conversation history (message, session info, group state).
 
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// An object to be put into a user's message store.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Object {
     /// Whose store: a normalised address.
     pub user: String,
@@ -18,7 +19,7 @@ pub struct Object {
 }
 
 /// The body of an [`Object`].
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Body {
     Inline(Vec<u8>),
     /// A spooled file of that many octets; removed when the object is stored.

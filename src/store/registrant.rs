@@ -1,7 +1,9 @@
 //! CR 8.1.1: a user whose third-party REGISTER came, as kept from one start to the next.
 
+use serde::{Deserialize, Serialize};
+
 /// A registered user.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Registrant {
     /// Normalised address.
     pub user: Box<str>,

@@ -23,6 +23,7 @@ mod faults;
 mod field;
 mod gates;
 mod generated;
+mod handover;
 mod hep;
 mod history;
 mod kernel_faults;

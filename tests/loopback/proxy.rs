@@ -12,6 +12,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Proxy {
     child: Child,
+    /// Processes that were taken over from, the newest last.
+    former: Vec<Child>,
     pub ready: String,
     pub udp: SocketAddr,
     pub tcp: Option<SocketAddr>,
@@ -107,24 +109,15 @@ impl Proxy {
         std::fs::write(&file, config(more)).expect("the folder can be written");
         let log = folder.path().join("log");
         let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("the folder can be written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cpm-pf"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cpm-pf"));
+        command
             .args(["run", "--config"])
             .arg(&file)
             .current_dir(folder.path())
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "debug".into()))
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .expect("the program starts");
-        let stdout = child.stdout.take().expect("piped");
-        let (tell, told) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            let _ = BufReader::new(stdout).read_line(&mut line);
-            let _ = tell.send(line);
-        });
-        let ready = told.recv_timeout(PATIENCE).unwrap_or_default();
+            .stderr(stderr);
+        let (mut child, ready) = begin(command);
         if !ready.starts_with("ready") {
             let _ = child.kill();
             panic!("no ready line but {ready:?}; its log:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
@@ -139,9 +132,50 @@ impl Proxy {
             admin: find("admin=").expect("the admin address is bound"),
             ready,
             child,
+            former: Vec::new(),
             folder,
             log,
         }
+    }
+
+    /// Starts the program again so that it takes over from the one that runs, which is from then on the last of the former ones.
+    pub fn succeed(&mut self) {
+        let (child, ready) = self.try_to_succeed();
+        assert!(ready.starts_with("ready"), "no ready line but {ready:?}; the log:\n{}", self.log());
+        assert_eq!(ready, self.ready, "all addresses are taken over");
+        self.former.push(std::mem::replace(&mut self.child, child));
+    }
+
+    /// A process that tries to take over, and what it says of being ready.
+    pub fn try_to_succeed(&self) -> (Child, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cpm-pf"));
+        let log = std::fs::OpenOptions::new().append(true).open(&self.log).expect("the folder can be written");
+        command.args(["run", "--take-over", "--config"]).arg(self.path("cpm-pf.toml")).current_dir(self.folder.path());
+        begin(command.env("RUST_LOG", "debug").stderr(log))
+    }
+
+    /// Waits until the process that was taken over from last has ended by itself.
+    pub fn former_ends(&mut self) -> ExitStatus {
+        let mut former = self.former.pop().expect("somebody took over");
+        let until = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = former.try_wait().expect("it is our child") {
+                return status;
+            }
+            if std::time::Instant::now() >= until {
+                let _ = former.kill();
+                panic!("the former process does not end; the log:\n{}", self.log());
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Kills the process that took over last; the one before is the program again.
+    pub fn successor_dies(&mut self) {
+        let former = self.former.pop().expect("somebody took over");
+        let mut dead = std::mem::replace(&mut self.child, former);
+        dead.kill().expect("it is our child");
+        dead.wait().expect("it is our child");
     }
 
     pub fn pid(&self) -> u32 {
@@ -246,8 +280,25 @@ impl Proxy {
     }
 }
 
+/// Starts the program; its first line.
+fn begin(mut command: impl std::borrow::BorrowMut<Command>) -> (Child, String) {
+    let mut child = command.borrow_mut().stdout(Stdio::piped()).spawn().expect("the program starts");
+    let stdout = child.stdout.take().expect("piped");
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = BufReader::new(stdout).read_line(&mut line);
+        let _ = tell.send(line);
+    });
+    (child, told.recv_timeout(PATIENCE).unwrap_or_default())
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
+        for former in &mut self.former {
+            let _ = former.kill();
+            let _ = former.wait();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -158,6 +158,13 @@ impl Ue {
         tcp.listen(16).and_then(|()| tcp.try_clone()).expect("the port is ours").into()
     }
 
+    /// Connections that its peers have not closed.
+    pub fn connections(&self) -> usize {
+        let Wire::Tcp { streams, .. } = &self.wire else { return 0 };
+        let open = |stream: &TcpStream| !matches!(stream.peek(&mut [0]), Ok(0));
+        streams.iter().filter(|(stream, _)| open(stream)).count()
+    }
+
     pub fn transport(&self) -> &'static str {
         if matches!(self.wire, Wire::Udp(..)) { "UDP" } else { "TCP" }
     }

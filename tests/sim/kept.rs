@@ -131,7 +131,7 @@ fn config(registered: bool) -> Arc<Config> {
 
 fn shard(seed: u64, registered: bool) -> Signalling {
     let config = config(registered);
-    let bound = Bound { sip: config.sip.listen.clone(), msrp: config.msrp.listen.clone(), fingerprint: None, media_cores: 1 };
+    let bound = Bound { sip: config.sip.listen.clone(), msrp: config.msrp.listen.clone(), media_cores: 1, ..Bound::default() };
     Signalling::new(0, config, bound, Prng::seeded(seed))
 }
 

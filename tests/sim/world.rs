@@ -167,7 +167,8 @@ impl World {
         let mut prng = Prng::seeded(seed);
         let climate = Climate::draw(&mut prng);
         let config = Arc::new(config(&climate));
-        let bound = Bound { sip: config.sip.listen.clone(), msrp: config.msrp.listen.clone(), fingerprint: None, media_cores: 1 };
+        let bound =
+            Bound { sip: config.sip.listen.clone(), msrp: config.msrp.listen.clone(), media_cores: 1, ..Bound::default() };
         let proxy = config.sip.listen[0].address;
         let ue = |last: u8, prng: &mut Prng| {
             Ue::new(SocketAddr::from(([10, 0, 0, last], 5060)), proxy, climate.clone(), Prng::seeded(prng.u64()))

@@ -19,6 +19,7 @@ use super::capture::Captured;
 use super::connection::{Link, Links};
 use super::file::Files;
 use super::gather::Gather;
+use super::hold::Hold;
 use super::lanes::{Core, EngineCounts, Lanes};
 use super::listener::Listener;
 use super::op::{self, Kind};
@@ -91,6 +92,10 @@ pub struct Engine {
     pub(super) counts: EngineCounts,
 
     pub(super) number: u8,
+    first_signalling: u8,
+    pub(super) hold: Hold,
+    /// Listeners that are not accepted on for a moment.
+    pub(super) resting: usize,
     cpu: usize,
     started: Instant,
     pub(super) config: Arc<Config>,
@@ -148,6 +153,9 @@ impl Engine {
             captured: Captured::default(),
             counts: EngineCounts::default(),
             number: core.number,
+            first_signalling: core.first_signalling,
+            hold: Hold::Accepting,
+            resting: 0,
             cpu: core.cpu,
             started: now,
             config: core.config,
@@ -162,6 +170,7 @@ impl Engine {
             failure: None,
             stopping: false,
         };
+        engine.stand_among();
         engine.submit(&op::wake::arm(engine.lanes.wake.as_raw_fd()));
         for number in 0..engine.listeners.len() {
             engine.accept_on(number as u32);
@@ -271,6 +280,9 @@ impl Engine {
                 self.take_handed(handed);
             }
         }
+        while let Some(handed) = self.lanes.door.take() {
+            self.take_handed(handed);
+        }
         self.take_orders();
     }
 
@@ -281,6 +293,16 @@ impl Engine {
         }
         while let Some(order) = self.lanes.orders.take() {
             match order {
+                MediaOrder::LetGo(reply) => self.let_go(reply),
+                MediaOrder::TakenOver(link) => {
+                    self.lanes.around.after = Some(link);
+                    self.stand_among();
+                }
+                MediaOrder::TakeBack => self.take_back(),
+                MediaOrder::Parted(side) => {
+                    self.lanes.around.part(side);
+                    self.stand_among();
+                }
                 MediaOrder::Snapshot(asked) => {
                     // Who asked may have gone meanwhile.
                     let _ = asked.send(self.snapshot());
@@ -304,7 +326,11 @@ impl Engine {
             match due {
                 Due::Opening(key) => self.opening_timed_out(key),
                 Due::Finish(key) => self.close(key, Gone::Closed),
-                Due::Accept(number) => self.accept_on(number),
+                Due::Accept(number) if self.resting > 0 => {
+                    self.resting -= 1;
+                    self.accept_on(number);
+                }
+                Due::Accept(_) => {}
             }
         }
         if self.shard.next_due().is_some_and(|at| at <= self.now) {
@@ -390,8 +416,8 @@ impl Engine {
     }
 
     fn tell(&mut self, report: Report) {
-        let shard = usize::from(report.session().shard());
-        match self.lanes.reports.get_mut(shard) {
+        let shard = report.session().shard().wrapping_sub(self.first_signalling);
+        match self.lanes.reports.get_mut(usize::from(shard)) {
             Some(lane) => lane.push(report),
             None => debug_assert!(false, "session keys name shards that there are"),
         }

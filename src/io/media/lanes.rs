@@ -14,6 +14,8 @@ use crate::io::bridge::outgoing::Outgoing;
 use crate::io::bridge::wake::Wake;
 use crate::io::clock::Clock;
 use crate::io::control::{Mailbox, MediaOrder};
+use crate::io::handover::Around;
+use crate::io::handover::link::Door;
 use crate::io::probe::Features;
 use crate::io::tls::Tls;
 use crate::shard::exchange::{Command, Report};
@@ -25,6 +27,8 @@ use std::sync::Arc;
 pub struct Core {
     /// Its number: the first two hex digits of its session ids.
     pub number: u8,
+    /// The number of the first signalling core: session keys name them by theirs.
+    pub first_signalling: u8,
     /// The CPU its thread is pinned to, for its metrics.
     pub cpu: usize,
     pub config: Arc<Config>,
@@ -48,12 +52,16 @@ pub struct Lanes {
     pub handed_in: Vec<Receiver<Handed>>,
     pub handed_out: Vec<Option<Outgoing<Handed>>>,
     pub orders: Arc<Mailbox<MediaOrder>>,
+    /// The processes beside this one, and the connections that come from them.
+    pub around: Around,
+    pub door: Arc<Door<Handed>>,
 }
 
 impl Lanes {
     /// Whether something waits in a lane into this core.
     pub(super) fn waiting(&mut self) -> bool {
         !self.orders.is_empty()
+            || !self.door.is_empty()
             || self.commands.iter_mut().any(|lane| !lane.is_empty())
             || self.handed_in.iter_mut().any(|lane| !lane.is_empty())
     }
@@ -85,6 +93,13 @@ pub struct Handed {
     pub(super) octets: Vec<u8>,
     /// It has said all it will.
     pub(super) ended: bool,
+}
+
+impl Handed {
+    /// One that came from another process.
+    pub const fn from_beyond(socket: OwnedFd, peer: SocketAddr, octets: Vec<u8>, ended: bool) -> Self {
+        Self { socket, peer, tls: None, octets, ended }
+    }
 }
 
 /// What the engine itself counts: how well it batches, and how often something was scarce.

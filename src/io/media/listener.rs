@@ -3,7 +3,9 @@
 
 use crate::base::transport::Transport;
 use crate::config::Listen;
-use crate::io::signalling::sockets::BindError;
+use crate::io::handover::take::Taken;
+use crate::io::handover::wire::Role;
+use crate::io::signalling::sockets::{BindError, taken_over};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -25,14 +27,25 @@ pub struct Listener {
 ///
 /// # Errors
 /// The address that cannot be bound; also where the kernel does not know the congestion control (ENOENT).
-pub fn bind(listen: &[Listen], cores: usize, congestion: &str) -> Result<Vec<Vec<Listener>>, BindError> {
+pub fn bind(
+    listen: &[Listen],
+    cores: usize,
+    congestion: &str,
+    taken: &mut Option<Taken>,
+) -> Result<Vec<Vec<Listener>>, BindError> {
     let mut all: Vec<Vec<Listener>> = (0..cores).map(|_| Vec::with_capacity(listen.len())).collect();
     for one in listen {
-        let mut address = one.address;
+        let (mut address, tls) = (one.address, one.transport == Transport::Tls);
+        if let Some((address, dealt)) = taken_over(taken, Role::Msrp, *one, cores)? {
+            for (core, given) in all.iter_mut().zip(dealt) {
+                core.extend(given.into_iter().map(|socket| Listener { socket: socket.into(), tls, address }));
+            }
+            continue;
+        }
         for core in &mut all {
             let (socket, bound) = bind_one(address, congestion).map_err(|error| BindError { listen: *one, error })?;
             address = bound;
-            core.push(Listener { socket, tls: one.transport == Transport::Tls, address });
+            core.push(Listener { socket, tls, address });
         }
     }
     Ok(all)
@@ -70,7 +83,7 @@ mod tests {
     #[test]
     fn all_cores_listen_on_the_port_that_the_first_one_got() {
         let address = "127.0.0.1:0".parse().expect("an address");
-        let all = bind(&[Listen { transport: Transport::Tcp, address }], 3, "").expect("loopback has a free port");
+        let all = bind(&[Listen { transport: Transport::Tcp, address }], 3, "", &mut None).expect("loopback has a free port");
         let ports: Vec<u16> = all.iter().map(|core| core[0].address.port()).collect();
         assert!(ports[0] != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
     }
@@ -78,7 +91,7 @@ mod tests {
     #[test]
     fn a_congestion_control_that_is_not_there_is_an_error() {
         let address = "127.0.0.1:0".parse().expect("an address");
-        let bound = bind(&[Listen { transport: Transport::Tcp, address }], 1, "pigeon");
+        let bound = bind(&[Listen { transport: Transport::Tcp, address }], 1, "pigeon", &mut None);
         assert!(bound.is_err_and(|error| error.error.raw_os_error() == Some(libc::ENOENT)));
     }
 }

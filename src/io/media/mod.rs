@@ -7,6 +7,7 @@ mod connection;
 pub mod engine;
 mod file;
 mod gather;
+mod hold;
 pub mod lanes;
 pub mod listener;
 mod op;

@@ -34,13 +34,15 @@ impl Engine {
             Accepted::Connection(socket) => self.take_accepted(socket, self.listeners[number as usize].tls),
             Accepted::Nothing => {}
             Accepted::Scarce if completion.more() => {}
+            Accepted::Scarce if self.accepting_ended() => return,
             Accepted::Scarce => {
                 tracing::warn!(core = self.number, "no descriptor or memory left to accept an MSRP connection");
+                self.resting += 1;
                 self.timers.arm(self.now + ACCEPT_PAUSE, Due::Accept(number));
                 return;
             }
         }
-        if !completion.more() {
+        if !completion.more() && !self.accepting_ended() {
             self.accept_on(number);
         }
     }
@@ -244,7 +246,11 @@ impl Engine {
     pub(super) fn hand_over(&mut self, connection: Connection, core: u8, octets: Range<u32>) {
         let Some(key) = self.links.of(connection) else { return };
         let link = self.links.get_mut(key).expect("named links are in the table");
-        if link.closing.is_some() || self.lanes.handed_out.get(usize::from(core)).is_none_or(Option::is_none) {
+        let lane = self.lanes.around.own.index(core).and_then(|index| self.lanes.handed_out.get(index));
+        let lane = lane.is_some_and(Option::is_some);
+        // A TLS session has its keys here: it cannot go to another process.
+        let beyond = self.lanes.around.towards(core).is_some() && link.tls.is_none();
+        if link.closing.is_some() || !lane && !beyond {
             return self.close(key, Gone::Closed);
         }
         let octets = self.out.octets[octets.start as usize..octets.end as usize].to_vec();
@@ -273,9 +279,15 @@ impl Engine {
             tls.sealed.clear(&mut self.buffers);
             tls.session
         });
+        let core = handing.core;
         let handed = Handed { socket: link.socket, peer: link.peer, tls, octets: handing.octets, ended: link.ended };
-        let lane = self.lanes.handed_out[usize::from(handing.core)].as_mut().expect("looked at when it was asked for");
-        lane.push(handed);
+        match self.lanes.around.own.index(core) {
+            Some(index) => {
+                let lane = self.lanes.handed_out[index].as_mut().expect("looked at when it was asked for");
+                lane.push(handed);
+            }
+            None => self.hand_beyond(core, handed),
+        }
         self.counts.handed_over += 1;
         if let Some(connection) = connection {
             self.shard.gone(self.now, connection, Gone::Closed, &mut self.out);

@@ -108,6 +108,11 @@ impl Embedded {
         Some(Box::new(message))
     }
 
+    /// A message that another process is delivering, whose claim came with the store.
+    pub async fn adopt(&self, id: DeferredId, now_s: u64) {
+        self.messages_of(Op::Claim { id, now_s }).await;
+    }
+
     /// Deletes a message.
     ///
     /// # Errors

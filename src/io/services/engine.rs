@@ -1,40 +1,39 @@
 //! The services thread itself: takes questions, answers each with a task of its own, bounded in number.
 
-use super::inbox::{Answers, Inbox, Item, Question};
-use super::message_store::{MessageStore, Refused};
-use super::registrants::Registrants;
+use super::inbox::{Answers, Inbox, Item, LetGone, Question};
+use super::keeper::{Keeper, Opened};
 use super::resolve::{Resolve, Target};
 use super::spool::Spool;
-use super::stores::{self, DeferredMessages};
 use super::xcap::Xcap;
 use crate::base::prng::Prng;
 use crate::config::Config;
 use crate::io::clock::Clock;
+use crate::io::handover::link::Link;
+use crate::io::handover::questions::StoreQuery;
 use crate::limits::SERVICES_TASKS_MAX;
 use crate::shard::exchange::{Document, Fetched, Query, StoreFailure, Ticket};
 use crate::store::deferred::DeferredId;
 use futures_util::FutureExt;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// The stores, opened, and the configuration of the rest.
+/// The services before they run, their stores opened.
 #[derive(Debug)]
 pub struct Services {
+    config: Arc<Config>,
+    stores: Opened,
+}
+
+/// The services: documents, names and, through [`Keeper`], the stores.
+struct Serving {
     config: RefCell<Arc<Config>>,
-    clock: Clock,
     xcap: Xcap,
     resolve: Resolve,
-    deferred: DeferredMessages,
-    history: MessageStore,
-    registrants: Registrants,
-    /// Delivered, but the store was away when they were to be removed: nobody may have them again.
-    delivered: RefCell<BTreeSet<DeferredId>>,
-    _spool: Spool,
+    keeper: Keeper,
 }
 
 impl Services {
@@ -46,26 +45,32 @@ impl Services {
         let spool = Spool::open(&config.store.spool).map_err(|error| {
             io::Error::new(error.kind(), format!("store.spool = \"{}\": {error}", config.store.spool.display()))
         })?;
-        let deferred = DeferredMessages::open(&config.store, &spool, &mut prng()?)?;
-        let history = stores::history(&config.store, [prng()?, prng()?])?;
-        let resolve = Resolve::new(prng()?);
-        let registrants = Registrants::new(&config.store.spool);
-        Ok(Self {
-            config: RefCell::new(config),
-            clock,
-            xcap: Xcap::default(),
-            resolve,
-            deferred,
-            history,
-            registrants,
-            delivered: RefCell::default(),
-            _spool: spool,
-        })
+        Self::with(config, clock, spool, Vec::new(), Vec::new())
+    }
+
+    /// Opens the stores that another process has given up, which goes on with deliveries of its own (`claimed`).
+    ///
+    /// # Errors
+    /// As [`Services::open`].
+    pub fn take_over(config: Arc<Config>, clock: Clock, stores: LetGone) -> io::Result<Self> {
+        let spool = Spool::shared(&config.store.spool, stores.spool);
+        Self::with(config, clock, spool, stores.claimed, stores.delivered)
+    }
+
+    fn with(
+        config: Arc<Config>,
+        clock: Clock,
+        spool: Spool,
+        claimed: Vec<DeferredId>,
+        delivered: Vec<DeferredId>,
+    ) -> io::Result<Self> {
+        let stores = Opened::open(&config, clock, spool, claimed, delivered)?;
+        Ok(Self { config, stores })
     }
 
     /// Deferred messages kept, as far as known without asking a server.
     pub fn deferred_messages(&self) -> u64 {
-        self.deferred.messages()
+        self.stores.deferred_messages()
     }
 
     /// Serves on the calling thread until the inbox is closed, every question is answered and `beside` is done: what else runs in
@@ -85,85 +90,73 @@ impl Services {
         let mut builder = tokio_uring::builder();
         builder.entries(1024).uring_builder(&ring);
         let runtime = tokio_uring::Runtime::new(&builder)?;
+        let serving = Serving {
+            config: RefCell::new(self.config),
+            xcap: Xcap::default(),
+            resolve: Resolve::new(prng()?),
+            keeper: Keeper::new(self.stores),
+        };
         runtime.block_on(async {
             let beside = tokio_uring::spawn(beside);
-            serve(Rc::new(self), inbox, Rc::new(answers)).await;
+            serve(Rc::new(serving), inbox, Rc::new(answers)).await;
             let _ = beside.await;
         });
         Ok(())
     }
-
-    async fn remove(&self, id: DeferredId) -> Result<(), StoreFailure> {
-        let removed = self.deferred.remove(id.clone()).await;
-        if removed == Err(StoreFailure::Unavailable) {
-            tracing::warn!(id = id.0, "a deferred message cannot be removed; it will be tried again");
-            self.delivered.borrow_mut().insert(id);
-        } else {
-            self.delivered.borrow_mut().remove(&id);
-        }
-        removed
-    }
-
-    /// For the metrics.
-    fn count(&self, inbox: &Inbox) {
-        inbox.count_deferred(self.deferred.messages());
-        inbox.count_history(self.history.counts());
-    }
-
-    fn now_s(&self) -> u64 {
-        self.clock.now().unix_s()
-    }
 }
 
-async fn serve(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answers + 'static>) {
-    let sweeper = tokio_uring::spawn(sweep(services.clone(), inbox.clone(), answers.clone()));
-    let attended = services.clone();
-    let attendant = tokio_uring::spawn(async move { attended.history.run_queue(|| attended.now_s()).await });
+async fn serve(services: Rc<Serving>, inbox: Arc<Inbox>, answers: Rc<impl Answers + 'static>) {
+    let (told, unasked) = (inbox.clone(), answers.clone());
+    services.keeper.begin(move |expired| unasked.answer(0, Ticket::UNASKED, Fetched::Expired(expired)), told).await;
     let places = Arc::new(Semaphore::new(SERVICES_TASKS_MAX));
     while let Some(item) = inbox.next().await {
-        let Question { core, ticket, query } = match item {
-            Item::Question(question) => *question,
+        let work = match item {
+            Item::Question(question) => Work::Own(*question),
+            Item::Asked(link, number, query) => Work::Theirs(link, number, *query),
             Item::Reload(config) => {
                 services.config.replace(config);
+                continue;
+            }
+            order => {
+                services.keeper.order(order);
                 continue;
             }
         };
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (services, answers, inbox) = (services.clone(), answers.clone(), inbox.clone());
         tokio_uring::spawn(async move {
-            let otherwise = failed(&query);
-            // A library that panics fails its question, not whoever waits for the answer.
-            let answered = AssertUnwindSafe(answer(&services, query)).catch_unwind().await;
-            answers.answer(core, ticket, answered.unwrap_or(otherwise));
-            services.count(&inbox);
+            work.done(&services, &*answers).await;
+            services.keeper.count(&inbox);
             drop(place);
         });
     }
     // Whoever still has a place is waited for.
     let all = u32::try_from(SERVICES_TASKS_MAX).expect("a few thousand");
     let _ = places.acquire_many(all).await;
-    sweeper.abort();
-    attendant.abort();
+    services.keeper.end();
 }
 
-/// Tells of expired messages whose sender wants to hear of it; the others are gone without a word.
-async fn sweep(services: Rc<Services>, inbox: Arc<Inbox>, answers: Rc<impl Answers>) {
-    let mut ticks = tokio::time::interval(services.deferred.sweep_every());
-    loop {
-        ticks.tick().await;
-        let delivered: Vec<_> = services.delivered.borrow().iter().cloned().collect();
-        for id in delivered {
-            if services.remove(id).await == Err(StoreFailure::Unavailable) {
-                break;
+/// A question, and who asked.
+enum Work {
+    Own(Question),
+    Theirs(Arc<Link>, u64, StoreQuery),
+}
+
+impl Work {
+    /// A library that panics fails its question, not whoever waits for the answer.
+    async fn done(self, services: &Rc<Serving>, answers: &impl Answers) {
+        match self {
+            Work::Own(Question { core, ticket, query }) => {
+                let otherwise = failed(&query);
+                let answered = AssertUnwindSafe(answer(services, query)).catch_unwind().await;
+                answers.answer(core, ticket, answered.unwrap_or(otherwise));
+            }
+            Work::Theirs(link, number, query) => {
+                let otherwise = query.unanswered();
+                let answered = AssertUnwindSafe(services.keeper.answer(query)).catch_unwind().await;
+                link.answer(number, answered.unwrap_or(otherwise));
             }
         }
-        for message in services.deferred.sweep(services.now_s()).await {
-            tracing::info!(id = message.id.0, user = message.user, "the time of a deferred message is over");
-            if message.negative_delivery.is_some() {
-                answers.answer(0, Ticket::UNASKED, Fetched::Expired(Box::new(message)));
-            }
-        }
-        services.count(&inbox);
     }
 }
 
@@ -184,9 +177,8 @@ fn failed(query: &Query) -> Fetched {
 }
 
 /// Answers one question.
-pub async fn answer(services: &Services, query: Query) -> Fetched {
+async fn answer(services: &Serving, query: Query) -> Fetched {
     let config = services.config.borrow().clone();
-    let now_s = services.now_s();
     match query {
         Query::Document { auid, xui, document, etag } => {
             Fetched::Document(services.xcap.document(&config, auid, &xui, &document, etag.as_deref()).await)
@@ -195,33 +187,14 @@ pub async fn answer(services: &Services, query: Query) -> Fetched {
         Query::Resolve { host, port, transport, sips } => {
             Fetched::Resolved(services.resolve.resolve(Target { host: &host, port, transport, sips }).await)
         }
-        Query::Defer(message) => Fetched::Kept(services.deferred.defer(*message).await),
-        Query::Waiting { user } => match services.deferred.waiting(user, now_s).await {
-            Ok(mut waiting) => {
-                waiting.retain(|message| !services.delivered.borrow().contains(&message.id));
-                Fetched::Waiting(waiting)
-            }
-            Err(failure) => Fetched::Kept(Err(failure)),
+        query => match StoreQuery::try_from(query) {
+            Ok(query) => services.keeper.answer(query).await.into(),
+            Err(query) => failed(&query),
         },
-        Query::Claim { id } if services.delivered.borrow().contains(&id) => Fetched::Claimed(None),
-        Query::Claim { id } => Fetched::Claimed(services.deferred.claim(id, now_s).await),
-        Query::Remove { id } => Fetched::Kept(services.remove(id).await),
-        Query::Return { id, retry_after_s } => {
-            Fetched::Kept(services.deferred.give_back(id, now_s + u64::from(retry_after_s)).await)
-        }
-        Query::Record(object) => Fetched::Recorded(services.history.store(&object, now_s, Refused::Asker).await),
-        Query::Copy(object) => Fetched::Recorded(services.history.store(&object, now_s, Refused::Queue).await),
-        Query::Register(registrant) => Fetched::Kept(services.registrants.put(*registrant, now_s).await),
-        Query::Deregister { user } => Fetched::Kept(services.registrants.remove(user).await),
-        Query::Registrants { core, after } => {
-            let cores = u8::try_from(config.cores.signaling.len()).unwrap_or(u8::MAX);
-            let page = services.registrants.page(core, cores, after, now_s).await;
-            page.map_or_else(|failure| Fetched::Kept(Err(failure)), Fetched::Registrants)
-        }
     }
 }
 
-fn prng() -> io::Result<Prng> {
+pub(super) fn prng() -> io::Result<Prng> {
     let mut entropy = [0; 32];
     getrandom::fill(&mut entropy).map_err(io::Error::other)?;
     Ok(Prng::from_entropy(entropy))

@@ -9,6 +9,7 @@ pub mod history_queue;
 pub mod imap;
 pub mod imap_pool;
 pub mod inbox;
+mod keeper;
 pub mod message_store;
 pub mod nats;
 pub mod nats_body;

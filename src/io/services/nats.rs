@@ -249,6 +249,11 @@ impl Shared {
         Ok(Some(Box::new(message)))
     }
 
+    /// A message that another process of this node is delivering: the record says that the node has it.
+    pub fn adopt(&self, id: DeferredId) {
+        self.claimed.borrow_mut().insert(id.0);
+    }
+
     /// Deletes a message.
     ///
     /// # Errors

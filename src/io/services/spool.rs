@@ -14,6 +14,7 @@ use crate::base::prng::Prng;
 use crate::store::deferred::DeferredId;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Characters of a name that a media core gives.
@@ -23,7 +24,7 @@ const NAME_OCTETS: usize = 16;
 #[derive(Debug)]
 pub struct Spool {
     directory: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Spool {
@@ -46,7 +47,20 @@ impl Spool {
         if removed > 0 {
             tracing::warn!(directory = %directory.display(), removed, "messages were left half received; their senders had no answer");
         }
-        Ok(Self { directory: directory.to_owned(), _lock: lock })
+        Ok(Self { directory: directory.to_owned(), lock })
+    }
+
+    /// Takes possession together with the process that gave us its lock, whose messages lie here too.
+    pub fn shared(directory: &Path, lock: OwnedFd) -> Self {
+        Self { directory: directory.to_owned(), lock: lock.into() }
+    }
+
+    /// The lock, for another process.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn lock(&self) -> io::Result<OwnedFd> {
+        Ok(self.lock.try_clone()?.into())
     }
 
     /// A name that no other node has, the same after each start.

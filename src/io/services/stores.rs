@@ -84,6 +84,14 @@ impl DeferredMessages {
         }
     }
 
+    /// Takes a message as claimed that another process is delivering.
+    pub async fn adopt(&self, id: DeferredId, now_s: u64) {
+        match self {
+            Self::Embedded(store) => store.adopt(id, now_s).await,
+            Self::Shared(store) => store.adopt(id),
+        }
+    }
+
     /// Deletes a message.
     ///
     /// # Errors

@@ -87,6 +87,8 @@ pub struct Connection {
     /// A poll for room is under way.
     pub polling: bool,
     pub dirty: bool,
+    /// It goes to the process that took over as soon as nothing is received on it any more.
+    pub given: bool,
     pub tls: Option<Box<Session>>,
 }
 
@@ -127,6 +129,7 @@ impl Connection {
             marks: VecDeque::new(),
             polling: false,
             dirty: false,
+            given: false,
             tls: None,
         }
     }

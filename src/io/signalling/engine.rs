@@ -7,14 +7,16 @@
 //! ```
 //! A message is framed where it lands; if another core owns it, that core gets it by a lane, and its answer comes back by one.
 
+mod beyond;
 mod sending;
 
+use self::beyond::Hold;
 use super::dropped::Dropped;
 use super::gather::Gather;
 use super::hep::Hep;
 use super::lanes::{Links, Mark, Order, Passed};
 use super::op::{self, Op};
-use super::owner::Owners;
+use super::owner::{Owners, Whose};
 use super::sockets::Bound;
 use super::tcp::Tcp;
 use super::udp::{self, Udp};
@@ -25,15 +27,17 @@ use crate::config::Config;
 use crate::io::capture::Message;
 use crate::io::clock::Clock;
 use crate::io::control::Event;
+use crate::io::handover::Side;
 use crate::io::ring::{BufferRing, Completion, Plain, Ring, Wait};
 use crate::io::telemetry::{SignallingSnapshot, usage};
 use crate::io::tls::Tls;
 use crate::shard::exchange::{Command, Document, Fetched, Query, Report, StoreFailure};
 use crate::shard::outbox::{Effect, Outbox};
 use crate::shard::record::Cdr;
+use crate::shard::registrations::subscription::Learnt;
 use crate::shard::signalling::Signalling;
 use crate::sip::frame::Broken;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -57,9 +61,8 @@ const ROUNDS: usize = 8;
 
 /// What a signalling core is started with.
 pub struct Setup {
-    /// Its number among the signalling cores, and how many there are.
+    /// Its number: the first two hex digits of its branches, tags and users.
     pub core: u8,
-    pub cores: u8,
     /// The CPU it is pinned to.
     pub cpu: usize,
     pub sockets: Vec<Bound>,
@@ -69,6 +72,8 @@ pub struct Setup {
     /// The kernel has a minimum wait.
     pub min_wait: bool,
     pub links: Links,
+    /// What the process knew that this one takes over from.
+    pub learnt: Arc<Vec<Learnt>>,
 }
 
 /// One signalling core.
@@ -78,7 +83,6 @@ pub struct Engine {
     datagrams: BufferRing,
     streams: BufferRing,
     core: u8,
-    cores: u8,
     cpu: usize,
     clock: Clock,
     started: Instant,
@@ -104,6 +108,14 @@ pub struct Engine {
     swept: Instant,
     /// Listening sockets whose accepting the kernel ended with an error; armed again by the sweep.
     deaf: Vec<usize>,
+    /// Whether the listening sockets are read.
+    hold: Hold,
+    reading_since: Instant,
+    /// Connections that went to the process that took over, where something may still come for them; and those that came from a
+    /// process that ended, by core and number there.
+    giving: bool,
+    given: HashSet<u64>,
+    adopted: HashMap<(u8, u64), u64>,
     queue_depth: u64,
     unanswerable: u64,
     dropped: Dropped,
@@ -118,7 +130,7 @@ impl Engine {
     /// # Errors
     /// What the kernel says where it lacks something; `io::probe` has checked for it before.
     pub fn new(setup: Setup, shard: Signalling) -> io::Result<Self> {
-        let Setup { core, cores, cpu, sockets, config, tls, clock, min_wait, links } = setup;
+        let Setup { core, cpu, sockets, config, tls, clock, min_wait, links, learnt } = setup;
         let ring = Ring::new(SUBMISSIONS, COMPLETIONS, false)?;
         let datagrams = BufferRing::new(&ring, 0, udp::BUFFERS, udp::BUFFER_OCTETS, false)?;
         let streams = BufferRing::new(&ring, 1, STREAM_BUFFERS, STREAM_OCTETS, false)?;
@@ -135,7 +147,6 @@ impl Engine {
             datagrams,
             streams,
             core,
-            cores,
             cpu,
             clock,
             started: now,
@@ -152,6 +163,11 @@ impl Engine {
             looked: now,
             swept: now,
             deaf: Vec::new(),
+            hold: Hold::Reading,
+            reading_since: now,
+            giving: false,
+            given: HashSet::new(),
+            adopted: HashMap::new(),
             queue_depth: 0,
             unanswerable: 0,
             dropped: Dropped::default(),
@@ -160,6 +176,8 @@ impl Engine {
             stop: None,
         };
         engine.listen()?;
+        engine.arm_wake()?;
+        engine.shard.learn_from(now, &learnt, &mut engine.out);
         Ok(engine)
     }
 
@@ -168,7 +186,7 @@ impl Engine {
             self.arm_datagrams(socket)?;
         }
         self.tcp.listen();
-        self.arm_wake()
+        Ok(())
     }
 
     fn arm_datagrams(&mut self, socket: usize) -> io::Result<()> {
@@ -188,7 +206,7 @@ impl Engine {
     pub fn run(mut self) -> io::Result<()> {
         loop {
             self.turn()?;
-            if self.stop.is_some_and(|until| self.is_quiet() || self.clock.now() >= until) {
+            if self.stop.is_some_and(|until| self.clock.now() >= until || self.is_quiet() && self.has_given()) {
                 self.flush()?;
                 self.tcp.stop();
                 return Ok(());
@@ -214,6 +232,7 @@ impl Engine {
         }
         self.carry_out();
         self.flush()?;
+        self.report_let_go();
         self.report_drained(now);
         Ok(())
     }
@@ -239,6 +258,10 @@ impl Engine {
                     self.draining.get_or_insert(now);
                     self.shard.drain(now, &mut self.out);
                 }
+                Order::LetGo(reply) => self.let_go(reply),
+                Order::TakenOver(link) => self.taken_over(now, link),
+                Order::TakeBack { draining } => self.take_back(now, draining),
+                Order::Parted(side) => self.links.around.part(side),
                 Order::Stop { linger } => {
                     self.stop.get_or_insert(now + linger);
                     self.shard.stop(now, &mut self.out);
@@ -261,6 +284,11 @@ impl Engine {
         for media in &mut links.media {
             taken += media.reports.drain(LANE_A_TURN, |report| shard.reported(clock.now(), report, out));
         }
+        for _ in 0..LANE_A_TURN {
+            let Some(letter) = self.links.door.take() else { break };
+            taken += 1;
+            self.letter(letter);
+        }
         for from in 0..self.links.cores.len() {
             for _ in 0..LANE_A_TURN {
                 let Some(passed) = self.links.cores[from].as_mut().and_then(|link| link.receive.pop()) else { break };
@@ -281,9 +309,13 @@ impl Engine {
                     self.watch.received(&self.shard, flow.transport, &incoming(now, &flow, local, &octets));
                 }
             }
-            Passed::Send { flow, fallback, octets, mark, call } => {
+            Passed::Send { flow, fallback, octets, mark, call } if flow.core == self.core => {
+                if flow.transport != Transport::Udp && self.given.contains(&flow.connection) {
+                    return self.links.pass_on(Side::After, Passed::Send { flow, fallback, octets, mark, call });
+                }
                 self.send_on(now, flow, fallback.as_ref(), &octets, mark, call.as_deref());
             }
+            passed @ Passed::Send { .. } => self.send_elsewhere(now, None, passed),
             Passed::Failed(tag) => self.shard.failed(now, tag, &mut self.out),
         }
     }
@@ -314,20 +346,35 @@ impl Engine {
             Op::Wake if completion.more() => {}
             Op::Wake => return self.arm_wake(),
             // The flush of this turn tries again.
-            Op::Room => {}
+            Op::Room | Op::Cancel => {}
         }
         Ok(())
     }
 
     fn datagram(&mut self, socket: usize, completion: &Completion) -> io::Result<()> {
         if let (Ok(octets), Some(buffer)) = (u32::try_from(completion.result), completion.buffer()) {
-            let (core, cores, now) = (self.core, self.cores, self.clock.now());
-            let Self { udp, datagrams, shard, out, links, owners, clock, config, unanswerable, dropped, watch, messages, .. } =
-                self;
+            let (core, now) = (self.core, self.clock.now());
+            let Self {
+                udp,
+                datagrams,
+                shard,
+                out,
+                links,
+                owners,
+                clock,
+                config,
+                unanswerable,
+                dropped,
+                watch,
+                messages,
+                reading_since,
+                ..
+            } = self;
             // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
             let buffered = unsafe { datagrams.octets(buffer, 0, octets) };
             if let Some(datagram) = udp.read(socket, core, buffered) {
-                let arrived = datagram.stamp.map_or(now, |(seconds, nanos)| clock.of_wall(seconds, nanos));
+                // What waited for a hand-over to end waited for nothing that less load would have ended sooner.
+                let arrived = datagram.stamp.map_or(now, |(seconds, nanos)| clock.of_wall(seconds, nanos)).max(*reading_since);
                 if datagram.truncated || datagram.octets.len() > config.sip.max_message {
                     match super::refuse::too_large(datagram.octets, datagram.flow.peer) {
                         Some(answer) => udp.send(socket, datagram.flow.peer, &answer, Mark::NONE),
@@ -339,17 +386,17 @@ impl Engine {
                 } else if !is_keep_alive(datagram.octets) {
                     *messages += 1;
                     let local = watch.is_on().then(|| udp.local(socket));
-                    match owners.of(datagram.octets, core, cores) {
-                        owner if owner == core => {
+                    match owners.of(datagram.octets, core, &links.around, None, |octets| shard.knows(octets)) {
+                        Whose::Core(owner) if owner == core => {
                             shard.queue_delay(now.since(arrived));
                             shard.receive(now, datagram.flow, datagram.octets, out);
                             if let Some(local) = local {
                                 watch.received(shard, Transport::Udp, &incoming(now, &datagram.flow, local, datagram.octets));
                             }
                         }
-                        owner => {
+                        whose => {
                             let (flow, octets) = (datagram.flow, datagram.octets.into());
-                            links.pass(owner, Passed::Received { flow, local, octets, arrived });
+                            links.give(whose, Passed::Received { flow, local, octets, arrived });
                         }
                     }
                 }
@@ -359,7 +406,7 @@ impl Engine {
             let Self { udp, failed, .. } = self;
             udp.undelivered(socket, |mark| failed.push(mark));
         }
-        if completion.more() { Ok(()) } else { self.arm_datagrams(socket) }
+        if completion.more() || self.hold.ended() { Ok(()) } else { self.arm_datagrams(socket) }
     }
 
     fn accepted(&mut self, listener: usize, completion: &Completion) {
@@ -368,7 +415,7 @@ impl Engine {
             let trusted = &self.config.sip.trusted;
             self.tcp.accepted(self.clock.now(), listener, result, |peer| trusted.iter().any(|network| network.contains(peer)));
         }
-        if !completion.more() {
+        if !completion.more() && !self.hold.ended() {
             if result >= 0 {
                 self.tcp.accept(listener);
             } else {
@@ -385,7 +432,7 @@ impl Engine {
         if let (Ok(octets), Some(buffer)) = (u32::try_from(result), completion.buffer()) {
             // A connection that is gone still has its buffer given back.
             if let Some(key) = found {
-                let (core, cores, arrived) = (self.core, self.cores, self.entered);
+                let (core, arrived) = (self.core, self.entered);
                 let Self { tcp, streams, shard, out, links, owners, unanswerable, dropped, watch, messages, .. } = self;
                 let local = if watch.is_on() { tcp.local(key.as_u64()) } else { None };
                 let mut refused = Vec::new();
@@ -394,15 +441,15 @@ impl Engine {
                 tcp.received(now, key, octets, |flow, framed| match framed {
                     Ok(message) => {
                         *messages += 1;
-                        match owners.of(message, core, cores) {
-                            owner if owner == core => {
+                        match owners.of(message, core, &links.around, None, |octets| shard.knows(octets)) {
+                            Whose::Core(owner) if owner == core => {
                                 shard.queue_delay(now.since(arrived));
                                 shard.receive(now, flow, message, out);
                                 if let Some(local) = local {
                                     watch.received(shard, flow.transport, &incoming(now, &flow, local, message));
                                 }
                             }
-                            owner => links.pass(owner, Passed::Received { flow, local, octets: message.into(), arrived }),
+                            whose => links.give(whose, Passed::Received { flow, local, octets: message.into(), arrived }),
                         }
                     }
                     Err(Broken { fault, head }) => {
@@ -426,6 +473,7 @@ impl Engine {
         match result {
             0 => self.tcp.ended_by_peer(now, key),
             _ if completion.more() => {}
+            _ if self.tcp.is_given(key) => self.give_connection(key),
             // No buffer was free; there is one again by the end of this turn.
             _ if result > 0 || matches!(-result, libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => self.tcp.receive(key),
             _ => self.tcp.close(key, super::connection::End::Broken),
@@ -448,7 +496,7 @@ impl Engine {
                     }
                     Effect::Media { core, command } => self.media(now, core, command),
                     Effect::Fetch { ticket, query } => {
-                        if let Err(query) = self.links.query(self.core, ticket, query) {
+                        if let Err(query) = self.links.query(ticket, query) {
                             unasked.push((ticket, unanswered(&query)));
                         }
                     }

@@ -1,5 +1,6 @@
 //! What a signalling core exchanges with the other threads of the process.
 
+use super::owner::Whose;
 use crate::base::clock::{Duration, Instant};
 use crate::base::transport::{Flow, Target, Transport};
 use crate::config::Config;
@@ -8,6 +9,8 @@ use crate::io::bridge::wake::Wake;
 use crate::io::capture::Capture;
 use crate::io::cdr::Records;
 use crate::io::control::{Mailbox, MediaOrder, Process};
+use crate::io::handover::link::{Door, Letter, Link};
+use crate::io::handover::{Around, Side};
 use crate::io::services::inbox::{Inbox, Question};
 use crate::io::telemetry::SignallingSnapshot;
 use crate::io::tls::Tls;
@@ -16,15 +19,18 @@ use crate::shard::exchange::{Command, Fetched, LegKind, Query, Report, Ticket};
 use crate::shard::ladder::StepView;
 use crate::shard::outbox::SendTag;
 use crate::shard::record::Cdr;
+use crate::shard::registrations::subscription::Learnt;
 use crate::shard::signalling::SessionView;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use tokio::sync::oneshot;
 
 /// Who is to hear that a message could not be sent: the core that wrote it, and its name there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Mark {
     pub core: u8,
     pub tag: SendTag,
@@ -82,6 +88,14 @@ pub enum Order {
     Drain,
     /// End every session with BYE, and stop when that is done, at the latest after `linger`.
     Stop { linger: Duration },
+    /// Read the listening sockets no more; answered when nothing of them is under way.
+    LetGo(mpsc::Sender<LetGone>),
+    /// Another process reads them now: what is new is its.
+    TakenOver(Arc<Link>),
+    /// Read them again; with `draining` take no new dialogs.
+    TakeBack { draining: bool },
+    /// The process on that side is gone.
+    Parted(Side),
     /// For the metrics.
     Snapshot(oneshot::Sender<SignallingSnapshot>),
     /// For the list of sessions: at most so many.
@@ -94,6 +108,14 @@ pub enum Order {
     Ladder(Box<str>, oneshot::Sender<Option<Vec<StepView>>>),
     /// The heads of a call's messages go there too.
     Capture(Arc<Capture>),
+}
+
+/// What a signalling core knows that has let go of its sockets.
+#[derive(Debug)]
+pub struct LetGone {
+    /// Requests it has transactions for.
+    pub served: Vec<u64>,
+    pub registrations: Vec<Learnt>,
 }
 
 /// To and from a media core.
@@ -146,6 +168,11 @@ pub struct Links {
     pub media_orders: Vec<Arc<Mailbox<MediaOrder>>>,
     /// By signalling core; none for the core itself.
     pub cores: Vec<Option<CoreLink>>,
+    /// The core's place among those of this process.
+    pub index: u8,
+    /// The processes beside this one, and what comes from them.
+    pub around: Around,
+    pub door: Arc<Door<Letter>>,
     /// Messages that another core could not be given, because it is far behind.
     pub dropped: u64,
 }
@@ -154,7 +181,8 @@ impl Links {
     /// Gives a message to another core. One that is far behind does not get it: over UDP it will be sent again, and a peer on a
     /// connection sees what it would see of an overloaded node.
     pub fn pass(&mut self, core: u8, passed: Passed) {
-        match self.cores.get_mut(usize::from(core)).and_then(Option::as_mut) {
+        let Some(index) = self.around.own.index(core) else { return self.pass_beyond(core, passed) };
+        match self.cores.get_mut(index).and_then(Option::as_mut) {
             Some(link) => match link.send.push(passed) {
                 Ok(()) => link.ring = true,
                 Err(_) => self.dropped += 1,
@@ -163,11 +191,34 @@ impl Links {
         }
     }
 
+    /// Gives a message to the process that has that core.
+    fn pass_beyond(&mut self, core: u8, passed: Passed) {
+        if !self.around.towards(core).is_some_and(|link| link.pass(Some(core), passed)) {
+            self.dropped += 1;
+        }
+    }
+
+    /// Gives a message to whose it is.
+    pub fn give(&mut self, whose: Whose, passed: Passed) {
+        match whose {
+            Whose::Core(core) => self.pass(core, passed),
+            Whose::Process(side) => self.pass_on(side, passed),
+        }
+    }
+
+    /// Gives what no core of ours is to have to the process on that side.
+    pub fn pass_on(&mut self, side: Side, passed: Passed) {
+        if !self.around.on(side).is_some_and(|link| link.pass(None, passed)) {
+            self.dropped += 1;
+        }
+    }
+
     /// Asks the services.
     ///
     /// # Errors
     /// The question, when so many wait that this one would not be answered in time.
-    pub fn query(&mut self, core: u8, ticket: Ticket, query: Query) -> Result<(), Query> {
+    pub fn query(&mut self, ticket: Ticket, query: Query) -> Result<(), Query> {
+        let core = self.index;
         self.services.ask(Question { core, ticket, query }).map_err(|question| question.query)
     }
 
@@ -212,6 +263,7 @@ impl Links {
     /// Whether something waits to be taken in, or to be put into a lane that was full.
     pub fn is_waiting(&mut self) -> bool {
         !self.orders.is_empty()
+            || !self.door.is_empty()
             || !self.fetched.is_empty()
             || self.media.iter_mut().any(|link| !link.reports.is_empty() || !link.waiting.is_empty())
             || self.cores.iter_mut().flatten().any(|link| !link.receive.is_empty())

@@ -16,9 +16,11 @@ pub enum Op {
     Wake,
     /// A UDP socket has room for datagrams again.
     Room,
+    /// The end of a cancellation: says nothing that the cancelled operation's does not say.
+    Cancel,
 }
 
-const OPS: [Op; 6] = [Op::Datagram, Op::Accept, Op::Receive, Op::Writable, Op::Wake, Op::Room];
+const OPS: [Op; 7] = [Op::Datagram, Op::Accept, Op::Receive, Op::Writable, Op::Wake, Op::Room, Op::Cancel];
 const GENERATION: u32 = 0x00ff_ffff;
 
 /// The name of an operation on `slot`.

@@ -1,13 +1,24 @@
 //! Which signalling core a message belongs to: the one its ids name, else the one its served user hashes to, so that a user's
 //! registrations, preferences and waiting messages live on one core.
 
+use crate::io::handover::{Around, Before, Side};
 use crate::sip::header::name::Name;
 use crate::sip::method::Method;
 use crate::sip::owner::{self, Owner};
+use crate::sip::transaction::key;
 use std::collections::{HashMap, VecDeque};
 
 /// Initial INVITEs remembered for their CANCEL, which has not their P-Served-User: what may come in while one is pending.
 const REMEMBERED_MAX: usize = 16 * 1024;
+
+/// Who is to have a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// A core of this process.
+    Core(u8),
+    /// The process on that side.
+    Process(Side),
+}
 
 /// Finds owners; one a core that frames.
 #[derive(Default)]
@@ -17,24 +28,47 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// The owner of a framed message that landed on core `here`.
-    pub fn of(&mut self, octets: &[u8], here: u8, cores: u8) -> u8 {
-        if cores <= 1 {
-            return here;
+    /// Where a framed message belongs that landed on core `here` of this process. `knows` tells whether a request is of a
+    /// transaction of that core.
+    pub fn of(
+        &mut self,
+        octets: &[u8],
+        here: u8,
+        around: &Around,
+        from: Option<Side>,
+        knows: impl FnOnce(&[u8]) -> bool,
+    ) -> Whose {
+        let own = around.own;
+        if own.count <= 1 && around.is_alone() {
+            return Whose::Core(here);
         }
+        let newer = around.after.is_some() && from != Some(Side::After);
         match owner::of(octets) {
-            Owner::Core(core) if core < cores => core,
-            // To be answered (or dropped) where it landed.
-            Owner::Core(_) | Owner::Nobody => here,
-            Owner::Initial(Method::Cancel | Method::Ack) => {
-                branch(octets).and_then(|branch| self.by_branch.get(&branch).copied()).unwrap_or(here)
+            Owner::Core(core) if own.contains(core) => Whose::Core(core),
+            Owner::Core(core) if around.before.as_ref().is_some_and(|before| before.span.contains(core)) => {
+                Whose::Process(Side::Before)
             }
+            Owner::Core(_) if newer => Whose::Process(Side::After),
+            // To be answered (or dropped) where it landed.
+            Owner::Core(_) | Owner::Nobody => Whose::Core(here),
+            Owner::Initial(_)
+                if from != Some(Side::Before) && around.before.as_ref().is_some_and(|before| before.has(octets)) =>
+            {
+                Whose::Process(Side::Before)
+            }
+            Owner::Initial(Method::Cancel | Method::Ack) => match branch(octets).and_then(|branch| self.by_branch.get(&branch)) {
+                Some(core) => Whose::Core(*core),
+                None if newer && !knows(octets) => Whose::Process(Side::After),
+                None => Whose::Core(here),
+            },
+            Owner::Initial(_) if newer => Whose::Process(Side::After),
             Owner::Initial(method) => {
-                let core = served_user(octets, method).map_or(here, |user| owner::core_of(user, cores));
-                if let Some(branch) = branch(octets).filter(|_| method == Method::Invite) {
+                let place = served_user(octets, method).map(|user| owner::core_of(user, own.count as u8));
+                let core = place.map_or(here, |place| own.at(place));
+                if let Some(branch) = branch(octets).filter(|_| method == Method::Invite && own.count > 1) {
                     self.remember(branch, core);
                 }
-                core
+                Whose::Core(core)
             }
         }
     }
@@ -48,6 +82,13 @@ impl Owners {
         {
             self.by_branch.remove(&oldest);
         }
+    }
+}
+
+impl Before {
+    /// Whether a request is of a transaction that was there when we took over.
+    fn has(&self, octets: &[u8]) -> bool {
+        key::number(octets).is_some_and(|number| self.served.contains(&number))
     }
 }
 
@@ -81,6 +122,7 @@ fn request_uri_user(octets: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::span::Span;
 
     fn invite(head: &str) -> String {
         format!(
@@ -91,20 +133,26 @@ mod tests {
     #[test]
     fn a_users_requests_meet_on_one_core_and_a_cancel_follows_its_invite() {
         let mut owners = Owners::default();
-        for cores in [2, 3, 7] {
-            let of = |owners: &mut Owners, head: &str| owners.of(invite(head).as_bytes(), 0, cores);
+        for first in [0, 250] {
+            let own = Span::new(first, 7);
+            let around = Around { own, ..Around::default() };
+            let whose = |owners: &mut Owners, text: &str| owners.of(text.as_bytes(), first, &around, None, |_| false);
+            let of = |owners: &mut Owners, head: &str| whose(owners, &invite(head));
             let alice = of(&mut owners, "Route: <sip:orig@pf;lr>\r\n");
             assert_eq!(of(&mut owners, "P-Served-User: <sip:ALICE@example.net>;sescase=orig\r\n"), alice);
             let cancel = invite("").replace("INVITE", "CANCEL");
-            assert_eq!(owners.of(cancel.as_bytes(), 0, cores), alice);
+            assert_eq!(whose(&mut owners, &cancel), alice);
+            assert!(matches!(alice, Whose::Core(core) if own.contains(core)));
             let register = "REGISTER sip:example.net SIP/2.0\r\nTo: <sip:alice@example.net>\r\n\r\n";
-            assert_eq!(owners.of(register.as_bytes(), 0, cores), alice);
+            assert_eq!(whose(&mut owners, register), alice);
         }
     }
 
     #[test]
     fn what_names_no_core_of_ours_stays_where_it_landed() {
-        assert_eq!(Owners::default().of(b"garbage", 3, 4), 3);
-        assert_eq!(Owners::default().of(b"BYE sip:09.aaaaaaaaaaaaaaaaaaaaaa@h SIP/2.0\r\n\r\n", 1, 4), 1);
+        let around = Around { own: Span::new(0, 4), ..Around::default() };
+        let of = |octets: &[u8], here| Owners::default().of(octets, here, &around, None, |_| false);
+        assert_eq!(of(b"garbage", 3), Whose::Core(3));
+        assert_eq!(of(b"BYE sip:09.aaaaaaaaaaaaaaaaaaaaaa@h SIP/2.0\r\n\r\n", 1), Whose::Core(1));
     }
 }

@@ -2,9 +2,12 @@
 
 use crate::base::transport::Transport;
 use crate::config::Listen;
+use crate::io::handover::take::{self, Taken};
+use crate::io::handover::wire::Role;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// Octets the kernel may hold for a UDP socket: a second of 4,000 datagrams of 2 KiB with the kernel's own overhead. Less where
@@ -36,16 +39,30 @@ impl std::fmt::Display for BindError {
     }
 }
 
-/// Binds every address once for each core; port 0 is resolved by the first and shared by the others.
-/// Answers the addresses as bound, and each core's sockets.
+/// Binds every address once for each core; port 0 is resolved by the first and shared by the others. An address that was taken
+/// over is not bound again. Answers the addresses as bound, and each core's sockets.
 ///
 /// # Errors
 /// The first address that cannot be had.
-pub fn bind(listens: &[Listen], cores: usize) -> Result<(Vec<Listen>, Vec<Vec<Bound>>), BindError> {
+pub fn bind(listens: &[Listen], cores: usize, taken: &mut Option<Taken>) -> Result<(Vec<Listen>, Vec<Vec<Bound>>), BindError> {
     let mut bound = Vec::with_capacity(listens.len());
     let mut sockets: Vec<Vec<Bound>> = (0..cores).map(|_| Vec::new()).collect();
     for (listener, listen) in listens.iter().enumerate() {
         let mut here = *listen;
+        if let Some((address, dealt)) = taken_over(taken, Role::Sip, *listen, cores)? {
+            here.address = address;
+            for (core, given) in sockets.iter_mut().zip(dealt) {
+                let bound = |socket: OwnedFd| Bound {
+                    listener: listener as u8,
+                    transport: here.transport,
+                    address,
+                    socket: socket.into(),
+                };
+                core.extend(given.into_iter().map(bound));
+            }
+            bound.push(here);
+            continue;
+        }
         for core in &mut sockets {
             let socket = open(here, cores > 1).map_err(|error| BindError { listen: here, error })?;
             if let Some(address) = socket.local_addr().ok().and_then(|address| address.as_socket()) {
@@ -56,6 +73,20 @@ pub fn bind(listens: &[Listen], cores: usize) -> Result<(Vec<Listen>, Vec<Vec<Bo
         bound.push(here);
     }
     Ok((bound, sockets))
+}
+
+/// Where an address is bound, and its sockets by core.
+type Dealt = (SocketAddr, Vec<Vec<OwnedFd>>);
+
+/// What was taken over of a listening address, by core; where it is bound.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn taken_over(taken: &mut Option<Taken>, role: Role, listen: Listen, cores: usize) -> Result<Option<Dealt>, BindError> {
+    let sockets = taken.as_mut().map(|taken| taken.sockets(role, listen)).unwrap_or_default();
+    let Some(address) = sockets.first().map(|(bound, _)| bound.address) else { return Ok(None) };
+    let dealt = take::deal(sockets.into_iter().map(|(_, socket)| socket).collect(), cores);
+    dealt.map(|dealt| Some((address, dealt))).map_err(|error| BindError { listen, error })
 }
 
 fn open(listen: Listen, shared: bool) -> io::Result<Socket> {

@@ -16,7 +16,7 @@ use crate::sip::frame::{self, Broken, Frame};
 use socket2::{SockAddr, Socket};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// What became of a message for a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +45,8 @@ pub struct Tcp {
     /// Connections ended, by cause.
     pub ended: BTreeMap<End, u64>,
     pub refused: u64,
+    /// Connections that are to go to another process.
+    given: usize,
     plain: Vec<u8>,
     message_max: usize,
 }
@@ -65,6 +67,7 @@ impl Tcp {
             failed: Vec::new(),
             ended: BTreeMap::new(),
             refused: 0,
+            given: 0,
             plain: Vec::new(),
             message_max,
         }
@@ -92,6 +95,66 @@ impl Tcp {
     pub fn accept(&mut self, listener: usize) {
         let fd = self.listeners[listener].socket.as_raw_fd();
         self.wanted.push(Plain::accept(fd, op::name(Op::Accept, listener as u32, 0)));
+    }
+
+    /// Listening sockets.
+    pub fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// Stops receiving on every connection that another process can go on with: TLS keeps its keys in this one.
+    pub fn begin_giving(&mut self) {
+        let all: Vec<Key> = self.table.iter().map(|(key, _)| key).collect();
+        for key in all {
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            let open = matches!(connection.state, State::Open) && connection.tls.is_none() && connection.backlog() == 0;
+            if open && connection.framer.beginning().is_some() {
+                connection.given = true;
+                self.given += 1;
+                let receiving = op::name(Op::Receive, key.slot() as u32, key.generation());
+                self.wanted.push(Plain::cancel(receiving, op::name(Op::Cancel, 0, 0)));
+            }
+        }
+    }
+
+    /// Connections that have not gone yet.
+    pub fn giving(&self) -> usize {
+        self.given
+    }
+
+    /// Whether a connection is to go.
+    pub fn is_given(&self, key: Key) -> bool {
+        self.table.get(key).is_some_and(|connection| connection.given)
+    }
+
+    /// Takes a connection out that is to go, with the beginning of a message. What is still queued for it does not go along: where
+    /// something is, the connection ends instead.
+    pub fn give(&mut self, key: Key) -> Option<(Flow, Socket, Vec<u8>)> {
+        self.flush_one(key);
+        let connection = self.table.get(key)?;
+        let beginning = connection.framer.beginning().filter(|_| connection.backlog() == 0).map(<[u8]>::to_vec);
+        let Some(beginning) = beginning else {
+            self.close(key, End::Stopped);
+            return None;
+        };
+        let flow = flow(self.core, key, connection);
+        let connection = self.remove(key)?;
+        Some((flow, connection.socket, beginning))
+    }
+
+    /// A connection of another process goes on here, with the beginning of a message that came on it there.
+    pub fn adopt(&mut self, now: Instant, flow: Flow, socket: OwnedFd, beginning: &[u8]) -> Option<Key> {
+        let mut connection =
+            Connection::new(socket.into(), flow.transport, flow.listener, flow.peer, State::Open, self.message_max, now);
+        connection.framer.feed(beginning);
+        connection.half_since = (!beginning.is_empty()).then_some(now);
+        let Ok(key) = self.table.insert(connection) else {
+            self.refused += 1;
+            return None;
+        };
+        self.by_peer.entry((flow.transport, flow.peer)).or_insert(key);
+        self.receive(key);
+        Some(key)
     }
 
     /// The key of the connection a completion is about, if it still is.
@@ -335,12 +398,10 @@ impl Tcp {
         }
     }
 
-    /// Ends a connection at once; what it had queued has failed.
-    pub fn close(&mut self, key: Key, end: End) {
-        let Some(mut connection) = self.table.remove(key) else { return };
-        if !matches!(connection.state, State::Finishing { .. }) {
-            *self.ended.entry(end).or_insert(0) += 1;
-        }
+    /// Takes a connection out of all tables.
+    fn remove(&mut self, key: Key) -> Option<Connection> {
+        let connection = self.table.remove(key)?;
+        self.given -= usize::from(connection.given);
         let address = (connection.transport, connection.peer);
         if self.by_peer.get(&address) == Some(&key) {
             self.by_peer.remove(&address);
@@ -352,6 +413,15 @@ impl Tcp {
             if *count == 0 {
                 self.accepted_from.remove(&connection.peer.ip());
             }
+        }
+        Some(connection)
+    }
+
+    /// Ends a connection at once; what it had queued has failed.
+    pub fn close(&mut self, key: Key, end: End) {
+        let Some(mut connection) = self.remove(key) else { return };
+        if !matches!(connection.state, State::Finishing { .. }) {
+            *self.ended.entry(end).or_insert(0) += 1;
         }
         self.failed.extend(connection.unsent());
         if matches!(end, End::Overflow | End::HalfMessage | End::Broken) {

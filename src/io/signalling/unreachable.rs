@@ -106,6 +106,7 @@ mod tests {
                 address: "127.0.0.1:0".parse().unwrap(),
             }],
             1,
+            &mut None,
         )
         .unwrap()
         .1

@@ -330,10 +330,10 @@ impl Media {
         conn.certificate.as_deref().is_some_and(|shown| fingerprint::is_of(expected, shown))
     }
 
-    /// The core whose number a session id begins with, if it is another of ours.
+    /// The core whose number a session id begins with, if it is another of ours, or of the process beside us.
     fn other_core(&self, session_id: &str) -> Option<u8> {
         let core = session_id.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok())?;
-        (core != self.core && usize::from(core) < self.cores).then_some(core)
+        (core != self.core && (self.beside || self.span.contains(core))).then_some(core)
     }
 
     /// The connection is the leg's from now on.

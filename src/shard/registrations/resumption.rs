@@ -19,8 +19,9 @@ const EXPIRES_S: u32 = 3600;
 impl Signalling {
     /// Asks for those that are still registered, from where it left off.
     pub(in crate::shard) fn resume(&mut self, out: &mut Outbox) {
-        if self.config.registrations.source == RegistrationSource::RegEvent {
-            let query = Query::Registrants { core: self.shard, after: self.subscriptions.resumed.clone() };
+        if self.config.registrations.source == RegistrationSource::RegEvent && !self.handed_on {
+            let core = self.shard.wrapping_sub(self.bound.first_core);
+            let query = Query::Registrants { core, after: self.subscriptions.resumed.clone() };
             self.ask(Waiting::Registrants, query, out);
         }
     }

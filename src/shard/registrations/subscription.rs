@@ -14,6 +14,7 @@ use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;
 use crate::base::timers::Handle;
 use crate::config::RegistrationSource;
+use crate::cpm::facts::Client;
 use crate::cpm::identity::normalise;
 use crate::cpm::refusal::Refusal;
 use crate::shard::outbound::{Hop, Purpose};
@@ -30,6 +31,7 @@ use crate::sip::ids;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
 use crate::sip::transaction::seam::{Role, ServerKey};
+use serde::{Deserialize, Serialize};
 
 /// RFC 3680 §4.4: as long as a registration may last.
 const ASKED_S: u32 = 600_000;
@@ -53,6 +55,16 @@ pub struct Subscription {
     timer: Option<Handle>,
     /// Users that the last document named.
     known: Vec<Box<str>>,
+}
+
+/// What one subscription has told, as it goes from process to process.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Learnt {
+    /// The user as the REGISTER named it.
+    pub uri: Box<str>,
+    pub registrar: Option<Box<str>>,
+    /// Normalised addresses that the registration is of, and their clients.
+    pub users: Vec<(Box<str>, Vec<Client>)>,
 }
 
 impl Signalling {
@@ -208,6 +220,10 @@ impl Signalling {
     pub(in crate::shard) fn subscription_due(&mut self, now: Instant, key: Key, out: &mut Outbox) {
         let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
         subscription.timer = None;
+        if self.handed_on {
+            // The process that took over has a subscription of its own; this one runs out.
+            return;
+        }
         if subscription.standing { self.send_subscribe(now, key, out) } else { self.resubscribe(now, key, out) }
     }
 
@@ -220,6 +236,38 @@ impl Signalling {
         if let Some(subscription) = key.and_then(|key| self.subscriptions.table.get_mut(key)) {
             subscription.declared = old.declared;
             subscription.known = old.known;
+        }
+    }
+
+    /// What is known of users' registrations, for the process that takes over.
+    pub fn learnt(&self) -> Vec<Learnt> {
+        let learnt = |(_, subscription): (Key, &Subscription)| {
+            let registrar = subscription.dialog.route_set().next().and_then(|route| NameAddr::parse(route).ok());
+            let users = subscription.known.iter().map(|user| (user.clone(), self.registrations.clients(user).to_vec()));
+            Learnt { uri: subscription.uri.clone(), registrar: registrar.map(|route| route.uri.into()), users: users.collect() }
+        };
+        self.subscriptions.table.iter().map(learnt).collect()
+    }
+
+    /// Goes on from what another process knew: its users of this core are taken as registered, and a subscription of our own tells
+    /// soon whether they still are.
+    pub fn learn_from(&mut self, now: Instant, before: &[Learnt], out: &mut Outbox) {
+        if self.config.registrations.source != RegistrationSource::RegEvent {
+            return;
+        }
+        for learnt in before {
+            if !self.serves(&normalise(&learnt.uri)) {
+                continue;
+            }
+            self.subscribe(now, &learnt.uri, learnt.registrar.as_deref(), out);
+            let key = self.subscriptions.by_user.get(normalise(&learnt.uri).as_str()).copied();
+            let Some(subscription) = key.and_then(|key| self.subscriptions.table.get_mut(key)) else { continue };
+            subscription.known = learnt.users.iter().map(|(user, _)| user.clone()).collect();
+            for (user, clients) in &learnt.users {
+                if self.registrations.set(user, clients.clone()) {
+                    self.deliver(user, out);
+                }
+            }
         }
     }
 
@@ -271,9 +319,11 @@ impl Signalling {
             // RFC 6665 §4.1.3: these say that a new subscription may be tried; others that there is nothing to watch.
             let again =
                 matches!(state.reason.map(str::to_ascii_lowercase).as_deref(), Some("deactivated" | "timeout" | "probation"));
-            if again {
+            if again && !self.handed_on {
                 self.resubscribe(now, key, out);
-            } else if let Some(over) = self.forget_subscription(key) {
+            } else if let Some(over) = self.forget_subscription(key)
+                && !self.handed_on
+            {
                 self.forget_registrant(over.user, out);
             }
             return;

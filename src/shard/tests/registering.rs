@@ -189,3 +189,34 @@ fn many_registered_users_are_subscribed_to_some_at_a_time() {
     world.passes(10 * REGISTRANTS_EVERY);
     assert!(world.questions.is_empty(), "that was all");
 }
+
+#[test]
+fn a_process_that_takes_over_knows_who_is_registered_and_subscribes_itself() {
+    let (mut old, subscribe) = subscribed();
+    old.receives(CORE, &notify(&subscribe, 1, "active;expires=600", REG, &document(0, "full", "active")));
+    let learnt = old.core.learnt();
+    assert_eq!(learnt.len(), 1);
+
+    let mut new = World::new(learning());
+    new.core.learn_from(new.now, &learnt, &mut new.out);
+    new.collect();
+    let own = new.expect(CORE, "SUBSCRIBE sip:bob@example.net");
+    assert!(!own.header(Name::To).contains("tag="), "a dialog of its own");
+    assert!(matches!(new.questions.pop_front(), Some((_, Query::Waiting { user })) if &*user == "sip:bob@example.net"));
+    // Before the registrar has said a word Bob can be reached.
+    new.receives(ALICE, &session());
+    new.expect(ALICE, "SIP/2.0 100");
+    new.expect(ALICE, "SIP/2.0 200");
+    new.expect(CORE, "INVITE sip:bob@example.net SIP/2.0");
+
+    // The old one lets its subscription run out, and takes back what it gave where the new one is gone.
+    old.core.hand_on();
+    old.sent.clear();
+    old.passes(Duration::from_secs(301));
+    assert!(old.sent.iter().all(|sent| !sent.text.starts_with("SUBSCRIBE")));
+    old.core.take_back(false);
+    old.questions.clear();
+    old.receives(ALICE, &session());
+    old.expect(ALICE, "SIP/2.0 100");
+    old.expect(ALICE, "SIP/2.0 200");
+}

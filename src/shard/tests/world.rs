@@ -130,6 +130,7 @@ impl World {
             msrp: vec![listen(Transport::Tcp, "127.0.0.1:2855")],
             fingerprint: None,
             media_cores: 1,
+            ..Bound::default()
         }
     }
 

@@ -9,7 +9,7 @@
 
 use crate::sip::header::name::Name;
 use crate::sip::ids::MAGIC_COOKIE;
-use crate::sip::message::{Malformed, Request};
+use crate::sip::message::{Incoming, Malformed, Request};
 use crate::sip::method::Method;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hasher};
@@ -52,6 +52,20 @@ pub fn server(request: &Request, text: &mut String) -> Result<(), Malformed> {
         request.uri(),
     );
     Ok(())
+}
+
+/// The key of the server transaction an unparsed request belongs to, as one number: the same in every process, so that one can be
+/// told what another has. None: no request, or one without a key.
+pub fn number(octets: &[u8]) -> Option<u64> {
+    let Ok(Incoming::Request(request)) = Incoming::parse(octets) else { return None };
+    let mut text = String::new();
+    server(&request, &mut text).ok()?;
+    Some(number_of(&text))
+}
+
+/// The number of a key that [`server`] wrote (FNV-1a).
+pub fn number_of(key: &str) -> u64 {
+    key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Whether a branch was made by an RFC 3261 element; the cookie is compared without regard to case (§7.3.1).

@@ -12,12 +12,13 @@
 
 use super::action::{Action, Timer, Times};
 use super::seam::{Event, ServerKey, Sink};
-use super::{table_client, table_server};
+use super::{key, table_client, table_server};
 use crate::base::clock::Instant;
 use crate::base::hash::Numbered;
 use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::{Handle, Timers};
+use crate::sip::message::Incoming;
 use std::collections::HashMap;
 use std::hash::RandomState;
 use std::rc::Rc;
@@ -101,6 +102,21 @@ impl Transactions {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The keys of all server transactions, as [`key::number_of`] numbers them.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.entries.iter().filter_map(|(_, entry)| match entry {
+            Entry::Server(server) => Some(key::number_of(&server.id)),
+            Entry::Client(_) => None,
+        })
+    }
+
+    /// Whether an unparsed request is of a server transaction here: a resend, or the CANCEL or ACK of an INVITE.
+    pub fn knows(&self, octets: &[u8]) -> bool {
+        let Ok(Incoming::Request(request)) = Incoming::parse(octets) else { return false };
+        let mut text = String::new();
+        key::server(&request, &mut text).is_ok() && self.servers.contains_key(text.as_str())
     }
 
     /// A new T1 (configuration reload); running timers keep what they have.

@@ -3,10 +3,12 @@
 use crate::counting::{Counter, count_into};
 use crate::msrp::Msrp;
 use crate::proxy::PATIENCE;
+use cpm_pf::base::span::Span;
 use cpm_pf::base::transport::Transport;
 use cpm_pf::config::{Config, Listen};
 use cpm_pf::io::clock::Clock;
 use cpm_pf::io::control::{Mailbox, MediaOrder};
+use cpm_pf::io::handover::Around;
 use cpm_pf::io::media::buffers::Pools;
 use cpm_pf::io::media::engine::Engine;
 use cpm_pf::io::media::lanes::Core;
@@ -75,20 +77,22 @@ impl Rig {
         config.msrp.listen.clone_from(&listen);
         config.cores.media = (0..setup.cores).collect();
         let config = Arc::new(config);
-        let all = listener::bind(&listen, setup.cores, "").unwrap_or_else(|error| panic!("{error}"));
+        let around = Around { own: Span::new(0, setup.cores), ..Around::default() };
+        let all = listener::bind(&listen, setup.cores, "", &mut None).unwrap_or_else(|error| panic!("{error}"));
         let (address, tls_address) = (all[0][0].address, all[0].get(1).map(|listener| listener.address));
         let clock = Clock::start();
         let orders = wiring.media_orders.clone();
         let mut threads = Vec::new();
         for (number, listeners) in all.into_iter().enumerate() {
-            let (config, lanes, setup) = (config.clone(), wiring.media_lanes(number), setup.clone());
+            let (config, lanes, setup) = (config.clone(), wiring.media_lanes(number, around.clone()), setup.clone());
             threads.push(std::thread::spawn(move || {
                 if let Some(counter) = setup.counter {
                     count_into(counter);
                 }
                 let pools = setup.pools.unwrap_or(Pools::fitting(setup.features));
                 let (features, tls) = (setup.features, setup.tls);
-                let core = Core { number: number as u8, cpu: 0, config, features, clock, tls, listeners, lanes };
+                let core =
+                    Core { number: number as u8, first_signalling: 0, cpu: 0, config, features, clock, tls, listeners, lanes };
                 let engine = Engine::with_pools(core, pools).expect("a ring and its buffers are to be had");
                 engine.run().expect("the ring works to the end");
             }));

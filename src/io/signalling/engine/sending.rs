@@ -19,7 +19,8 @@ impl Engine {
             }
             Destination::Flow { flow, fallback } => {
                 let fallback = fallback.as_deref().map(Peer::of);
-                self.links.pass(flow.core, Passed::Send { flow: *flow, fallback, octets: octets.into(), mark, call });
+                let (flow, octets) = (*flow, octets.into());
+                self.send_elsewhere(now, None, Passed::Send { flow, fallback, octets, mark, call });
             }
             Destination::Target(target) => self.send_to(now, &Peer::of(target), octets, mark, call.as_deref()),
         }
