@@ -169,8 +169,8 @@ fn run(options: &Run) -> u8 {
     if let Some(path) = &config.node.handover
         && let Err(error) = give::listen(path, process.clone())
     {
-        tracing::error!(%error, "cannot start");
-        return FAILED;
+        // It serves all the same: what is missing is the next upgrade's.
+        tracing::error!(%error, "no other process can take over");
     }
     let ready = ready_line(&running);
     tracing::info!("{ready}");
