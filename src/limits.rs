@@ -170,6 +170,9 @@ pub const DEFERRED_SWEEP_MAX: usize = 256;
 pub const DEFERRED_BATCH_MAX: usize = 256;
 /// Connections to the Message Storage Server.
 pub const IMAP_CONNECTIONS_MAX: usize = 4;
+/// Objects that go to the Message Storage Server in one APPEND, and their octets: what is repeated where one of them is refused.
+pub const IMAP_BATCH_MAX: usize = 64;
+pub const IMAP_BATCH_OCTETS_MAX: u64 = 4 * 1024 * 1024;
 /// Objects on disk for a Message Storage Server that is away; beyond them recording fails.
 pub const HISTORY_QUEUE_MAX: usize = 100_000;
 /// Copies on disk that the history refused and that are tried again; what is beyond them is given up at once.

@@ -1,4 +1,4 @@
-//! RFC 3501, RFC 4315: one connection to the Message Storage Server, and APPEND with what CR 8.5 needs of it.
+//! RFC 3501, 3502, 4315, 7888: one connection to the Message Storage Server, and APPEND with what CR 8.5 needs of it.
 //!
 //! ```text
 //! C: a1 APPEND "sip:bob@example.net/Default/c1" (\Seen) "01-Feb-2024 10:00:00 +0000" {412}
@@ -7,7 +7,10 @@
 //! C: <head, then the body straight from its file>
 //! S: a1 OK [APPENDUID 1699 17] done               -> UID 17; without UIDPLUS: UID SEARCH HEADER IMDN-Message-ID
 //! ```
+//! With MULTIAPPEND more objects of the same mailbox follow before the last line end: all of them are stored, or none. With
+//! LITERAL+ nobody waits for the "+".
 
+use crate::limits::IMAP_BATCH_MAX;
 use crate::store::history::{Body, Object, segment};
 use crate::xdm::selector::percent_decoded;
 use async_imap::imap_proto::{RequestId, Response, ResponseCode, Status, UidSetMember};
@@ -26,6 +29,8 @@ use tokio_uring::fs::File;
 
 /// How long connecting and logging in may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Octets of an object that are sent without being asked for: a server that does not want them has to read them all the same.
+const AT_ONCE_OCTETS_MAX: u64 = 256 * 1024;
 /// Octets of a body read at a time.
 const PIECE_OCTETS: usize = 64 * 1024;
 /// Where systems keep the certificates they trust.
@@ -141,7 +146,9 @@ impl Server {
             .map_err(|(error, _)| Failure::Away(format!("login: {error}")))?;
         let capabilities = session.capabilities().await?;
         let delimiter = delimiter(&mut session).await?;
-        Ok(Connection { uid_plus: capabilities.has_str("UIDPLUS"), binary: capabilities.has_str("BINARY"), session, delimiter })
+        let [uid_plus, binary, multi, literal_plus] =
+            ["UIDPLUS", "BINARY", "MULTIAPPEND", "LITERAL+"].map(|name| capabilities.has_str(name));
+        Ok(Connection { session, delimiter, uid_plus, binary, multi, literal_plus })
     }
 
     async fn secure(&self, stream: TcpStream) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
@@ -170,29 +177,49 @@ pub struct Connection {
     uid_plus: bool,
     /// RFC 3516: a literal may hold NUL.
     binary: bool,
+    /// RFC 3502: several messages in one APPEND.
+    multi: bool,
+    /// RFC 7888: a literal need not be waited for.
+    literal_plus: bool,
 }
 
 impl Connection {
-    /// Stores an object and gives its UID, where the server tells it. Creates the mailbox where it is missing.
+    /// Whether several objects go in one APPEND.
+    pub const fn takes_several(&self) -> bool {
+        self.multi
+    }
+
+    /// Stores objects of one mailbox, all or none, and gives their UIDs, where the server tells them. Creates the mailbox where it
+    /// is missing.
     ///
     /// # Errors
     /// [`Failure`]; after `Away` the connection is of no use.
-    pub async fn store(&mut self, object: &Object) -> Result<Option<u32>, Failure> {
-        let mailbox = self.mailbox(object);
-        let uid = match self.append(&mailbox, object).await? {
-            Appended::Done(uid) => uid,
+    pub async fn store(&mut self, objects: &[&Object]) -> Result<Vec<Option<u32>>, Failure> {
+        let Some(first) = objects.first() else { return Ok(Vec::new()) };
+        if objects.len() > 1 && !self.multi {
+            return Err(Failure::Refused("no MULTIAPPEND".to_owned()));
+        }
+        let mailbox = self.mailbox(first);
+        let uids = match self.append(&mailbox, objects).await? {
+            Appended::Done(uids) => uids,
             Appended::NoMailbox => {
-                self.create(object).await?;
-                match self.append(&mailbox, object).await? {
-                    Appended::Done(uid) => uid,
+                self.create(first).await?;
+                match self.append(&mailbox, objects).await? {
+                    Appended::Done(uids) => uids,
                     Appended::NoMailbox => return Err(Failure::Refused("the mailbox created is not there".to_owned())),
                 }
             }
         };
-        match uid {
-            None if !self.uid_plus => self.find(&mailbox, object).await,
-            uid => Ok(uid),
+        if uids.len() == objects.len() {
+            return Ok(uids.into_iter().map(Some).collect());
         }
+        let mut found = vec![None; objects.len()];
+        if !self.uid_plus {
+            for (uid, object) in found.iter_mut().zip(objects) {
+                *uid = self.find(&mailbox, object).await?;
+            }
+        }
+        Ok(found)
     }
 
     /// The mailbox's name, its levels parted by the server's delimiter. Nothing of a name can be taken for one.
@@ -211,29 +238,59 @@ impl Connection {
         names.map(encode).collect()
     }
 
-    async fn append(&mut self, mailbox: &str, object: &Object) -> Result<Appended, Failure> {
-        let head = object.head();
-        let size = head.len() as u64 + object.body.octets();
-        let flags = if object.seen { "(\\Seen)" } else { "()" };
-        let date = internal_date(object.date_s);
+    async fn append(&mut self, mailbox: &str, objects: &[&Object]) -> Result<Appended, Failure> {
         let mailbox = quoted(mailbox)?;
-        let literal8 = if self.binary && has_nul(&object.body).await.map_err(Failure::Body)? { "~" } else { "" };
-        let command = format!("APPEND {mailbox} {flags} \"{date}\" {literal8}{{{size}}}");
-        let tag = self.session.run_command(&command).await?;
-        // RFC 3501 §7.5: nothing of the literal goes out before the server's "+".
-        loop {
-            match self.said(&tag).await? {
-                Said::GoOn => break,
-                Said::Over(appended) => return Ok(appended),
-                Said::Other => {}
+        let mut tag: Option<RequestId> = None;
+        for object in objects {
+            let head = object.head();
+            let size = head.len() as u64 + object.body.octets();
+            let at_once = self.literal_plus && size <= AT_ONCE_OCTETS_MAX;
+            let announced = self.announced(object, size, at_once).await?;
+            let tag = match tag.take() {
+                None => tag.insert(self.session.run_command(format!("APPEND {mailbox} {announced}")).await?),
+                Some(begun) => {
+                    self.write(format!(" {announced}\r\n").as_bytes()).await?;
+                    tag.insert(begun)
+                }
+            };
+            if !at_once && let Some(over) = self.wanted(tag).await? {
+                return Ok(over);
             }
+            self.literal(&head, &object.body).await?;
         }
-        self.literal(&head, &object.body).await?;
+        let Some(tag) = tag else { return Ok(Appended::Done(Vec::new())) };
+        self.write(b"\r\n").await?;
         loop {
             if let Said::Over(appended) = self.said(&tag).await? {
                 return Ok(appended);
             }
         }
+    }
+
+    /// RFC 3501 §7.5: nothing of the literal goes out before the server's "+". Where it does not want it, what the APPEND came to.
+    async fn wanted(&mut self, tag: &RequestId) -> Result<Option<Appended>, Failure> {
+        loop {
+            match self.said(tag).await? {
+                Said::GoOn => return Ok(None),
+                Said::Over(appended) => return Ok(Some(appended)),
+                Said::Other => {}
+            }
+        }
+    }
+
+    async fn write(&mut self, octets: &[u8]) -> Result<(), Failure> {
+        let stream = self.session.get_mut();
+        stream.write_all(octets).await?;
+        Ok(stream.flush().await?)
+    }
+
+    /// Flags, date and length of one object.
+    async fn announced(&self, object: &Object, size: u64, at_once: bool) -> Result<String, Failure> {
+        let flags = if object.seen { "(\\Seen)" } else { "()" };
+        let date = internal_date(object.date_s);
+        let literal8 = if self.binary && has_nul(&object.body).await.map_err(Failure::Body)? { "~" } else { "" };
+        let plus = if at_once { "+" } else { "" };
+        Ok(format!("{flags} \"{date}\" {literal8}{{{size}{plus}}}"))
     }
 
     async fn literal(&mut self, head: &[u8], body: &Body) -> Result<(), Failure> {
@@ -249,8 +306,6 @@ impl Connection {
                 sent?;
             }
         }
-        stream.write_all(b"\r\n").await?;
-        stream.flush().await?;
         Ok(())
     }
 
@@ -298,18 +353,22 @@ enum Said {
 
 /// What APPEND came to.
 enum Appended {
-    Done(Option<u32>),
+    /// With the UIDs, where the server told them.
+    Done(Vec<u32>),
     NoMailbox,
 }
 
 fn outcome(status: &Status, code: Option<&ResponseCode<'_>>, text: Option<&str>) -> Result<Appended, Failure> {
     let text = text.unwrap_or_default();
     match (status, code) {
-        (Status::Ok, Some(ResponseCode::AppendUid(_, uids))) => Ok(Appended::Done(uids.first().map(|uid| match uid {
-            UidSetMember::Uid(uid) => *uid,
-            UidSetMember::UidRange(range) => *range.start(),
-        }))),
-        (Status::Ok, _) => Ok(Appended::Done(None)),
+        (Status::Ok, Some(ResponseCode::AppendUid(_, uids))) => {
+            let uids = uids.iter().flat_map(|uid| match uid {
+                UidSetMember::Uid(uid) => *uid..=*uid,
+                UidSetMember::UidRange(range) => range.clone(),
+            });
+            Ok(Appended::Done(uids.take(IMAP_BATCH_MAX).collect()))
+        }
+        (Status::Ok, _) => Ok(Appended::Done(Vec::new())),
         (_, Some(ResponseCode::TryCreate)) => Ok(Appended::NoMailbox),
         _ if is_quota(text) => Err(Failure::Quota),
         _ => Err(Failure::Refused(text.to_owned())),

@@ -8,10 +8,10 @@
 //! ```
 
 use super::history::Folders;
-use super::history_queue::Queue;
+use super::history_queue::{Entry, Queue};
 use super::imap::Failure;
 use super::imap_pool::Pool;
-use crate::limits::HISTORY_REFUSED_MAX;
+use crate::limits::{HISTORY_REFUSED_MAX, IMAP_BATCH_MAX};
 use crate::shard::exchange::StoreFailure;
 use crate::store::history::{Body, Object};
 use std::cell::Cell;
@@ -124,37 +124,56 @@ impl MessageStore {
                 return false;
             }
         };
-        for entry in entries.iter().take_while(|entry| entry.due_s <= now_s) {
-            let Some(object) = self.queue.read(entry).await else {
-                self.given_up.set(self.given_up.get() + 1);
-                self.queue.forget(entry).await;
-                continue;
-            };
-            let failure = match self.send(&object).await {
-                Ok(_) => {
-                    self.queue.forget(entry).await;
-                    continue;
-                }
-                Err(Failure::Away(_)) => return false,
-                Err(failure) => failure,
-            };
-            match OFFERS_S.get(entry.tries as usize) {
-                Some(wait) => {
-                    tracing::warn!(user = object.user, ?failure, tries = entry.tries + 1, "the history refused a queued object");
-                    if let Err(error) = self.queue.put_off(entry, now_s + wait).await {
-                        tracing::error!(%error, "a queued object cannot be put off");
-                        return false;
-                    }
-                }
-                None => {
-                    self.give_up(&object, &failure).await;
-                    self.queue.forget(entry).await;
-                }
+        let due = entries.iter().take_while(|entry| entry.due_s <= now_s).count();
+        // The first alone: it shows whether the server is there, and what it can do.
+        let (first, rest) = entries[..due].split_at(due.min(1));
+        for window in std::iter::once(first).chain(rest.chunks(IMAP_BATCH_MAX)) {
+            if !self.drain_window(window, now_s).await {
+                return false;
             }
         }
         // What is due next is seen from what is left.
         let _ = self.queue.entries();
         true
+    }
+
+    /// Sends these at once: those for one mailbox share an APPEND. False: the server is away.
+    async fn drain_window(&self, entries: &[Entry], now_s: u64) -> bool {
+        let mut objects = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match self.queue.read(entry).await {
+                Some(object) => objects.push((entry, object)),
+                None => {
+                    self.given_up.set(self.given_up.get() + 1);
+                    self.queue.forget(entry).await;
+                }
+            }
+        }
+        let sent = futures_util::future::join_all(objects.iter().map(|(_, object)| self.send(object))).await;
+        let mut there = true;
+        for ((entry, object), sent) in objects.iter().zip(sent) {
+            match sent {
+                Ok(_) => self.queue.forget(entry).await,
+                Err(Failure::Away(_)) => there = false,
+                Err(failure) => there &= self.refused_again(entry, object, &failure, now_s).await,
+            }
+        }
+        there
+    }
+
+    /// Puts a queued object off, or gives it up after the last offer. False: the disk does not let us.
+    async fn refused_again(&self, entry: &Entry, object: &Object, failure: &Failure, now_s: u64) -> bool {
+        let Some(wait) = OFFERS_S.get(entry.tries as usize) else {
+            self.give_up(object, failure).await;
+            self.queue.forget(entry).await;
+            return true;
+        };
+        tracing::warn!(user = object.user, ?failure, tries = entry.tries + 1, "the history refused a queued object");
+        let put_off = self.queue.put_off(entry, now_s + wait).await;
+        if let Err(error) = &put_off {
+            tracing::error!(%error, "a queued object cannot be put off");
+        }
+        put_off.is_ok()
     }
 
     async fn send(&self, object: &Object) -> Result<Option<u32>, Failure> {
