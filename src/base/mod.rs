@@ -1,5 +1,6 @@
 //! Floor 1: what knows no protocol.
 
+pub mod chunks;
 pub mod clause;
 pub mod clock;
 pub mod date;

@@ -1,5 +1,6 @@
 //! A table whose keys are never valid twice: slot and generation.
 
+use super::chunks::Chunks;
 use std::num::NonZeroU64;
 
 /// A key of a [`Slab`]: `generation:32 | slot:32`. An old key of a reused slot finds nothing. Generations begin at 1, so a key
@@ -37,14 +38,9 @@ struct Slot<T> {
     value: Option<T>,
 }
 
-/// Slots that are made at a time. They never move: a table of many sessions grows without copying them, and without holding the old
-/// place beside the new one.
-const CHUNK: usize = 256;
-
 /// Values under generational keys. `insert` refuses above the capacity given at the start.
 pub struct Slab<T> {
-    /// All but the last are full.
-    chunks: Vec<Vec<Slot<T>>>,
+    slots: Chunks<Slot<T>>,
     free: Vec<u32>,
     capacity: usize,
     len: usize,
@@ -53,7 +49,7 @@ pub struct Slab<T> {
 impl<T> Slab<T> {
     /// An empty table for at most `capacity` values.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { chunks: Vec::new(), free: Vec::new(), capacity, len: 0 }
+        Self { slots: Chunks::new(), free: Vec::new(), capacity, len: 0 }
     }
 
     /// Values in the table.
@@ -73,46 +69,27 @@ impl<T> Slab<T> {
         }
         self.len += 1;
         if let Some(slot) = self.free.pop() {
-            let entry = self.slot_mut(slot as usize).expect("a free slot was made before");
+            let entry = &mut self.slots[slot as usize];
             entry.value = Some(value);
             return Ok(Key::new(slot, entry.generation));
         }
-        Ok(Key::new(self.push(Slot { generation: 1, value: Some(value) }), 1))
-    }
-
-    /// A slot more; its number.
-    fn push(&mut self, slot: Slot<T>) -> u32 {
-        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
-            // Small tables stay small.
-            self.chunks.push(if self.chunks.is_empty() { Vec::new() } else { Vec::with_capacity(CHUNK) });
-        }
-        let chunk = self.chunks.len() - 1;
-        let last = &mut self.chunks[chunk];
-        last.push(slot);
-        u32::try_from(chunk * CHUNK + last.len() - 1).expect("capacity is far below 2^32")
-    }
-
-    fn slot(&self, at: usize) -> Option<&Slot<T>> {
-        self.chunks.get(at / CHUNK)?.get(at % CHUNK)
-    }
-
-    fn slot_mut(&mut self, at: usize) -> Option<&mut Slot<T>> {
-        self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
+        let slot = self.slots.push(Slot { generation: 1, value: Some(value) });
+        Ok(Key::new(u32::try_from(slot).expect("capacity is far below 2^32"), 1))
     }
 
     /// The value under a key, if the key is still good.
     pub fn get(&self, key: Key) -> Option<&T> {
-        self.slot(key.slot()).filter(|slot| slot.generation == key.generation())?.value.as_ref()
+        self.slots.get(key.slot()).filter(|slot| slot.generation == key.generation())?.value.as_ref()
     }
 
     /// The value under a key, to change.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        self.slot_mut(key.slot()).filter(|slot| slot.generation == key.generation())?.value.as_mut()
+        self.slots.get_mut(key.slot()).filter(|slot| slot.generation == key.generation())?.value.as_mut()
     }
 
     /// Takes the value out; its key is good for nothing afterwards.
     pub fn remove(&mut self, key: Key) -> Option<T> {
-        let slot = self.slot_mut(key.slot()).filter(|slot| slot.generation == key.generation())?;
+        let slot = self.slots.get_mut(key.slot()).filter(|slot| slot.generation == key.generation())?;
         let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1).max(1);
         self.free.push(key.slot() as u32);
@@ -122,15 +99,14 @@ impl<T> Slab<T> {
 
     /// The key of the value in a slot, if there is one: for completions, which carry part of the generation only.
     pub fn key_at(&self, slot: u32) -> Option<Key> {
-        let entry = self.slot(slot as usize)?;
+        let entry = self.slots.get(slot as usize)?;
         entry.value.as_ref().map(|_| Key::new(slot, entry.generation))
     }
 
     /// All values in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.chunks
+        self.slots
             .iter()
-            .flatten()
             .enumerate()
             .filter_map(|(slot, entry)| entry.value.as_ref().map(|value| (Key::new(slot as u32, entry.generation), value)))
     }

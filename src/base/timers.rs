@@ -9,6 +9,7 @@
 //! heap[place] = (at, turn, slot) ------+        equal moments leave in the order in which they were armed
 //! ```
 
+use super::chunks::Chunks;
 use super::clock::Instant;
 
 /// Names an armed timer. Once it has fired or was cancelled its handle finds nothing.
@@ -21,7 +22,8 @@ pub struct Handle {
 #[derive(Clone, Copy)]
 struct Node {
     at: Instant,
-    turn: u64,
+    /// Which of those armed it is; counted round.
+    turn: u32,
     slot: u32,
 }
 
@@ -35,9 +37,9 @@ struct Slot<K> {
 /// a transaction holds at most three, a session two.
 pub struct Timers<K> {
     heap: Vec<Node>,
-    slots: Vec<Slot<K>>,
+    slots: Chunks<Slot<K>>,
     free: Vec<u32>,
-    turn: u64,
+    turn: u32,
 }
 
 impl<K> Default for Timers<K> {
@@ -48,7 +50,7 @@ impl<K> Default for Timers<K> {
 
 impl<K> Timers<K> {
     pub const fn new() -> Self {
-        Self { heap: Vec::new(), slots: Vec::new(), free: Vec::new(), turn: 0 }
+        Self { heap: Vec::new(), slots: Chunks::new(), free: Vec::new(), turn: 0 }
     }
 
     /// Timers armed.
@@ -63,11 +65,11 @@ impl<K> Timers<K> {
     /// Arms a timer; [`Timers::due`] gives `key` back once `at` has come.
     pub fn arm(&mut self, at: Instant, key: K) -> Handle {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, place: 0, key: None });
-            u32::try_from(self.slots.len() - 1).expect("far fewer than 2^32 timers fit in memory")
+            let slot = self.slots.push(Slot { generation: 0, place: 0, key: None });
+            u32::try_from(slot).expect("far fewer than 2^32 timers fit in memory")
         });
         self.slots[slot as usize].key = Some(key);
-        self.turn += 1;
+        self.turn = self.turn.wrapping_add(1);
         let place = self.heap.len();
         self.heap.push(Node { at, turn: self.turn, slot });
         self.rise(place);
@@ -106,7 +108,8 @@ impl<K> Timers<K> {
 
     fn before(&self, one: usize, other: usize) -> bool {
         let (one, other) = (&self.heap[one], &self.heap[other]);
-        (one.at, one.turn) < (other.at, other.turn)
+        // Of two that are armed for one moment, neither was armed 2^31 arms after the other.
+        one.at < other.at || one.at == other.at && one.turn.wrapping_sub(other.turn) > u32::MAX / 2
     }
 
     fn settle(&mut self, place: usize) {

@@ -31,16 +31,26 @@ struct Marks {
     question: Option<usize>,
 }
 
+/// Octets that part a URI, and those that may be in none.
+const TELLING: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        table[octet] = octet <= b' ' as usize || octet == 0x7f || matches!(octet as u8, b'<' | b'>' | b'"' | b'@' | b'?');
+        octet += 1;
+    }
+    table
+};
+
 impl Marks {
     /// None: an octet stands there that may be in no URI.
     fn of(rest: &str) -> Option<Self> {
         let mut marks = Self { at: None, question: None };
-        for (place, octet) in rest.bytes().enumerate() {
+        for (place, octet) in rest.bytes().enumerate().filter(|(_, octet)| TELLING[usize::from(*octet)]) {
             match octet {
-                0..=b' ' | 0x7f | b'<' | b'>' | b'"' => return None,
                 b'@' => (marks.at, marks.question) = (Some(place), None),
                 b'?' => marks.question = Some(place),
-                _ => {}
+                _ => return None,
             }
         }
         Some(marks)

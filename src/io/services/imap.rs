@@ -370,6 +370,8 @@ fn outcome(status: &Status, code: Option<&ResponseCode<'_>>, text: Option<&str>)
         }
         (Status::Ok, _) => Ok(Appended::Done(Vec::new())),
         (_, Some(ResponseCode::TryCreate)) => Ok(Appended::NoMailbox),
+        // RFC 5530: Dovecot says so to an APPEND while another connection makes the mailbox.
+        _ if text.starts_with("[ALREADYEXISTS]") => Ok(Appended::NoMailbox),
         _ if is_quota(text) => Err(Failure::Quota),
         _ => Err(Failure::Refused(text.to_owned())),
     }

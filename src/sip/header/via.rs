@@ -118,10 +118,20 @@ pub(crate) fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
         Some(at) => (text[..at].trim_ascii_end(), Some(text[at + 1..].trim_ascii().parse::<u16>().ok()?)),
         None => (text, None),
     };
-    let plain =
-        !host.is_empty() && !host.bytes().any(|o| o <= b' ' && o.is_ascii_whitespace() || matches!(o, b'<' | b'>' | b'"'));
+    let plain = !host.is_empty() && !host.bytes().any(|octet| NOT_OF_HOST[usize::from(octet)]);
     plain.then_some((host, port))
 }
+
+/// White space, and what parts a header.
+const NOT_OF_HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        table[octet] = (octet as u8).is_ascii_whitespace() || matches!(octet as u8, b'<' | b'>' | b'"');
+        octet += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
