@@ -14,7 +14,7 @@ use crate::shard::exchange::Resolved;
 use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::proto::rr::rdata::{NAPTR, SRV};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::{ResolverBuilder, TokioResolver, name_server::TokioConnectionProvider};
+use hickory_resolver::{ResolverBuilder, TokioResolver, net::runtime::TokioRuntimeProvider};
 use std::cell::{OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -82,8 +82,8 @@ impl Resolve {
         let mut found = Vec::new();
         for (transport, name) in services(resolver, target).await {
             for server in self.servers(resolver, &name).await {
-                let host = server.target().to_utf8();
-                found.extend(addresses(resolver, host.trim_end_matches('.'), transport, server.port()).await);
+                let host = server.target.to_utf8();
+                found.extend(addresses(resolver, host.trim_end_matches('.'), transport, server.port).await);
                 if found.len() >= RESOLVED_MAX {
                     return found;
                 }
@@ -98,9 +98,9 @@ impl Resolve {
     async fn servers(&self, resolver: &TokioResolver, name: &str) -> Vec<SRV> {
         let Ok(name) = Name::from_utf8(name) else { return Vec::new() };
         let Ok(lookup) = resolver.lookup(fully_qualified(name), RecordType::SRV).await else { return Vec::new() };
-        let servers = lookup.iter().filter_map(|data| match data {
+        let servers = lookup.answers().iter().filter_map(|record| match &record.data {
             // RFC 2782: a target of "." says that the service is decidedly not there.
-            RData::SRV(server) if !server.target().is_root() => Some(server.clone()),
+            RData::SRV(server) if !server.target.is_root() => Some(server.clone()),
             _ => None,
         });
         in_turn(servers.take(RESOLVED_MAX).collect(), &mut self.prng.borrow_mut())
@@ -131,37 +131,41 @@ async fn services(resolver: &TokioResolver, target: Target<'_>) -> Vec<(Transpor
     }
     let Ok(name) = Name::from_utf8(target.host) else { return Vec::new() };
     let Ok(lookup) = resolver.lookup(fully_qualified(name), RecordType::NAPTR).await else { return by_name };
-    let mut pointers: Vec<&NAPTR> = lookup.iter().filter_map(RData::as_naptr).take(RESOLVED_MAX).collect();
-    pointers.sort_by_key(|pointer| (pointer.order(), pointer.preference()));
+    let pointers = lookup.answers().iter().filter_map(|record| match &record.data {
+        RData::NAPTR(pointer) => Some(pointer),
+        _ => None,
+    });
+    let mut pointers: Vec<&NAPTR> = pointers.take(RESOLVED_MAX).collect();
+    pointers.sort_by_key(|pointer| (pointer.order, pointer.preference));
     let pointed: Vec<_> = pointers.into_iter().filter_map(pointed).filter(|(transport, _)| wanted(*transport)).collect();
     if pointed.is_empty() { by_name } else { pointed }
 }
 
 /// RFC 3263 §4.1: services SIP+D2U, SIP+D2T and SIPS+D2T, with flag "s".
 fn pointed(pointer: &NAPTR) -> Option<(Transport, String)> {
-    if !pointer.flags().eq_ignore_ascii_case(b"s") {
+    if !pointer.flags.eq_ignore_ascii_case(b"s") {
         return None;
     }
-    let transport = match pointer.services().to_ascii_uppercase().as_slice() {
+    let transport = match pointer.services.to_ascii_uppercase().as_slice() {
         b"SIP+D2U" => Transport::Udp,
         b"SIP+D2T" => Transport::Tcp,
         b"SIPS+D2T" => Transport::Tls,
         _ => return None,
     };
-    Some((transport, pointer.replacement().to_utf8()))
+    Some((transport, pointer.replacement.to_utf8()))
 }
 
 /// RFC 2782: by priority, and among equals drawn one after the other with odds by weight.
 fn in_turn(mut servers: Vec<SRV>, prng: &mut Prng) -> Vec<SRV> {
     // Those of weight 0 come first, so that a draw of 0 can hit them.
-    servers.sort_by_key(|server| (server.priority(), server.weight()));
+    servers.sort_by_key(|server| (server.priority, server.weight));
     let mut ordered = Vec::with_capacity(servers.len());
     while let Some(first) = servers.first() {
-        let equals = servers.iter().take_while(|server| server.priority() == first.priority()).count();
-        let total: u64 = servers[..equals].iter().map(|server| u64::from(server.weight())).sum();
+        let equals = servers.iter().take_while(|server| server.priority == first.priority).count();
+        let total: u64 = servers[..equals].iter().map(|server| u64::from(server.weight)).sum();
         let mut draw = prng.below(total + 1);
         let at = servers[..equals].iter().position(|server| {
-            let weight = u64::from(server.weight());
+            let weight = u64::from(server.weight);
             let hit = draw <= weight;
             draw = draw.saturating_sub(weight);
             hit
@@ -214,7 +218,7 @@ fn in_hosts_file(host: &str) -> bool {
 
 fn system() -> Option<TokioResolver> {
     match TokioResolver::builder_tokio() {
-        Ok(builder) => Some(build(builder)),
+        Ok(builder) => build(builder),
         Err(error) => {
             tracing::error!(%error, "no resolver: /etc/resolv.conf cannot be read");
             None
@@ -222,21 +226,20 @@ fn system() -> Option<TokioResolver> {
     }
 }
 
-fn build(mut builder: ResolverBuilder<TokioConnectionProvider>) -> TokioResolver {
+fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Option<TokioResolver> {
     let options = builder.options_mut();
     options.timeout = SERVER_TIME;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    builder.build()
+    builder.build().inspect_err(|error| tracing::error!(%error, "no resolver")).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
     use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
     use hickory_resolver::proto::rr::Record;
     use hickory_resolver::proto::rr::rdata::A;
-    use hickory_resolver::proto::xfer::Protocol;
     use std::net::UdpSocket;
 
     fn name(text: &str) -> Name {
@@ -263,22 +266,23 @@ mod tests {
             let mut octets = [0; 2048];
             while let Ok((length, peer)) = socket.recv_from(&mut octets) {
                 let mut message = Message::from_vec(&octets[..length]).unwrap();
-                let query = message.queries()[0].clone();
-                message.set_message_type(MessageType::Response);
+                let query = message.queries[0].clone();
+                message.metadata.message_type = MessageType::Response;
                 let is_name = |known: &&(&str, RData)| name(known.0) == *query.name();
                 let known: Vec<_> = zone.iter().filter(is_name).collect();
                 let asked = known.iter().filter(|known| known.1.record_type() == query.query_type());
                 let records: Vec<_> = asked.map(|known| Record::from_rdata(query.name().clone(), 60, known.1.clone())).collect();
-                message.set_response_code(if known.is_empty() { ResponseCode::NXDomain } else { ResponseCode::NoError });
+                message.metadata.response_code = if known.is_empty() { ResponseCode::NXDomain } else { ResponseCode::NoError };
                 message.insert_answers(records);
                 socket.send_to(&message.to_vec().unwrap(), peer).unwrap();
             }
         });
-        let mut config = ResolverConfig::new();
-        config.add_name_server(NameServerConfig::new(server, Protocol::Udp));
-        let builder = TokioResolver::builder_with_config(config, TokioConnectionProvider::default());
+        let mut udp = ConnectionConfig::udp();
+        udp.port = server.port();
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![NameServerConfig::new(server.ip(), true, vec![udp])]);
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         let resolve = Resolve::new(Prng::seeded(1));
-        assert!(resolve.resolver.set(Some(build(builder))).is_ok());
+        assert!(resolve.resolver.set(build(builder)).is_ok());
         resolve
     }
 
@@ -351,8 +355,8 @@ mod tests {
         let mut firsts = 0;
         for _ in 0..1000 {
             let ordered = in_turn(vec![server(10, 1), server(90, 2), SRV::new(0, 0, 3, name("a."))], &mut prng);
-            assert_eq!(ordered[0].port(), 3);
-            firsts += u32::from(ordered[1].port() == 2);
+            assert_eq!(ordered[0].port, 3);
+            firsts += u32::from(ordered[1].port == 2);
         }
         assert!((850..950).contains(&firsts), "{firsts}");
     }
