@@ -26,6 +26,7 @@ mod generated;
 mod handover;
 mod hep;
 mod history;
+mod kamailio_core;
 mod kernel_faults;
 mod ladder;
 mod ladders;

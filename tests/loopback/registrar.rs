@@ -63,6 +63,33 @@ fn until_invited(pf: &Proxy, alice: &mut Ue, devices: &mut [Ue], wanted: &[bool]
     }
 }
 
+/// Whether Kamailio is there with the modules that tell who is registered; a printed line where not.
+pub fn installed() -> bool {
+    let found = ["/usr/sbin/kamailio", "/usr/bin/sqlite3", "/usr/lib/x86_64-linux-gnu/kamailio/modules/pua_reginfo.so"];
+    let there = found.iter().all(|path| std::path::Path::new(path).exists());
+    if !there {
+        println!("skipped: kamailio with its presence modules is not installed");
+    }
+    there
+}
+
+/// A folder with a database of that name with Kamailio's tables of presence; none where it is not installed.
+pub fn with_schema(name: &str) -> Option<tempfile::TempDir> {
+    let folder = installed().then(|| tempfile::tempdir().expect("a temporary folder"))?;
+    for table in ["standard", "presence"] {
+        let script = std::fs::read(format!("/usr/share/kamailio/db_sqlite/{table}-create.sql")).expect("kamailio's schema");
+        let mut child = Command::new("sqlite3")
+            .arg(folder.path().join(name))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("sqlite3 starts");
+        std::io::Write::write_all(&mut child.stdin.take().expect("piped"), &script).expect("sqlite3 reads");
+        assert!(child.wait().expect("sqlite3 ends").success());
+    }
+    Some(folder)
+}
+
 struct Kamailio {
     port: u16,
     _server: Server,
@@ -70,29 +97,9 @@ struct Kamailio {
 }
 
 impl Kamailio {
-    fn installed() -> bool {
-        let found = ["/usr/sbin/kamailio", "/usr/bin/sqlite3", "/usr/lib/x86_64-linux-gnu/kamailio/modules/pua_reginfo.so"];
-        let there = found.iter().all(|path| std::path::Path::new(path).exists());
-        if !there {
-            println!("skipped: kamailio with its presence modules is not installed");
-        }
-        there
-    }
-
     fn start(port: u16, pf: &Proxy) -> Kamailio {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = with_schema("registrar.db").expect("it is installed");
         let run = folder.path().to_str().expect("a folder in UTF-8");
-        for table in ["standard", "presence"] {
-            let script = std::fs::read(format!("/usr/share/kamailio/db_sqlite/{table}-create.sql")).expect("kamailio's schema");
-            let mut child = Command::new("sqlite3")
-                .arg(format!("{run}/registrar.db"))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("sqlite3 starts");
-            std::io::Write::write_all(&mut child.stdin.take().expect("piped"), &script).expect("sqlite3 reads");
-            assert!(child.wait().expect("sqlite3 ends").success());
-        }
         let text = include_str!("kamailio/registrar.cfg")
             .replace("PORT", &port.to_string())
             .replace("RUN", run)
@@ -123,7 +130,7 @@ fn register(device: &mut Ue, registrar: std::net::SocketAddr, instance: &str, cs
 
 #[test]
 fn devices_registered_at_kamailio_are_invited_until_they_leave() {
-    if !Kamailio::installed() {
+    if !installed() {
         return;
     }
     let [port] = peers::free();

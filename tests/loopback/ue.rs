@@ -139,7 +139,12 @@ impl Ue {
 
     /// Over TCP: listens, and connects where it sends first.
     pub fn tcp(name: &str) -> Ue {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        Self::tcp_at(name, "127.0.0.1:0")
+    }
+
+    /// Over TCP at an address of the test's choice, from which it connects, too.
+    pub fn tcp_at(name: &str, at: &str) -> Ue {
+        let listener = TcpListener::bind(at).expect("a loopback port");
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let address = listener.local_addr().expect("bound");
         Ue {
@@ -186,7 +191,7 @@ impl Ue {
             Wire::Tcp { streams, .. } => {
                 let at =
                     streams.iter().position(|(stream, _)| stream.peer_addr().is_ok_and(|peer| peer == to)).unwrap_or_else(|| {
-                        let stream = TcpStream::connect(to).expect("the peer listens");
+                        let stream = connect_from(SocketAddr::new(self.address.ip(), 0), to);
                         stream.set_nonblocking(true).expect("a socket can be non-blocking");
                         streams.push((stream, Vec::new()));
                         streams.len() - 1
@@ -398,6 +403,14 @@ impl Ue {
         );
         text
     }
+}
+
+/// A connection whose own end is at that address.
+fn connect_from(own: SocketAddr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(own), Type::STREAM, None).expect("a socket");
+    socket.bind(&own.into()).expect("a loopback address");
+    socket.connect(&to.into()).expect("the peer listens");
+    socket.into()
 }
 
 /// A response to `request`; `tag` goes to a To that has none.
