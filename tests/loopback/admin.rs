@@ -2,8 +2,9 @@
 
 use crate::browser::Browser;
 use crate::ladder::{Originating, Relayed, relayed};
+use crate::msrp::Waiting;
 use crate::proxy::{Proxy, http};
-use crate::ue::{Invite, SESSION};
+use crate::ue::{Invite, LARGE, SESSION, answer_sdp};
 use serde_json::Value;
 use std::path::Path;
 
@@ -115,26 +116,37 @@ fn the_page_shows_a_session_and_its_ladder_in_a_browser() {
     browser.value(&format!("{row}.click()"));
     browser.until("document.querySelectorAll('#ladder path').length >= 7");
 
-    // Two further rounds: what happens meanwhile comes without a reload.
+    // More calls, one of which rings, and rounds of messages: what happens meanwhile comes without a reload.
+    let waiting = Waiting::new();
+    let contact = format!("<sip:bob@{}>", session.ladder.core.address);
+    for user in ["dave", "erin"] {
+        let invite = Invite::new(&session.ladder.alice, &format!("sip:{user}@example.org"), LARGE);
+        session.ladder.established(&invite, &contact, &answer_sdp(waiting.address(), user, "passive", "recvonly"));
+    }
     for round in 0..20 {
         session.a.send(&format!("round{round:04}"), &[b'x'; 40_000]);
         assert_eq!(session.b.message().len(), 40_000);
         session.a.expect("200");
     }
     let other = Invite::new(&session.ladder.alice, "sip:carol@example.org", SESSION).with("User-Agent", "Else/1.0");
-    session.ladder.refused(&other, 403);
-    hang_up(&mut session);
-    browser.until("document.querySelector('#sessions td').textContent === 'none'");
-    browser.until(&format!("document.querySelector('#recent tr.call.chosen')?.lastChild.textContent === '{call_id}'"));
-    browser.until("[...document.querySelectorAll('#ladder text')].some(text => text.textContent === '200 OK (BYE)')");
+    session.ladder.refused_beside(&other, 403);
+    let ringing = Invite::new(&session.ladder.alice, "sip:frank@example.org", SESSION);
+    let (arrived, from) = session.ladder.passes(&ringing);
+    session.ladder.core.answer(&arrived, from, "180 Ringing", &format!("Contact: {contact}\n"), "");
     browser.until("[...document.querySelectorAll('#refusals td')].some(cell => cell.textContent === '403')");
-
+    browser.until("document.querySelectorAll('#sessions tr.call').length === 4");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     browser.picture(&target.join("page.png"));
     browser.resize(390, 844);
     browser.until("document.documentElement.scrollWidth <= 390");
-    browser.until("document.querySelector('#ladder svg').clientWidth < 560");
+    browser.until("document.querySelector('#ladder svg').clientWidth <= 360");
     browser.picture(&target.join("page-phone.png"));
+    browser.resize(1200, 900);
+
+    hang_up(&mut session);
+    browser.until("document.querySelectorAll('#sessions tr.call').length === 3");
+    browser.until(&format!("document.querySelector('#recent tr.call.chosen')?.lastChild.textContent === '{call_id}'"));
+    browser.until("[...document.querySelectorAll('#ladder text')].some(text => text.textContent === '200 OK (BYE)')");
 }
 
 #[test]
