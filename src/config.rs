@@ -9,6 +9,7 @@ mod secret;
 mod section;
 pub mod value;
 
+use crate::limits;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -301,6 +302,15 @@ pub struct Limits {
     pub sessions_per_originator: usize,
     pub new_calls_per_second: u32,
     pub overload_queue_delay: Duration,
+    /// SIP connections of one address, and requests a second of one (0: any number), where it is not in `sip.trusted`; of each core.
+    pub connections_per_peer: usize,
+    pub requests_per_second_per_peer: u32,
+    /// MSRP connections of one address that name no session yet, and how long they may; of each core.
+    pub unbound_msrp_per_peer: u32,
+    pub unbound_timeout: Duration,
+    /// TLS handshakes of one core under way, and how long one may take; as long a SIP message may take to its last octet.
+    pub handshakes: usize,
+    pub opening_timeout: Duration,
 }
 
 /// `[admin]`.
@@ -393,6 +403,12 @@ impl Default for Config {
                 sessions_per_originator: 20,
                 new_calls_per_second: 0,
                 overload_queue_delay: Duration::from_millis(50),
+                connections_per_peer: limits::SIP_CONNECTIONS_PER_PEER,
+                requests_per_second_per_peer: limits::SIP_REQUESTS_PER_PEER,
+                unbound_msrp_per_peer: limits::MSRP_UNBOUND_PER_PEER,
+                unbound_timeout: limits::MSRP_UNBOUND_TIME,
+                handshakes: limits::HANDSHAKES,
+                opening_timeout: limits::OPENING_TIME,
             },
             admin: Admin { listen: None, cdr: None, token_file: None },
         }

@@ -31,8 +31,9 @@ pub const RECENT_MAX: usize = 128;
 pub const MSRP_SESSIONS_MAX: usize = 200_000;
 /// MSRP connections of one media core: two a session, and as many again that are on their way out or not yet bound.
 pub const MSRP_CONNECTIONS_MAX: usize = 4 * MSRP_SESSIONS_MAX;
-/// Connections from one address that name no session yet: a whole load test that connects at once.
-pub const MSRP_STRANGERS_MAX: u32 = 8192;
+/// Connections from one address that name no session yet, as `limits.unbound_msrp_per_peer` has it by default: a whole load test
+/// that connects at once.
+pub const MSRP_UNBOUND_PER_PEER: u32 = 8192;
 /// Legs of one session in its whole life: the origin, the targets, and those that replace released ones.
 pub const MSRP_LEGS_MAX: usize = 32;
 /// SENDs on one connection that wait for their responses; above it their senders are paused. At a millisecond a round
@@ -101,8 +102,9 @@ pub const PROXIED_MAX: usize = 64 * 1024;
 pub const PROXY_BRANCHES_MAX: usize = TARGET_LEGS_MAX;
 /// Transactions of one core: at 5,000 calls a second each call leaves six of them for 32 seconds.
 pub const TRANSACTIONS_MAX: usize = 2 * 1024 * 1024;
-/// A connection accepted on the MSRP port that names no session is closed after this time (RFC 4975 §5.4 leaves it open).
-pub const MSRP_UNBOUND_MAX: Duration = Duration::from_secs(30);
+/// A connection accepted on the MSRP port that names no session is closed after this time (RFC 4975 §5.4 leaves it open):
+/// `limits.unbound_timeout` by default.
+pub const MSRP_UNBOUND_TIME: Duration = Duration::from_secs(30);
 /// How long a Message-ID is remembered after its last chunk, for reports that come late.
 pub const MSRP_REPORT_WAIT: Duration = Duration::from_secs(60);
 /// Octets of one SDP body: as much as a SIP head, since both fit one signalling datagram or frame.
@@ -185,14 +187,20 @@ pub const SIP_ROUTES_MAX: usize = 32;
 pub const RESOLVED_MAX: usize = 16;
 /// TCP and TLS connections of one signalling core: CSCFs keep a few, clients that reach us directly one each.
 pub const SIP_CONNECTIONS_MAX: usize = 16 * 1024;
-/// Connections from one address that is not in `sip.trusted`.
-pub const SIP_CONNECTIONS_PER_PEER_MAX: usize = 256;
+/// Connections from one address that is not in `sip.trusted`: `limits.connections_per_peer` by default.
+pub const SIP_CONNECTIONS_PER_PEER: usize = 256;
+/// Requests a second from one address that is not in `sip.trusted`, `limits.requests_per_second_per_peer` by default: a hundred
+/// clients behind one NAT that set up a session each at the same moment, with all that belongs to it.
+pub const SIP_REQUESTS_PER_PEER: u32 = 1000;
+/// Addresses whose requests of a second are counted one by one; those beyond share one count.
+pub const SIP_RATED_PEERS_MAX: usize = 16 * 1024;
 /// Octets queued for one SIP connection: 16 messages of the largest size. A peer that reads none of them is closed.
 pub const SIP_SEND_QUEUE_OCTETS_MAX: usize = 1024 * 1024;
 /// How long a SIP connection may take to be established.
 pub const SIP_CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long a message may take from its first octet to its last, and a TLS handshake in all (slow senders hold a buffer).
-pub const SIP_HALF_MESSAGE_MAX: Duration = Duration::from_secs(10);
+/// How long a SIP message may take from its first octet to its last, and a TLS handshake in all (slow senders hold a buffer):
+/// `limits.opening_timeout` by default.
+pub const OPENING_TIME: Duration = Duration::from_secs(10);
 /// A SIP connection on which nothing whole came or went for so long is closed; both sides can open another.
 pub const SIP_IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How long answers still go to a peer that has shut its sending side, and how long we wait for a peer to close after we did.
@@ -205,7 +213,6 @@ pub const HANDOVER_QUEUE_MAX: usize = 4096;
 pub const MEDIA_REPORTS_HELD_MAX: usize = 16 * LANE_ENTRIES;
 /// File operations of one media core under way: what keeps a disk busy.
 pub const MEDIA_FILE_OPERATIONS_MAX: usize = 64;
-/// TLS handshakes of one media core under way: each takes about a millisecond of it, and half a second of them is enough.
-pub const MSRP_HANDSHAKES_MAX: usize = 512;
-/// How long a TLS handshake of an accepted connection may take.
-pub const MSRP_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// TLS handshakes of one core under way, `limits.handshakes` by default: each takes about a millisecond of it, and half a second of
+/// them is enough.
+pub const HANDSHAKES: usize = 512;

@@ -376,6 +376,20 @@ fn limits(section: Section<'_, '_>, limits: &mut Limits) {
         limits.new_calls_per_second = number as u32;
     }
     section.duration("overload_queue_delay", &mut limits.overload_queue_delay, Duration::from_micros(100), 60 * SECOND);
+    if let Some(number) = section.number("connections_per_peer", 1, 1_000_000) {
+        limits.connections_per_peer = number as usize;
+    }
+    if let Some(number) = section.number("requests_per_second_per_peer", 0, 10_000_000) {
+        limits.requests_per_second_per_peer = number as u32;
+    }
+    if let Some(number) = section.number("unbound_msrp_per_peer", 1, 1_000_000) {
+        limits.unbound_msrp_per_peer = number as u32;
+    }
+    section.duration("unbound_timeout", &mut limits.unbound_timeout, Duration::from_millis(100), 600 * SECOND);
+    if let Some(number) = section.number("handshakes", 1, 1_000_000) {
+        limits.handshakes = number as usize;
+    }
+    section.duration("opening_timeout", &mut limits.opening_timeout, Duration::from_millis(100), 600 * SECOND);
     section.finish();
 }
 

@@ -142,6 +142,12 @@ impl Config {
         plain(out, "sessions_per_originator", self.limits.sessions_per_originator);
         plain(out, "new_calls_per_second", self.limits.new_calls_per_second);
         duration(out, "overload_queue_delay", self.limits.overload_queue_delay);
+        plain(out, "connections_per_peer", self.limits.connections_per_peer);
+        plain(out, "requests_per_second_per_peer", self.limits.requests_per_second_per_peer);
+        plain(out, "unbound_msrp_per_peer", self.limits.unbound_msrp_per_peer);
+        duration(out, "unbound_timeout", self.limits.unbound_timeout);
+        plain(out, "handshakes", self.limits.handshakes);
+        duration(out, "opening_timeout", self.limits.opening_timeout);
         table(out, "admin");
         optional(out, "listen", self.admin.listen.map(|address| address.to_string()).as_deref());
         optional(out, "cdr", self.admin.cdr.as_ref().map(|path| path.display().to_string()).as_deref());

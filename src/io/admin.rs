@@ -81,14 +81,20 @@ pub async fn serve(listener: std::net::TcpListener, admin: Admin) {
             _ = answering.wait_for(|answering| !answering) => continue,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let state = state.clone();
                 tokio::task::spawn_local(async move {
                     let service = hyper::service::service_fn(move |request| answer(state.clone(), request));
                     let stream = hyper_util::rt::TokioIo::new(stream);
                     let mut server = hyper::server::conn::http1::Builder::new();
                     server.timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEAD_MAX);
-                    let _ = tokio::time::timeout(CONNECTION_MAX, server.serve_connection(stream, service)).await;
+                    // At most 64 of these lines in as many seconds as a head may take.
+                    match tokio::time::timeout(CONNECTION_MAX, server.serve_connection(stream, service)).await {
+                        Ok(Err(error)) if error.is_timeout() => {
+                            tracing::info!(%peer, "no whole request came on an admin connection")
+                        }
+                        _ => {}
+                    }
                     drop(place);
                 });
             }

@@ -38,7 +38,7 @@ use crate::base::slab::{Key, Slab};
 use crate::base::span::Span;
 use crate::base::timers::Timers;
 use crate::config::Config;
-use crate::limits::{MSRP_CONNECTIONS_MAX, MSRP_SESSIONS_MAX, MSRP_STRANGERS_MAX};
+use crate::limits::{MSRP_CONNECTIONS_MAX, MSRP_SESSIONS_MAX};
 use crate::msrp::chunk::{ByteRange, Continuation, FailureReport};
 use crate::msrp::ident::Ident;
 use crate::msrp::uri::Uri;
@@ -71,6 +71,7 @@ pub struct Media {
     next_file: u64,
     /// Unbound connections by address.
     strangers: HashMap<IpAddr, u32>,
+    strangers_max: u32,
     /// Sessions in which something changed that others wait for.
     woken: Vec<Key>,
 }
@@ -90,6 +91,7 @@ impl Media {
             high_water: msrp.high_water as u64,
             transaction_timeout: msrp.transaction_timeout,
             connect_timeout: msrp.connect_timeout,
+            unbound_timeout: config.limits.unbound_timeout,
         };
         Self {
             core,
@@ -103,6 +105,7 @@ impl Media {
             files: HashMap::new(),
             next_file: 1,
             strangers: HashMap::new(),
+            strangers_max: config.limits.unbound_msrp_per_peer,
             woken: Vec::new(),
         }
     }
@@ -112,11 +115,22 @@ impl Media {
         (self.span, self.beside) = (span, beside);
     }
 
+    /// A new configuration: its limits and times count from now on, for what is open as well.
+    pub fn reload(&mut self, config: &Config) {
+        let msrp = &config.msrp;
+        self.idle_timeout = msrp.idle_timeout;
+        self.strangers_max = config.limits.unbound_msrp_per_peer;
+        self.net.high_water = msrp.high_water as u64;
+        self.net.transaction_timeout = msrp.transaction_timeout;
+        self.net.connect_timeout = msrp.connect_timeout;
+        self.net.unbound_timeout = config.limits.unbound_timeout;
+    }
+
     /// A peer connected (the TLS handshake is done). None: this core or this peer has too many; close it.
     pub fn accepted(&mut self, now: Instant, peer: SocketAddr, tls: bool, out: &mut MediaOutbox) -> Option<Connection> {
         let _ = out;
         let count = self.strangers.entry(peer.ip()).or_insert(0);
-        let room = *count < MSRP_STRANGERS_MAX;
+        let room = *count < self.strangers_max;
         *count += u32::from(room);
         let connection = if room { self.new_connection(now, peer, tls, true) } else { None };
         match connection {
@@ -389,6 +403,11 @@ impl Media {
     /// What this core counted so far.
     pub fn counts(&self) -> &MediaCounts {
         &self.net.counts
+    }
+
+    /// Timers that are armed.
+    pub fn timers(&self) -> usize {
+        self.net.timers.len()
     }
 
     /// No session and no connection is left.

@@ -37,6 +37,7 @@ mod media;
 mod msrp;
 mod originating;
 mod overload;
+mod peer_limits;
 mod peers;
 mod preferences;
 mod program;

@@ -48,9 +48,9 @@ pub fn client(folder: &Path, own: bool) -> Arc<ClientConfig> {
     })
 }
 
-type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-fn connect(proxy: &Proxy, config: Arc<ClientConfig>) -> Stream {
+pub fn connect(proxy: &Proxy, config: Arc<ClientConfig>) -> Stream {
     let stream = TcpStream::connect(proxy.tls.expect("TLS is bound")).expect("the proxy listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
     let name = ServerName::try_from("127.0.0.1").expect("an address");

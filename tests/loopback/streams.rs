@@ -121,7 +121,7 @@ fn what_is_no_sip_ends_its_connection_and_nothing_else() {
 
 #[test]
 fn a_message_that_does_not_end_is_not_waited_for() {
-    let pf = Proxy::start("");
+    let pf = Proxy::start("[limits]\nopening_timeout = \"1s\"\n");
     let to = pf.tcp.expect("TCP is bound");
     let (mut idle, mut slow) = (Stream::connect(to), Stream::connect(to));
     let text = options(to, "TCP", "slow");
@@ -147,7 +147,7 @@ fn a_message_that_does_not_end_is_not_waited_for() {
 fn strangers_get_so_many_connections_and_no_more() {
     let pf = Proxy::start("[sip]\ntrusted = [\"10.0.0.0/8\"]\n");
     let to = pf.tcp.expect("TCP is bound");
-    let mut streams: Vec<Stream> = (0..cpm_pf::limits::SIP_CONNECTIONS_PER_PEER_MAX).map(|_| Stream::connect(to)).collect();
+    let mut streams: Vec<Stream> = (0..cpm_pf::limits::SIP_CONNECTIONS_PER_PEER).map(|_| Stream::connect(to)).collect();
     // All of them are accepted before the next is: its end, not an answer, shows that it is one too many.
     streams[0].write(options(to, "TCP", "first").as_bytes());
     assert_eq!(streams[0].status(), 200);

@@ -88,7 +88,7 @@ fn ends(mut stream: TcpStream) -> bool {
 
 #[test]
 fn whoever_sends_little_by_little_holds_no_port() {
-    let pf = Proxy::start("");
+    let pf = Proxy::start("[limits]\nopening_timeout = \"500ms\"\n");
     let open = |to, beginning: &str| {
         let mut stream = TcpStream::connect(to).expect("the port listens");
         stream.write_all(beginning.as_bytes()).expect("a new connection takes octets");

@@ -32,6 +32,7 @@ use crate::io::clock::{Clock, thread_cpu};
 use crate::io::control::MediaOrder;
 use crate::io::probe::Features;
 use crate::io::ring::{Completion, Plain, Ring, Wait};
+use crate::io::signalling::dropped::Dropped;
 use crate::io::telemetry::{MediaSnapshot, Usage};
 use crate::io::tls::Tls;
 use crate::limits::{LANE_ENTRIES, MEDIA_CONNECTIONS_MAX, MEDIA_REPORTS_HELD_MAX};
@@ -87,6 +88,8 @@ pub struct Engine {
     pub(super) graves: Vec<Key>,
     pub(super) stillborn: Vec<(Connection, Gone)>,
     pub(super) handshakes: usize,
+    /// Writes about connections that were refused.
+    pub(super) refusals: Dropped,
     pub(super) gather: Gather,
     pub(super) captured: Captured,
     pub(super) counts: EngineCounts,
@@ -149,6 +152,7 @@ impl Engine {
             graves: Vec::new(),
             stillborn: Vec::new(),
             handshakes: 0,
+            refusals: Dropped::default(),
             gather: Gather::new(core.config.msrp.batch_wait, core.features.min_wait, now),
             captured: Captured::default(),
             counts: EngineCounts::default(),
@@ -308,7 +312,10 @@ impl Engine {
                     let _ = asked.send(self.snapshot());
                 }
                 MediaOrder::Ping(asked) => drop(asked.send(())),
-                MediaOrder::Reload(config, tls) => (self.config, self.tls) = (config, tls),
+                MediaOrder::Reload(config, tls) => {
+                    self.shard.reload(&config);
+                    (self.config, self.tls) = (config, tls);
+                }
                 MediaOrder::Stop => self.stopping = true,
                 MediaOrder::Capture(session, capture) => self.capture(session, capture),
             }

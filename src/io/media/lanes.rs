@@ -129,11 +129,13 @@ pub struct EngineCounts {
     pub handed_over: u64,
     /// TLS handshakes that failed.
     pub handshakes_failed: u64,
+    /// Those that were not begun because too many were under way.
+    pub handshakes_refused: u64,
 }
 
 impl EngineCounts {
     /// Each with its label `count` of `cpm_pf_msrp_engine_total`.
-    pub const fn named(&self) -> [(&'static str, u64); 16] {
+    pub const fn named(&self) -> [(&'static str, u64); 17] {
         [
             ("turns", self.turns),
             ("waits", self.waits),
@@ -151,6 +153,7 @@ impl EngineCounts {
             ("refused", self.refused),
             ("handed-over", self.handed_over),
             ("failed-handshakes", self.handshakes_failed),
+            ("refused-handshakes", self.handshakes_refused),
         ]
     }
 }

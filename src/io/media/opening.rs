@@ -9,7 +9,6 @@ use super::op::accept::Accepted;
 use super::tls::Session;
 use crate::base::slab::Key;
 use crate::io::ring::Completion;
-use crate::limits::{MSRP_HANDSHAKE_MAX, MSRP_HANDSHAKES_MAX};
 use crate::shard::media_outbox::{Buffer, Connection, Gone, TlsPeer};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
@@ -55,8 +54,9 @@ impl Engine {
             return self.introduce(Link::new(socket.into(), peer, Stage::Open, None));
         }
         // A handshake costs a core a millisecond: those that are under way are bounded, or chat would wait behind them.
-        if self.handshakes >= MSRP_HANDSHAKES_MAX {
-            self.counts.refused += 1;
+        if self.handshakes >= self.config.limits.handshakes {
+            self.counts.handshakes_refused += 1;
+            self.refusals.refused(self.now, peer, "limits.handshakes");
             return;
         }
         let Some(session) = self.tls.as_ref().and_then(|tls| Session::accept(tls).ok()) else { return };
@@ -65,7 +65,7 @@ impl Engine {
             return;
         };
         self.handshakes += 1;
-        self.time_opening(key, MSRP_HANDSHAKE_MAX);
+        self.time_opening(key, self.config.limits.opening_timeout);
         self.arm(key);
     }
 
@@ -94,6 +94,7 @@ impl Engine {
             }
             None => {
                 self.counts.refused += 1;
+                self.refusals.refused(self.now, peer, "limits.unbound_msrp_per_peer");
                 self.close(key, Gone::Closed);
             }
         }

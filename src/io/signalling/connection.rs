@@ -90,6 +90,8 @@ pub struct Connection {
     /// It goes to the process that took over as soon as nothing is received on it any more.
     pub given: bool,
     pub tls: Option<Box<Session>>,
+    /// It was accepted and its TLS handshake is not done: one of those that `limits.handshakes` bounds.
+    pub handshaking: bool,
 }
 
 /// What a flush came to.
@@ -131,6 +133,7 @@ impl Connection {
             dirty: false,
             given: false,
             tls: None,
+            handshaking: false,
         }
     }
 

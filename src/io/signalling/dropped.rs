@@ -3,6 +3,7 @@
 
 use crate::base::clock::{Duration, Instant};
 use crate::base::transport::Flow;
+use std::net::SocketAddr;
 
 /// Lines of one core in [`WINDOW`].
 const LINES_MAX: u32 = 10;
@@ -22,6 +23,13 @@ impl Dropped {
         if let Some(left_out) = self.admit(now) {
             let (peer, transport) = (flow.peer, flow.transport.as_via());
             tracing::info!(%peer, transport, octets, cause, left_out, "dropped without an answer");
+        }
+    }
+
+    /// Notes a connection or a request that was not taken, and the limit that it met.
+    pub fn refused(&mut self, now: Instant, peer: SocketAddr, limit: &'static str) {
+        if let Some(left_out) = self.admit(now) {
+            tracing::info!(%peer, limit, left_out, "refused by a limit");
         }
     }
 

@@ -17,6 +17,7 @@ use super::hep::Hep;
 use super::lanes::{Links, Mark, Order, Passed};
 use super::op::{self, Op};
 use super::owner::{Owners, Whose};
+use super::rate::Rate;
 use super::sockets::Bound;
 use super::tcp::Tcp;
 use super::udp::{self, Udp};
@@ -39,7 +40,7 @@ use crate::shard::signalling::Signalling;
 use crate::sip::frame::Broken;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -119,6 +120,7 @@ pub struct Engine {
     queue_depth: u64,
     unanswerable: u64,
     dropped: Dropped,
+    rate: Rate,
     draining: Option<Instant>,
     drained: bool,
     stop: Option<Instant>,
@@ -139,7 +141,7 @@ impl Engine {
         let now = clock.now();
         let gather = config.sip.batch_wait;
         let mut engine = Self {
-            tcp: Tcp::new(core, tcp, streams.group(), tls, config.sip.max_message),
+            tcp: Tcp::new(core, tcp, streams.group(), tls, config.sip.max_message, config.limits.clone()),
             udp: Udp::new(udp),
             watch: Watch::new(Hep::open(config.sip.hep.as_ref()), links.media_orders.clone()),
             listening,
@@ -171,6 +173,7 @@ impl Engine {
             queue_depth: 0,
             unanswerable: 0,
             dropped: Dropped::default(),
+            rate: Rate::default(),
             draining: None,
             drained: false,
             stop: None,
@@ -250,7 +253,7 @@ impl Engine {
                         self.watch.hep = Hep::open(config.sip.hep.as_ref());
                     }
                     self.config = config.clone();
-                    self.tcp.reload(tls, config.sip.max_message);
+                    self.tcp.reload(tls, config.sip.max_message, config.limits.clone());
                     self.gather.reload(config.sip.batch_wait);
                     self.shard.reload(now, config, &mut self.out);
                 }
@@ -365,6 +368,7 @@ impl Engine {
                 config,
                 unanswerable,
                 dropped,
+                rate,
                 watch,
                 messages,
                 reading_since,
@@ -383,7 +387,14 @@ impl Engine {
                             dropped.note(now, &datagram.flow, datagram.octets.len(), "datagram > too large");
                         }
                     }
-                } else if !is_keep_alive(datagram.octets) {
+                } else if is_keep_alive(datagram.octets) {
+                    // It has done its work on the way here.
+                } else if is_too_much(rate, config, now, datagram.flow.peer.ip(), datagram.octets) {
+                    dropped.refused(now, datagram.flow.peer, TOO_MUCH);
+                    if let Some(answer) = super::refuse::too_many(datagram.octets, datagram.flow.peer) {
+                        udp.send(socket, datagram.flow.peer, &answer, Mark::NONE);
+                    }
+                } else {
                     *messages += 1;
                     let local = watch.is_on().then(|| udp.local(socket));
                     match owners.of(datagram.octets, core, &links.around, None, |octets| shard.knows(octets)) {
@@ -413,7 +424,10 @@ impl Engine {
         let result = completion.result;
         if result >= 0 {
             let trusted = &self.config.sip.trusted;
-            self.tcp.accepted(self.clock.now(), listener, result, |peer| trusted.iter().any(|network| network.contains(peer)));
+            let (now, believed) = (self.clock.now(), |peer| trusted.iter().any(|network| network.contains(peer)));
+            if let Some((peer, limit)) = self.tcp.accepted(now, listener, result, believed) {
+                self.dropped.refused(now, peer, limit);
+            }
         }
         if !completion.more() && !self.hold.ended() {
             if result >= 0 {
@@ -433,12 +447,18 @@ impl Engine {
             // A connection that is gone still has its buffer given back.
             if let Some(key) = found {
                 let (core, arrived) = (self.core, self.entered);
-                let Self { tcp, streams, shard, out, links, owners, unanswerable, dropped, watch, messages, .. } = self;
+                let Self {
+                    tcp, streams, shard, out, links, owners, config, unanswerable, dropped, rate, watch, messages, ..
+                } = self;
                 let local = if watch.is_on() { tcp.local(key.as_u64()) } else { None };
                 let mut refused = Vec::new();
                 // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
                 let octets = unsafe { streams.octets(buffer, 0, octets) };
                 tcp.received(now, key, octets, |flow, framed| match framed {
+                    Ok(message) if is_too_much(rate, config, now, flow.peer.ip(), message) => {
+                        dropped.refused(now, flow.peer, TOO_MUCH);
+                        refused.extend(super::refuse::too_many(message, flow.peer));
+                    }
                     Ok(message) => {
                         *messages += 1;
                         match owners.of(message, core, &links.around, None, |octets| shard.knows(octets)) {
@@ -612,6 +632,8 @@ impl Engine {
             engine.insert(end.label(), *count);
         }
         engine.insert("refused-by-limit", self.tcp.refused);
+        engine.insert("handshake-refused", self.tcp.handshakes_refused);
+        engine.insert("too-many-requests", self.rate.refused);
         engine.insert("datagram-dropped", self.udp.dropped);
         engine.insert("unanswerable", self.unanswerable);
         engine.insert("lane-full", self.links.dropped);
@@ -629,6 +651,16 @@ impl Engine {
 }
 
 /// A message that came in, for who looks on.
+/// How the log names requests beyond the limit.
+const TOO_MUCH: &str = "limits.requests_per_second_per_peer";
+
+/// Whether this is a request beyond what its sender may have in a second.
+fn is_too_much(rate: &mut Rate, config: &Config, now: Instant, peer: IpAddr, octets: &[u8]) -> bool {
+    let most = config.limits.requests_per_second_per_peer;
+    let counts = most > 0 && !octets.starts_with(b"SIP/2.0 ");
+    counts && !config.sip.trusted.iter().any(|network| network.contains(peer)) && !rate.admits(now, peer, most)
+}
+
 fn incoming<'a>(at: Instant, flow: &Flow, local: SocketAddr, octets: &'a [u8]) -> Message<'a> {
     Message { at, sent: false, datagram: flow.transport == Transport::Udp, local, peer: flow.peer, octets }
 }

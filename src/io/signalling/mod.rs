@@ -8,6 +8,7 @@ pub mod hep;
 pub mod lanes;
 pub mod op;
 pub mod owner;
+pub mod rate;
 pub mod refuse;
 pub mod sockets;
 pub mod tcp;

@@ -1,4 +1,5 @@
-//! RFC 3261 §21.4.11, §21.5.7: answers to requests that are too large to be taken or framed, built from their head alone.
+//! RFC 3261 §21.4.11, §21.5.4, §21.5.7: answers to requests that are too large to be taken or framed, or of an address that sends
+//! too many, built from their head alone.
 
 use crate::sip::message::Request;
 use crate::sip::method::Method;
@@ -13,6 +14,7 @@ pub fn answer(head: &[u8], peer: SocketAddr, status: u16) -> Option<Vec<u8>> {
     }
     let reason = match status {
         413 => "Request Entity Too Large",
+        503 => "Service Unavailable",
         513 => "Message Too Large",
         _ => "Bad Request",
     };
@@ -26,6 +28,12 @@ pub fn answer(head: &[u8], peer: SocketAddr, status: u16) -> Option<Vec<u8>> {
 pub fn too_large(datagram: &[u8], peer: SocketAddr) -> Option<Vec<u8>> {
     let end = memchr::memmem::find(datagram, b"\r\n\r\n")?;
     answer(&datagram[..end + 4], peer, 513)
+}
+
+/// The answer to a request of an address that sends too many.
+pub fn too_many(message: &[u8], peer: SocketAddr) -> Option<Vec<u8>> {
+    let end = memchr::memmem::find(message, b"\r\n\r\n")?;
+    answer(&message[..end + 4], peer, 503)
 }
 
 /// The head with its Content-Length taken out, which speaks of a body that is not there.

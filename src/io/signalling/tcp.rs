@@ -9,6 +9,7 @@ use super::tls::Session;
 use crate::base::clock::{Duration, Instant};
 use crate::base::slab::{Key, Slab};
 use crate::base::transport::{Flow, Transport};
+use crate::config::Limits;
 use crate::io::ring::{Group, Plain};
 use crate::io::tls::Tls;
 use crate::limits;
@@ -44,16 +45,28 @@ pub struct Tcp {
     pub failed: Vec<Mark>,
     /// Connections ended, by cause.
     pub ended: BTreeMap<End, u64>,
+    /// Connections that were not taken: too many of one address or in all; too many handshakes.
     pub refused: u64,
     /// Connections that are to go to another process.
     given: usize,
+    pub handshakes_refused: u64,
+    /// TLS handshakes under way.
+    handshakes: usize,
+    limits: Limits,
     plain: Vec<u8>,
     message_max: usize,
 }
 
 impl Tcp {
     /// Takes the listening sockets of a core; `receive_group` are the buffers connections receive into.
-    pub fn new(core: u8, listeners: Vec<Bound>, receive_group: Group, tls: Option<Tls>, message_max: usize) -> Self {
+    pub fn new(
+        core: u8,
+        listeners: Vec<Bound>,
+        receive_group: Group,
+        tls: Option<Tls>,
+        message_max: usize,
+        limits: Limits,
+    ) -> Self {
         Self {
             core,
             listeners,
@@ -68,6 +81,9 @@ impl Tcp {
             ended: BTreeMap::new(),
             refused: 0,
             given: 0,
+            handshakes_refused: 0,
+            handshakes: 0,
+            limits,
             plain: Vec::new(),
             message_max,
         }
@@ -79,7 +95,8 @@ impl Tcp {
     }
 
     /// Connections made from now on use these certificates; running ones keep theirs.
-    pub fn reload(&mut self, tls: Option<Tls>, message_max: usize) {
+    pub fn reload(&mut self, tls: Option<Tls>, message_max: usize, limits: Limits) {
+        self.limits = limits;
         self.tls = tls;
         self.message_max = message_max;
     }
@@ -162,16 +179,27 @@ impl Tcp {
         self.table.key_at(slot).filter(|key| op::same(generation, key.generation()))
     }
 
-    /// A connection was accepted. `believed`: its peer is one of `sip.trusted`, which has no limit of its own.
-    pub fn accepted(&mut self, now: Instant, listener: usize, fd: RawFd, believed: impl Fn(IpAddr) -> bool) {
+    /// A connection was accepted. `believed`: its peer is one of `sip.trusted`, which has no limit of its own. Its peer, and why it
+    /// was closed at once, where it was.
+    pub fn accepted(
+        &mut self,
+        now: Instant,
+        listener: usize,
+        fd: RawFd,
+        believed: impl Fn(IpAddr) -> bool,
+    ) -> Option<(SocketAddr, &'static str)> {
         // SAFETY: the descriptor is new from the kernel's accept and nobody else has it.
         let socket = unsafe { Socket::from_raw_fd(fd) };
-        let Some(peer) = socket.peer_addr().ok().and_then(|address| address.as_socket()) else { return };
+        let peer = socket.peer_addr().ok()?.as_socket()?;
         let (transport, index) = (self.listeners[listener].transport, self.listeners[listener].listener);
         let count = self.accepted_from.get(&peer.ip()).copied().unwrap_or(0);
-        if count >= limits::SIP_CONNECTIONS_PER_PEER_MAX && !believed(peer.ip()) {
+        if count >= self.limits.connections_per_peer && !believed(peer.ip()) {
             self.refused += 1;
-            return;
+            return Some((peer, "limits.connections_per_peer"));
+        }
+        if transport == Transport::Tls && self.handshakes >= self.limits.handshakes {
+            self.handshakes_refused += 1;
+            return Some((peer, "limits.handshakes"));
         }
         sockets::tune(&socket);
         let mut connection = Connection::new(socket, transport, index, peer, State::Open, self.message_max, now);
@@ -179,17 +207,23 @@ impl Tcp {
         if transport == Transport::Tls {
             let Some(session) = self.tls.as_ref().and_then(|tls| Session::server(&tls.server).ok()) else {
                 self.refused += 1;
-                return;
+                return Some((peer, "no certificate"));
             };
             connection.tls = Some(Box::new(session));
+            connection.handshaking = true;
         }
         match self.table.insert(connection) {
             Ok(key) => {
                 *self.accepted_from.entry(peer.ip()).or_insert(0) += 1;
+                self.handshakes += usize::from(transport == Transport::Tls);
                 self.by_peer.insert((transport, peer), key);
                 self.receive(key);
+                None
             }
-            Err(_) => self.refused += 1,
+            Err(_) => {
+                self.refused += 1;
+                Some((peer, "connections of a core"))
+            }
         }
     }
 
@@ -213,6 +247,10 @@ impl Tcp {
             // The alert that rustls wrote still goes out.
             Some(Err(_)) => return self.finish(now, key, End::Tls, false),
         };
+        if connection.handshaking && connection.tls.as_ref().is_some_and(|session| !session.is_handshaking()) {
+            connection.handshaking = false;
+            self.handshakes -= 1;
+        }
         connection.framer.feed(octets);
         let flow = flow(self.core, key, connection);
         let (mut pings, mut whole, mut fatal) = (0, false, false);
@@ -402,6 +440,7 @@ impl Tcp {
     fn remove(&mut self, key: Key) -> Option<Connection> {
         let connection = self.table.remove(key)?;
         self.given -= usize::from(connection.given);
+        self.handshakes -= usize::from(connection.handshaking);
         let address = (connection.transport, connection.peer);
         if self.by_peer.get(&address) == Some(&key) {
             self.by_peer.remove(&address);
@@ -444,11 +483,11 @@ impl Tcp {
                     State::Connecting { since } => over(since, limits::SIP_CONNECT_MAX).then_some(End::ConnectTimeout),
                     State::HalfClosed { since } => over(since, limits::SIP_HALF_CLOSED_MAX).then_some(End::Peer),
                     State::Finishing { since, .. } => over(since, limits::SIP_HALF_CLOSED_MAX).then_some(End::Malformed),
-                    State::Open if connection.half_since.is_some_and(|since| over(since, limits::SIP_HALF_MESSAGE_MAX)) => {
+                    State::Open if connection.half_since.is_some_and(|since| over(since, self.limits.opening_timeout)) => {
                         Some(End::HalfMessage)
                     }
                     State::Open if connection.tls.as_ref().is_some_and(|session| session.is_handshaking()) => {
-                        over(connection.last, limits::SIP_HALF_MESSAGE_MAX).then_some(End::Tls)
+                        over(connection.last, self.limits.opening_timeout).then_some(End::Tls)
                     }
                     State::Open => over(connection.last, limits::SIP_IDLE_MAX).then_some(End::Idle),
                 };

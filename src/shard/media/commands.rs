@@ -8,7 +8,7 @@ use super::sink::{Sink, Stage};
 use super::source::Outgoing;
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
-use crate::limits::{MSRP_LEGS_MAX, MSRP_UNBOUND_MAX};
+use crate::limits::MSRP_LEGS_MAX;
 use crate::msrp::chunk::ByteRange;
 use crate::msrp::ident::Ident;
 use crate::msrp::leg::Peer;
@@ -150,12 +150,13 @@ impl Media {
             self.net.count(Cause::Certificate);
             return self.drop_connection(now, early, LegFailure::Tls, out);
         }
+        let unbound_timeout = self.net.unbound_timeout;
         let Some(leg) = self.leg_mut(id) else { return };
         if leg.connection.is_none() {
             match peer.connect {
                 Some(to) => self.connect(now, id, to, peer.tls, peer.fingerprint, out),
                 // The origin connects when its user agent has our answer, which may ring for long first.
-                None => leg.wait_until = (id.place != 0).then(|| now + MSRP_UNBOUND_MAX),
+                None => leg.wait_until = (id.place != 0).then(|| now + unbound_timeout),
             }
         }
         self.arm_session(id.session);

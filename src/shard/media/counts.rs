@@ -94,7 +94,7 @@ causes! {
     WrongConnection 506 "msrp-wrong-connection",
     /// The framing is lost.
     FramingLost 0 "msrp-framing-lost",
-    /// A connection named no session for `limits::MSRP_UNBOUND_MAX`.
+    /// A connection named no session for `limits.unbound_timeout`.
     Unbound 0 "msrp-unbound",
     /// More unbound connections than one address may have, or more connections than a core may have.
     TooManyConnections 0 "msrp-too-many-connections",

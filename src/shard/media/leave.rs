@@ -234,6 +234,7 @@ impl Media {
     /// A time limit of a connection is over, or may be.
     pub(super) fn connection_due(&mut self, now: Instant, connection: Connection, out: &mut MediaOutbox) {
         let (connect_timeout, stall_timeout) = (self.net.connect_timeout, self.net.transaction_timeout);
+        let unbound_timeout = self.net.unbound_timeout;
         let Some(conn) = self.net.get_mut(connection) else { return };
         conn.timer = None;
         match conn.phase {
@@ -242,7 +243,7 @@ impl Media {
                 self.net.count(Cause::NotConnected);
                 return self.drop_connection(now, connection, LegFailure::Connect, out);
             }
-            Phase::Open | Phase::Ended if conn.legs.is_empty() && conn.opened_at + crate::limits::MSRP_UNBOUND_MAX <= now => {
+            Phase::Open | Phase::Ended if conn.legs.is_empty() && conn.opened_at + unbound_timeout <= now => {
                 self.net.count(Cause::Unbound);
                 self.unbound_left(connection);
                 return self.net.finish(connection, out);

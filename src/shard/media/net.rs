@@ -9,7 +9,6 @@ use crate::base::clock::{Duration, Instant};
 use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Timers;
-use crate::limits::MSRP_UNBOUND_MAX;
 use crate::msrp::chunk::{Continuation, FailureReport};
 use crate::msrp::write;
 use crate::shard::media_outbox::{Connection, MediaEffect, MediaOutbox, Piece};
@@ -34,6 +33,8 @@ pub(super) struct Net {
     pub high_water: u64,
     pub transaction_timeout: Duration,
     pub connect_timeout: Duration,
+    /// How long a connection may name no session.
+    pub unbound_timeout: Duration,
 }
 
 impl Net {
@@ -184,7 +185,7 @@ impl Net {
         let start = match conn.phase {
             Phase::Leaving => return None,
             Phase::Connecting => Some(conn.opened_at + self.connect_timeout),
-            Phase::Open | Phase::Ended if conn.legs.is_empty() => Some(conn.opened_at + MSRP_UNBOUND_MAX),
+            Phase::Open | Phase::Ended if conn.legs.is_empty() => Some(conn.opened_at + self.unbound_timeout),
             Phase::Open | Phase::Ended => None,
         };
         let answer = conn.oldest_sent().map(|at| at + self.transaction_timeout);

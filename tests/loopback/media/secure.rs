@@ -5,7 +5,7 @@ use crate::many::raise_descriptors;
 use crate::proxy::PATIENCE;
 use crate::secure::{authority, certificate, client};
 use cpm_pf::io::tls::{Tls, fingerprint};
-use cpm_pf::limits::MSRP_HANDSHAKES_MAX;
+use cpm_pf::limits::HANDSHAKES;
 use cpm_pf::msrp::leg::Peer;
 use cpm_pf::shard::exchange::{LegFailure, LegKind, MediaKey, Report};
 use rustls::pki_types::pem::PemObject;
@@ -224,7 +224,7 @@ fn handshakes_under_way_are_bounded() {
     certificate(folder.path(), &authority());
     let meeting = meeting(folder.path(), None, None);
     let address = meeting.rig.tls_address.expect("TLS is bound");
-    let mute: Vec<TcpStream> = (0..MSRP_HANDSHAKES_MAX).map(|_| TcpStream::connect(address).expect("the core listens")).collect();
+    let mute: Vec<TcpStream> = (0..HANDSHAKES).map(|_| TcpStream::connect(address).expect("the core listens")).collect();
     let mut over = TcpStream::connect(address).expect("the kernel takes it");
     over.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
     let read = over.read(&mut [0; 64]);

@@ -1,6 +1,7 @@
 //! Sessions from their opening to their last word.
 
 use super::*;
+use crate::limits::MSRP_UNBOUND_PER_PEER;
 use crate::msrp::leg::Peer;
 
 fn active_peer(leg: u8) -> Peer {
@@ -215,7 +216,7 @@ fn a_connection_that_names_no_session_is_closed_after_thirty_seconds() {
 fn one_address_may_have_so_many_unbound_connections_and_no_more() {
     let mut harness = Harness::new(&Config::default());
     let first = harness.accept();
-    for _ in 1..MSRP_STRANGERS_MAX {
+    for _ in 1..MSRP_UNBOUND_PER_PEER {
         harness.accept();
     }
     let peer: std::net::SocketAddr = PEER.parse().unwrap();
