@@ -11,7 +11,7 @@
 //! that the kernel might have answered, and no octet is lost by it. A release build has none of this, not even a branch.
 
 #[cfg(debug_assertions)]
-pub use on::{errno, instead, offered, rings, shortened};
+pub use on::{errno, instead, offered, overflowed, rings, shortened};
 
 #[cfg(debug_assertions)]
 mod on {
@@ -22,8 +22,8 @@ mod on {
 
     /// Of so many operations one meets a fault.
     const RARITY: u64 = 16;
-    /// A connection that breaks ends a session: seldom, or none would last.
-    const RESET_RARITY: u64 = 400;
+    /// Of so many receives one finds a connection that is broken.
+    const RESET_RARITY: u64 = 8;
     /// What a socket that has little room takes.
     const OFFERED: usize = 3_000;
     /// Entries of the smallest queues.
@@ -36,6 +36,8 @@ mod on {
         prng: Prng,
         reset: bool,
         old: bool,
+        /// Kinds of faults that the log knows of.
+        told: Vec<&'static str>,
     }
 
     thread_local! {
@@ -56,11 +58,19 @@ mod on {
             let mut hasher = DefaultHasher::new();
             (seed, thread.name()).hash(&mut hasher);
             tracing::warn!(seed, how, "faults are made up in this thread");
-            Some(Self { prng: Prng::seeded(hasher.finish()), reset: how == "reset", old: how == "old" })
+            Some(Self { prng: Prng::seeded(hasher.finish()), reset: how == "reset", old: how == "old", told: Vec::new() })
         }
 
         fn strikes(&mut self, rarity: u64) -> bool {
             self.prng.below(rarity) == 0
+        }
+
+        /// The log has a line for the first fault of each kind, so that a test can see that there was one.
+        fn tell(&mut self, kind: &'static str) {
+            if !self.told.contains(&kind) {
+                self.told.push(kind);
+                tracing::warn!(kind, "a fault is made up");
+            }
         }
     }
 
@@ -88,13 +98,16 @@ mod on {
                 return Some(-libc::EINVAL);
             }
             if receives && faults.reset && faults.strikes(RESET_RARITY) {
+                tracing::warn!("a connection is made to break");
                 return Some(-libc::ECONNRESET);
             }
             if !(receives || accepts) || !faults.strikes(RARITY) {
                 return None;
             }
-            let kinds = [libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN];
-            Some(-kinds[faults.prng.below(kinds.len() as u64) as usize])
+            let kinds = [(libc::ENOBUFS, "ENOBUFS"), (libc::ENOMEM, "ENOMEM"), (libc::EAGAIN, "EAGAIN")];
+            let (number, kind) = kinds[faults.prng.below(kinds.len() as u64) as usize];
+            faults.tell(kind);
+            Some(-number)
         })
     }
 
@@ -102,6 +115,7 @@ mod on {
     pub fn shortened(entry: &Entry) -> Entry {
         let mut entry = entry.clone();
         if opcode(&entry) == io_uring::opcode::Read::CODE && with(false, |faults| faults.strikes(4)) {
+            with((), |faults| faults.tell("short read"));
             // SAFETY: the length of a read is the aligned u32 at this place; less than before stays within what is lent.
             unsafe {
                 let length = std::ptr::from_mut(&mut entry).cast::<u8>().add(LENGTH_AT).cast::<u32>();
@@ -114,7 +128,10 @@ mod on {
     /// How much of so many octets is offered to a socket.
     pub fn offered(octets: usize) -> usize {
         with(octets, |faults| match octets > 0 && faults.strikes(RARITY) {
-            true => 1 + faults.prng.below(octets.min(OFFERED) as u64) as usize,
+            true => {
+                faults.tell("short write");
+                1 + faults.prng.below(octets.min(OFFERED) as u64) as usize
+            }
             false => octets,
         })
     }
@@ -122,9 +139,19 @@ mod on {
     /// The error number a send meets without being made.
     pub fn errno() -> Option<i32> {
         with(None, |faults| match faults.strikes(RARITY) {
-            true => Some([libc::EAGAIN, libc::EINTR][faults.prng.below(2) as usize]),
+            true => {
+                faults.tell("send refused");
+                Some([libc::EAGAIN, libc::EINTR][faults.prng.below(2) as usize])
+            }
             false => None,
         })
+    }
+
+    /// Whether completions wait in the kernel because the queue was full; it is only told.
+    pub fn overflowed(full: bool) {
+        if full {
+            with((), |faults| faults.tell("full completion queue"));
+        }
     }
 }
 

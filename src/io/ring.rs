@@ -181,11 +181,8 @@ impl Ring {
             batch.append(&mut self.faked);
         }
     }
-
-    /// Whether completions wait in the kernel because the queue was full.
-    pub fn overflowed(&mut self) -> bool {
-        self.ring.submission().cq_overflow()
-    }
+        #[cfg(debug_assertions)]
+        faults::overflowed(self.ring.submission().cq_overflow());
 
     /// Registers a file so that operations need not look it up; see the crate.
     pub const fn as_raw(&self) -> &IoUring {

@@ -4,10 +4,13 @@
 use crate::deferral::{BOB, CLIENT, accepted, taken};
 use crate::ladder::Originating;
 use crate::msrp::{Msrp, Waiting};
-use crate::proxy::{Proxy, registered};
+use crate::proxy::{PATIENCE, Proxy, registered};
 use crate::soak::{descriptors, hang_up, session};
-use crate::ue::{Invite, SESSION, Ue, answer_sdp};
+use crate::torture::options;
+use crate::ue::{Invite, Message, SESSION, Ue, answer_sdp};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 fn seeds() -> Vec<u64> {
@@ -22,13 +25,20 @@ fn faulty(more: &str, faults: &str) -> Proxy {
     Proxy::start_with(tempfile::tempdir().expect("a temporary folder"), more, &[("CPM_PF_FAULTS".into(), faults.into())])
 }
 
+/// What the program is to meet and to lose nothing by.
+const KINDS: [&str; 5] = ["ENOBUFS", "ENOMEM", "EAGAIN", "short write", "send refused"];
+
 #[test]
 fn no_octet_is_lost_by_faults_that_take_nothing() {
     for seed in seeds() {
         println!("FAULT_SEED={seed}");
         let mut ladder = Originating::by("", |config| faulty(config, &seed.to_string()));
         let waiting = Waiting::new();
-        for round in 0..6 {
+        let unmet = |pf: &Proxy| KINDS.into_iter().find(|kind| !pf.log().contains(&format!("kind=\"{kind}\"")));
+        let mut round = 0;
+        // As many as it takes until every kind of fault was met.
+        while round < 6 || (round < 60 && unmet(&ladder.pf).is_some()) {
+            round += 1;
             let (mut a, mut b, ok) = session(&mut ladder, &waiting, SESSION);
             for (number, octets) in [10, 3_000, 70_000, 400_000].into_iter().enumerate() {
                 let body: Vec<u8> = (0..octets).map(|at| (at * (number + round + 7) % 251) as u8).collect();
@@ -41,7 +51,7 @@ fn no_octet_is_lost_by_faults_that_take_nothing() {
             }
             hang_up(&mut ladder, &ok);
         }
-        assert!(ladder.pf.log().contains("faults are made up"), "the program was built without faults");
+        ladder.pf.until("every kind of fault was met", |pf| unmet(pf).is_none());
         ladder.pf.until("all is over", |pf| pf.metric("cpm_pf_msrp_connections", &[]) == 0.0);
     }
 }
@@ -61,44 +71,110 @@ fn what_is_stored_is_delivered_through_short_reads_and_writes() {
     }
 }
 
-/// Only with `FAULT_SEED` or `FAULT_SEEDS`: what a broken connection leaves is waited for, and that takes half a minute.
+/// Whatever breaks may break before it was used, so nothing is expected of connections and calls but that they end.
 #[test]
 fn connections_that_break_leave_nothing_behind() {
-    if std::env::var_os("FAULT_SEED").is_none() && std::env::var_os("FAULT_SEEDS").is_none() {
-        println!("skipped: waits for time limits of the protocols; FAULT_SEEDS=2 plays it");
-        return;
-    }
-    for seed in seeds() {
+    const RESETS: usize = 5;
+    const ROUNDS: usize = 60;
+    for seed in seeds().into_iter().take(if std::env::var_os("FAULT_SEEDS").is_some() { usize::MAX } else { 1 }) {
         println!("FAULT_SEED={seed}");
-        let mut ladder = Originating::by("[sip]\nt1 = \"100ms\"\n", |config| faulty(config, &format!("{seed}:reset")));
+        // The protocols' time limits, made short: what a broken connection leaves is waited for.
+        let limits = "[sip]\nt1 = \"50ms\"\n[msrp]\nconnect_timeout = \"1s\"\ntransaction_timeout = \"1s\"\n\
+                      [limits]\nunbound_timeout = \"1s\"\nsessions_per_originator = 1000\n";
+        let mut ladder = Originating::by(limits, |config| faulty(config, &format!("{seed}:reset")));
         let waiting = Waiting::new();
         let before = descriptors(ladder.pf.pid());
-        for _ in 0..8 {
-            // Whatever breaks may break before it was used, so nothing is expected of the connections.
-            let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION);
-            let contact = format!("<sip:bob@{}>", ladder.core.address);
-            let sdp = answer_sdp(waiting.address(), "bob", "passive", "sendrecv");
-            let (arrived, ok) = ladder.established(&invite, &contact, &sdp);
-            let mut b = waiting.accept(&format!("msrp://{}/bob;tcp", waiting.address()), arrived.attribute("path"));
-            let mut a = Msrp::connect(ok.msrp_address(), invite.message().attribute("path"), ok.attribute("path"));
-            let _ = (0..3).all(|_| reaches(&mut a, &mut b));
-            hang_up(&mut ladder, &ok);
+        let resets = |pf: &Proxy| pf.log().matches("a connection is made to break").count();
+        let mut rounds = 0;
+        while resets(&ladder.pf) < RESETS && rounds < ROUNDS {
+            broken_call(&mut ladder, &waiting);
+            rounds += 1;
         }
+        assert!(resets(&ladder.pf) >= RESETS, "{rounds} calls and hardly a connection broke");
+        let Originating { alice, core, pf, .. } = &mut ladder;
         for name in ["cpm_pf_msrp_sessions", "cpm_pf_msrp_connections", "cpm_pf_dialogs"] {
-            ladder.pf.until(name, |pf| pf.metric(name, &[]) == 0.0);
+            pf.until(name, |pf| {
+                hangs_up(alice);
+                hangs_up(core);
+                pf.metric(name, &[]) == 0.0
+            });
         }
-        ladder.pf.until("descriptors are given back", |pf| descriptors(pf.pid()) <= before + 4);
+        pf.until("descriptors are given back", |pf| descriptors(pf.pid()) <= before + 4);
     }
 }
 
-/// Whether octets sent on one side come out on the other within a moment; those of a connection that broke do not.
+/// A call of which any part may fail, to its end.
+fn broken_call(ladder: &mut Originating, waiting: &Waiting) {
+    let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION);
+    let (arrived, from) = ladder.passes(&invite);
+    let headers = format!("Contact: <sip:bob@{}>\nSupported: timer\nContent-Type: application/sdp\n", ladder.core.address);
+    let sdp = answer_sdp(waiting.address(), "bob", "passive", "sendrecv");
+    ladder.core.answer(&arrived, from, "200 OK", &headers, &sdp);
+    let call = invite.get("Call-ID").unwrap_or_default().to_owned();
+    let of = |method: &'static str, call: String| {
+        move |message: &Message| {
+            message.status() >= 200
+                && message.header("Call-ID") == Some(&call)
+                && message.header("CSeq").is_some_and(|cseq| cseq.ends_with(method))
+        }
+    };
+    let (answer, _) = ladder.alice.next("a final answer", of("INVITE", call.clone()));
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &answer);
+    if answer.status() == 200 {
+        let mut b = waiting.accept(&format!("msrp://{}/bob;tcp", waiting.address()), arrived.attribute("path"));
+        let mut a = Msrp::connect(answer.msrp_address(), invite.message().attribute("path"), answer.attribute("path"));
+        let _ = reaches(&mut a, &mut b);
+        let bye = ladder.alice.in_dialog("BYE", &answer, 1);
+        ladder.alice.send(ladder.pf.udp, &bye);
+        ladder.alice.next("an answer to BYE", of("BYE", call));
+    }
+}
+
+/// Answers what the program says goodbye with.
+fn hangs_up(ue: &mut Ue) {
+    while let Some((message, from)) = ue.poll() {
+        if message.method() == "BYE" {
+            ue.answer(&message, from, "200 OK", "", "");
+        }
+    }
+}
+
+#[test]
+fn a_full_completion_queue_loses_no_message() {
+    const SENT: usize = 200;
+    for seed in seeds() {
+        println!("FAULT_SEED={seed}");
+        let pf = faulty("", &seed.to_string());
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a loopback port");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
+        // All of them are there when the program looks, and its queue has room for sixteen.
+        pf.stand_still();
+        for number in 0..SENT {
+            socket.send_to(options(pf.udp, "UDP", &format!("{number}")).as_bytes(), pf.udp).expect("loopback takes a datagram");
+        }
+        pf.signal("CONT");
+        let mut buffer = [0; 4_096];
+        let calls: BTreeSet<String> = (0..SENT)
+            .map(|_| {
+                let read = socket.recv(&mut buffer).expect("an answer to each");
+                let answer = Message(String::from_utf8_lossy(&buffer[..read]).into_owned());
+                assert_eq!(answer.status(), 200);
+                answer.want("Call-ID").to_owned()
+            })
+            .collect();
+        assert_eq!(calls.len(), SENT, "one answer for each");
+        pf.until("the queue was full", |pf| pf.log().contains("full completion queue"));
+    }
+}
+
+/// Sends octets on one side and looks for them on the other for a moment; those of a connection that broke do not come.
 fn reaches(a: &mut Msrp, b: &mut Msrp) -> bool {
     let frame = format!(
         "MSRP tid00001 SEND\r\nTo-Path: {}\r\nFrom-Path: {}\r\nMessage-ID: m\r\nByte-Range: 1-4/4\r\nContent-Type: text/plain\r\n\r\n\
          body\r\n-------tid00001$\r\n",
         a.peer, a.own
     );
-    let moment = Some(Duration::from_millis(300));
+    let moment = Some(Duration::from_millis(100));
     b.stream.set_read_timeout(moment).expect("a socket has a time limit");
     let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
     if a.stream.write_all(frame.as_bytes()).is_err() {
