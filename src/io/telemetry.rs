@@ -29,6 +29,8 @@ pub struct Usage {
 pub struct SignallingSnapshot {
     pub usage: Usage,
     pub counts: Counts,
+    /// What it holds beside dialogs and connections, by kind.
+    pub held: Vec<(&'static str, u64)>,
     /// Messages and reports that waited at the start of the fullest turn since the last scrape.
     pub queue_depth: u64,
     pub connections: u64,
@@ -41,6 +43,7 @@ pub struct SignallingSnapshot {
 pub struct MediaSnapshot {
     pub usage: Usage,
     pub counts: MediaCounts,
+    pub held: Vec<(&'static str, u64)>,
     /// What its engine counts, by name.
     pub engine: Vec<(&'static str, u64)>,
     pub queue_depth: u64,
@@ -211,6 +214,16 @@ fn engine(page: &mut Page, scrape: &Scrape) {
     page.single("cpm_pf_sip_malformed_total", "counter", "What came in and was no SIP message.", malformed);
     let connections = scrape.signalling.iter().map(|core| core.connections).sum();
     page.single("cpm_pf_sip_connections", "gauge", "SIP connections that are open.", connections);
+    let mut held: BTreeMap<(&'static str, &'static str), u64> = BTreeMap::new();
+    let signalling = scrape.signalling.iter().flat_map(|core| core.held.iter().map(|held| ("signaling", held)));
+    let media = scrape.media.iter().flat_map(|core| core.held.iter().map(|held| ("media", held)));
+    for (role, (kind, count)) in signalling.chain(media) {
+        *held.entry((role, kind)).or_default() += count;
+    }
+    page.family("cpm_pf_held", "gauge", "What the cores hold beside dialogs and connections; it comes to nothing at rest.");
+    for ((role, kind), count) in held {
+        page.line("cpm_pf_held", &[("role", role), ("kind", kind)], count as f64);
+    }
     let mut causes: BTreeMap<&'static str, u64> = BTreeMap::new();
     for core in &scrape.signalling {
         add(&mut causes, &core.engine);
@@ -300,10 +313,22 @@ mod tests {
         counts.rejection("OLM-1", 403);
         counts.latency(Duration::from_micros(400));
         let usage = Usage { cpu: 0, busy: Duration::from_secs(1), alive: Duration::from_secs(4) };
-        let signalling =
-            SignallingSnapshot { usage, counts, queue_depth: 3, connections: 1, engine: BTreeMap::from([("idle", 2)]) };
+        let signalling = SignallingSnapshot {
+            usage,
+            counts,
+            held: vec![("timers", 6)],
+            queue_depth: 3,
+            connections: 1,
+            engine: BTreeMap::from([("idle", 2)]),
+        };
         let engine = vec![("receives", 5)];
-        let media = MediaSnapshot { usage: Usage { cpu: 1, ..usage }, counts: MediaCounts::default(), engine, queue_depth: 0 };
+        let media = MediaSnapshot {
+            usage: Usage { cpu: 1, ..usage },
+            counts: MediaCounts::default(),
+            held: Vec::new(),
+            engine,
+            queue_depth: 0,
+        };
         Scrape { signalling: vec![signalling], media: vec![media], services: None, ..Scrape::default() }
     }
 
@@ -326,6 +351,7 @@ mod tests {
             "cpm_pf_signaling_seconds_bucket{le=\"0.0005\"} 1",
             "cpm_pf_signaling_seconds_count 1",
             "cpm_pf_queue_depth{core=\"0\"} 3",
+            "cpm_pf_held{role=\"signaling\",kind=\"timers\"} 6",
             "cpm_pf_deferred_messages 0",
             "cpm_pf_core_busy_ratio{core=\"0\",role=\"signaling\"} 0.25",
         ] {

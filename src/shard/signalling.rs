@@ -576,6 +576,16 @@ impl Signalling {
             && self.timers.is_empty()
     }
 
+    /// What is held beside sessions, by kind: it comes to nothing when there is nothing to do.
+    pub fn held(&self) -> [(&'static str, u64); 4] {
+        [
+            ("transactions", self.transactions.len() as u64),
+            ("requests", self.outbound.len() as u64),
+            ("decisions", self.prefetch.pending.len() as u64),
+            ("timers", self.timers.len() as u64),
+        ]
+    }
+
     /// What keeps [`Signalling::is_idle`] from being true, for tests and logs.
     pub fn left(&self) -> String {
         format!(

@@ -65,6 +65,9 @@ struct Sample {
     dialogs: f64,
     sessions: f64,
     connections: f64,
+    /// Transactions and requests that are not forgotten yet, and timers that are armed.
+    slots: f64,
+    timers: f64,
 }
 
 fn sample(ladder: &Originating, begun: Instant) -> Sample {
@@ -80,6 +83,8 @@ fn sample(ladder: &Originating, begun: Instant) -> Sample {
         dialogs: metric("cpm_pf_dialogs"),
         sessions: metric("cpm_pf_msrp_sessions"),
         connections: metric("cpm_pf_msrp_connections"),
+        slots: pf.metric("cpm_pf_held", &["kind=\"transactions\""]) + pf.metric("cpm_pf_held", &["kind=\"requests\""]),
+        timers: pf.metric("cpm_pf_held", &["kind=\"timers\""]),
     }
 }
 
@@ -129,6 +134,10 @@ fn calls_messages_deferrals_reloads_deaths_and_garbage_leave_nothing_behind() {
     }
     let (first, last) = (samples[1], samples[samples.len() - 1]);
     println!("{number} rounds: {first:?} became {last:?}");
+    // Transactions end 64 T1 after their last word.
+    for kind in ["transactions", "requests"] {
+        ladder.pf.until(kind, |pf| pf.metric("cpm_pf_held", &[&format!("kind=\"{kind}\"")]) == 0.0);
+    }
     assert!(last.descriptors <= first.descriptors + 8, "{first:?} became {last:?}");
     assert!(last.resident_kib < first.resident_kib + 256 * 1024, "{first:?} became {last:?}");
     if let Some(wanted) = wanted {
@@ -144,28 +153,31 @@ fn calls_messages_deferrals_reloads_deaths_and_garbage_leave_nothing_behind() {
 }
 
 fn table(samples: &[Sample]) -> String {
-    let mut text = String::from("seconds,resident_kib,descriptors,dialogs,msrp_sessions,msrp_connections\n");
-    for Sample { at, resident_kib, descriptors, dialogs, sessions, connections } in samples {
-        let _ = writeln!(text, "{:.1},{resident_kib},{descriptors},{dialogs},{sessions},{connections}", at.as_secs_f64());
+    let mut text = String::from("seconds,resident_kib,descriptors,dialogs,msrp_sessions,msrp_connections,transactions,timers\n");
+    for Sample { at, resident_kib, descriptors, dialogs, sessions, connections, slots, timers } in samples {
+        let at = at.as_secs_f64();
+        let _ = writeln!(text, "{at:.1},{resident_kib},{descriptors},{dialogs},{sessions},{connections},{slots},{timers}");
     }
     text
 }
 
-/// Memory, descriptors and what is open over time, a panel each.
+/// Memory, descriptors, what is open and what is armed over time, a panel each.
 fn plot(samples: &[Sample]) -> String {
     const WIDE: f64 = 720.0;
     const HIGH: f64 = 120.0;
     let end = samples.last().map_or(1.0, |sample| sample.at.as_secs_f64()).max(1.0);
     let open = |sample: &Sample| sample.dialogs + sample.sessions + sample.connections;
-    let panels: [(&str, Vec<f64>); 3] = [
+    let panels: [(&str, Vec<f64>); 5] = [
         ("resident memory, MiB", samples.iter().map(|sample| sample.resident_kib as f64 / 1024.0).collect()),
         ("descriptors", samples.iter().map(|sample| sample.descriptors as f64).collect()),
         ("dialogs, MSRP sessions and connections at rest", samples.iter().map(open).collect()),
+        ("transactions and requests that are not forgotten yet (64 T1)", samples.iter().map(|sample| sample.slots).collect()),
+        ("timers", samples.iter().map(|sample| sample.timers).collect()),
     ];
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 800 {}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
-        3.0 * (HIGH + 50.0) + 20.0
+        panels.len() as f64 * (HIGH + 50.0) + 20.0
     );
     for (row, (title, values)) in panels.iter().enumerate() {
         let top = 30.0 + row as f64 * (HIGH + 50.0);
@@ -189,7 +201,7 @@ fn plot(samples: &[Sample]) -> String {
         svg,
         "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{end:.0} s</text>\n</svg>\n",
         60.0 + WIDE,
-        30.0 + 3.0 * (HIGH + 50.0) - 34.0
+        30.0 + panels.len() as f64 * (HIGH + 50.0) - 34.0
     );
     svg
 }

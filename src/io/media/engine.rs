@@ -325,7 +325,8 @@ impl Engine {
     fn snapshot(&self) -> MediaSnapshot {
         let usage = Usage { cpu: self.cpu, busy: thread_cpu(), alive: self.clock.now().since(self.started) };
         let engine = self.counts.named().to_vec();
-        MediaSnapshot { usage, counts: self.shard.counts().clone(), engine, queue_depth: self.lanes.depth() as u64 }
+        let held = vec![("timers", (self.shard.timers() + self.timers.len()) as u64)];
+        MediaSnapshot { usage, counts: self.shard.counts().clone(), held, engine, queue_depth: self.lanes.depth() as u64 }
     }
 
     fn due(&mut self) {

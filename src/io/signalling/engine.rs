@@ -643,6 +643,7 @@ impl Engine {
         SignallingSnapshot {
             usage: usage(self.cpu, self.started, now),
             counts: self.shard.counts().clone(),
+            held: self.shard.held().to_vec(),
             queue_depth: std::mem::take(&mut self.queue_depth),
             connections: self.tcp.open() as u64,
             engine,
@@ -650,7 +651,6 @@ impl Engine {
     }
 }
 
-/// A message that came in, for who looks on.
 /// How the log names requests beyond the limit.
 const TOO_MUCH: &str = "limits.requests_per_second_per_peer";
 
@@ -661,6 +661,7 @@ fn is_too_much(rate: &mut Rate, config: &Config, now: Instant, peer: IpAddr, oct
     counts && !config.sip.trusted.iter().any(|network| network.contains(peer)) && !rate.admits(now, peer, most)
 }
 
+/// A message that came in, for who looks on.
 fn incoming<'a>(at: Instant, flow: &Flow, local: SocketAddr, octets: &'a [u8]) -> Message<'a> {
     Message { at, sent: false, datagram: flow.transport == Transport::Udp, local, peer: flow.peer, octets }
 }
