@@ -4,7 +4,7 @@
 //! `CPM_PF_WITHOUT=incremental,min_wait,credit` makes the program do without the optional ones it names, so that every way
 //! through the engines can be tested on one kernel.
 
-use super::ring::{BufferRing, Completion, Plain, Ring, Wait, token};
+use super::ring::{self, BufferRing, Completion, Plain, Ring, Wait, token};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -50,6 +50,9 @@ pub struct Missing {
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.error.kind() == io::ErrorKind::OutOfMemory {
+            return write!(f, "no memory for {}: {}", self.feature, ring::no_memory());
+        }
         write!(f, "the kernel lacks {} (Linux {} has it): {}", self.feature, self.since, self.error)
     }
 }

@@ -79,6 +79,11 @@ pub struct Ring {
     faked: Vec<Completion>,
 }
 
+/// Why a ring finds no memory, and what to do.
+pub const fn no_memory() -> &'static str {
+    "the kernel books rings as locked memory, and the limit is used up: LimitMEMLOCK in the unit, `ulimit -l` in a shell; `cpm-pf tune` says how much"
+}
+
 impl Ring {
     /// A ring for the calling thread alone. `completions` must exceed sockets, sends and slack together: multishot
     /// operations end when it overflows. With `sqpoll` a kernel thread takes submissions; completions then come by
@@ -95,7 +100,11 @@ impl Ring {
         } else {
             builder.setup_defer_taskrun()
         };
-        Ok(Self { ring: builder.build(submissions)?, faked: Vec::new() })
+        let ring = builder.build(submissions).map_err(|error| match error.kind() {
+            io::ErrorKind::OutOfMemory => io::Error::new(error.kind(), no_memory()),
+            _ => error,
+        })?;
+        Ok(Self { ring, faked: Vec::new() })
     }
 
     /// Queues an operation.
@@ -172,6 +181,8 @@ impl Ring {
 
     /// Takes what has completed, in order, into `batch`.
     pub fn reap(&mut self, batch: &mut Vec<Completion>) {
+        #[cfg(debug_assertions)]
+        faults::overflowed(self.ring.submission().cq_overflow());
         batch.extend(self.ring.completion().map(|entry| Completion {
             user_data: entry.user_data(),
             result: entry.result(),
@@ -181,8 +192,6 @@ impl Ring {
             batch.append(&mut self.faked);
         }
     }
-        #[cfg(debug_assertions)]
-        faults::overflowed(self.ring.submission().cq_overflow());
 
     /// Registers a file so that operations need not look it up; see the crate.
     pub const fn as_raw(&self) -> &IoUring {

@@ -44,6 +44,8 @@ impl std::fmt::Display for Advice {
 const DIALOG_OCTETS: u64 = 8 * 1024;
 /// Files beside connections: listening sockets, rings, bells, stores.
 const OTHER_FILES: u64 = 1024;
+/// What the kernel books as locked memory for the ring of a core, and for that of the services.
+const RING_OCTETS: u64 = 1024 * 1024;
 /// The oldest kernel that `run` accepts, and those with features that it uses where they are.
 const OLDEST: (u32, u32) = (6, 1);
 
@@ -191,6 +193,7 @@ fn cores(host: &Host, config: &Config, list: &mut Vec<Advice>) {
             how: "name CPUs of the node that the network card is on, and run one proxy for each further node".into(),
         });
     }
+    cards(host, &nodes, named().count(), list);
     let media = &config.cores.media;
     let shared = |cpu: &usize| host.siblings(*cpu).iter().any(|other| other != cpu && named().any(|named| named == *other));
     if media.iter().any(shared) {
@@ -220,6 +223,34 @@ fn cores(host: &Host, config: &Config, list: &mut Vec<Advice>) {
     }
 }
 
+/// Network cards, for threads on these NUMA nodes, of which there are so many.
+fn cards(host: &Host, nodes: &[usize], threads: usize, list: &mut Vec<Advice>) {
+    for card in host.cards() {
+        let name = &card.name;
+        if let ([node], Some(there)) = (nodes, card.node)
+            && *node != there
+        {
+            list.push(Advice {
+                weight: Weight::Should,
+                what: format!("network card {name} is on NUMA node {there}, the cores are on node {node}"),
+                why: "every packet crosses the nodes' link",
+                how: format!("name CPUs of node {there} in cores, if {name} is the card that carries SIP and MSRP"),
+            });
+        }
+        if (1..threads.min(host.allowed.len())).contains(&card.queues) && !card.steered {
+            list.push(Advice {
+                weight: Weight::Note,
+                what: format!("network card {name} has {} receive queue(s) and no packet steering", card.queues),
+                why: "so many CPUs do all of the kernel's receiving, while the others wait for them",
+                how: format!(
+                    "ethtool -L {name} combined {threads} where the card can, else steer by software: \
+                     echo MASK > /sys/class/net/{name}/queues/rx-0/rps_cpus (docs/tuning.md)"
+                ),
+            });
+        }
+    }
+}
+
 fn capacity(host: &Host, config: &Config, list: &mut Vec<Advice>) {
     // A dialog of a session has one MSRP connection.
     let dialogs = config.limits.dialogs as u64;
@@ -230,6 +261,23 @@ fn capacity(host: &Host, config: &Config, list: &mut Vec<Advice>) {
             what: format!("{} open files for limits.dialogs = {dialogs}, which needs {files}", host.files),
             why: "connections are refused when no descriptor is left",
             how: format!("LimitNOFILE={files} in the unit (ulimit -Hn {files} in a shell), or lower limits.dialogs"),
+        });
+    }
+    if let Some(most) = host.number("fs.nr_open").filter(|most| *most < files) {
+        list.push(Advice {
+            weight: Weight::Must,
+            what: format!("fs.nr_open = {most} for limits.dialogs = {dialogs}, which needs {files} open files"),
+            why: "no process can have a higher limit of open files than this",
+            how: format!("sysctl -w fs.nr_open={files}, then LimitNOFILE={files} in the unit"),
+        });
+    }
+    let locked = (config.cores.signaling.len() + config.cores.media.len() + 1) as u64 * RING_OCTETS;
+    if host.locked < locked {
+        list.push(Advice {
+            weight: Weight::Must,
+            what: format!("{} KiB of locked memory, and the rings of these cores take up to {}", host.locked >> 10, locked >> 10),
+            why: "a ring cannot be made: `run` ends with \"Cannot allocate memory\"",
+            how: format!("LimitMEMLOCK={locked} or more in the unit (ulimit -l {} in a shell)", locked >> 10),
         });
     }
     let memory = dialogs * DIALOG_OCTETS;
@@ -404,6 +452,32 @@ mod tests {
     }
 
     #[test]
+    fn a_card_far_away_or_with_one_queue_is_told() {
+        let files = [
+            ("sys/devices/system/node/online", "0-1"),
+            ("sys/devices/system/node/node0/cpulist", "0-1"),
+            ("sys/devices/system/node/node1/cpulist", "2-3"),
+            ("sys/class/net/eth0/device/numa_node", "1"),
+            ("sys/class/net/eth0/queues/rx-0/rps_cpus", "00000000,00000000"),
+            ("sys/class/net/eth1/device/numa_node", "-1"),
+            ("sys/class/net/eth1/queues/rx-0/rps_cpus", "00000000,00000003"),
+            // No card: it has no device.
+            ("sys/class/net/lo/queues/rx-0/rps_cpus", "0"),
+        ];
+        let expected = [
+            "Should network card eth0 is on NUMA node 1, the cores are on node 0",
+            "Note network card eth0 has 1 receive queue(s) and no packet steering",
+        ];
+        assert_eq!(said(&files, &config()), expected);
+    }
+
+    #[test]
+    fn more_files_than_any_process_may_have_are_told() {
+        let told = said(&[("proc/sys/fs/nr_open", "65536")], &config());
+        assert!(told[0].starts_with("Must fs.nr_open = 65536 for limits.dialogs = 200000, which needs"), "{told:?}");
+    }
+
+    #[test]
     fn files_and_congestion_are_those_of_the_configuration() {
         let mut config = config();
         config.msrp.congestion = "cubic".into();
@@ -412,6 +486,10 @@ mod tests {
         let list = advise(&host, &config);
         assert!(list[0].what.starts_with("1024 open files for limits.dialogs = 200000"), "{}", list[0]);
         assert!(list[1].what.starts_with("msrp.congestion = \"cubic\" is not among"), "{}", list[1]);
+        host.locked = 2 << 20;
+        let told = advise(&host, &config).iter().map(|advice| advice.what.clone()).collect::<Vec<_>>();
+        assert!(told.contains(&"2048 KiB of locked memory, and the rings of these cores take up to 3072".into()), "{told:?}");
+        host.locked = 3 << 20;
         config.limits.dialogs = 100;
         host.files = 4096;
         assert_eq!(advise(&host, &config).len(), 1);

@@ -5,6 +5,9 @@ use crate::io::probe::{self, Features};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Of include/uapi/linux/capability.h.
+const CAP_IPC_LOCK: u32 = 14;
+
 /// The machine as it is.
 #[derive(Debug)]
 pub struct Host {
@@ -17,6 +20,8 @@ pub struct Host {
     pub nodes: Vec<Vec<usize>>,
     /// Hard limit of open files of this process.
     pub files: u64,
+    /// Octets of memory that this process may have locked, which is where the kernel books the rings of whoever has not CAP_IPC_LOCK.
+    pub locked: u64,
     /// Kernel release, "6.1.0-18-amd64".
     pub release: String,
     /// Optional features of io_uring, or what of the required ones is missing.
@@ -25,11 +30,27 @@ pub struct Host {
     pub memory: u64,
 }
 
+/// A network card.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Card {
+    pub name: String,
+    /// Receive queues, each with an interrupt of its own.
+    pub queues: usize,
+    /// Receive packet steering is on for one of them.
+    pub steered: bool,
+    /// The NUMA node that it is attached to, where there are several.
+    pub node: Option<usize>,
+}
+
 impl Host {
     /// This machine.
     pub fn read() -> Self {
         let features = probe::find().map_err(|missing| missing.to_string());
-        let mut host = Self { allowed: allowed(), files: open_files(), features, ..Self::below(Path::new("/")) };
+        let mut host =
+            Self { allowed: allowed(), files: limit(libc::RLIMIT_NOFILE).rlim_max, features, ..Self::below(Path::new("/")) };
+        if !host.has_capability(CAP_IPC_LOCK) {
+            host.locked = limit(libc::RLIMIT_MEMLOCK).rlim_cur;
+        }
         // Where /sys is not to be seen (a chroot, a container), a CPU that may be used is one that is online.
         if host.online.is_empty() {
             host.online.clone_from(&host.allowed);
@@ -45,6 +66,7 @@ impl Host {
             allowed: Vec::new(),
             nodes: Vec::new(),
             files: u64::MAX,
+            locked: u64::MAX,
             release: String::new(),
             features: Ok(Features { incremental: true, min_wait: true, credit: true }),
             memory: 0,
@@ -75,10 +97,40 @@ impl Host {
         self.text(&file).map(|text| cpus(&text)).unwrap_or_default()
     }
 
+    /// Network cards, not those that are made of software, by name.
+    pub fn cards(&self) -> Vec<Card> {
+        let entries = |path: &Path| {
+            let mut names: Vec<_> = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            names.sort();
+            names
+        };
+        let net = self.root.join("sys/class/net");
+        let card = |path: PathBuf| {
+            path.join("device").exists().then(|| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let queues: Vec<PathBuf> = entries(&path.join("queues"))
+                    .into_iter()
+                    .filter(|queue| queue.file_name().is_some_and(|name| name.to_string_lossy().starts_with("rx-")))
+                    .collect();
+                let mask = |queue: &PathBuf| fs::read_to_string(queue.join("rps_cpus")).unwrap_or_default();
+                let steered = queues.iter().any(|queue| mask(queue).chars().any(|digit| matches!(digit, '1'..='9' | 'a'..='f')));
+                let node = fs::read_to_string(path.join("device/numa_node")).ok().and_then(|text| text.trim().parse().ok());
+                Card { name, queues: queues.len(), steered, node }
+            })
+        };
+        entries(&net).into_iter().filter_map(card).collect()
+    }
+
     /// The mode of transparent huge pages: the word in brackets.
     pub fn huge_pages(&self) -> Option<String> {
         let text = self.text("sys/kernel/mm/transparent_hugepage/enabled")?;
         text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(mode, _)| mode.to_owned())
+    }
+
+    fn has_capability(&self, number: u32) -> bool {
+        let status = self.text("proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set >> number & 1 == 1)
     }
 
     fn text(&self, file: &str) -> Option<String> {
@@ -113,12 +165,13 @@ fn allowed() -> Vec<usize> {
     }
 }
 
-fn open_files() -> u64 {
+/// A resource limit of this process; none where it cannot be read.
+fn limit(resource: libc::__rlimit_resource_t) -> libc::rlimit {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the call writes only into the structure.
-    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
-        0 => limit.rlim_max,
-        _ => u64::MAX,
+    match unsafe { libc::getrlimit(resource, &mut limit) } {
+        0 => limit,
+        _ => libc::rlimit { rlim_cur: u64::MAX, rlim_max: u64::MAX },
     }
 }
 
