@@ -1,9 +1,12 @@
 //! A call captured on demand, read by Wireshark's command line.
 
 use crate::ladder::{Originating, relayed, relayed_by};
+use crate::peers;
 use crate::proxy::{Proxy, octets};
-use crate::ue::SESSION;
+use crate::ue::{Invite, SESSION, Ue};
+use cpm_bench::scenario::{Load, Scenario, Via};
 use serde_json::Value;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -157,5 +160,71 @@ fn over_tcp_tshark_finds_messages_whose_bodies_are_cut_off() {
     assert!(read.iter().all(|line| line[2].is_empty()), "no segment is missing: {read:#?}");
     for (place, what) in [(3, "INVITE"), (4, "403"), (3, "ACK")] {
         assert!(read.iter().any(|line| line[place] == what), "{what}: {read:#?}");
+    }
+}
+
+/// Two cores of each kind, MSRP over TLS on both legs, and a refused call over SIP with TLS: as many captures as calls.
+#[test]
+fn with_several_cores_and_tls_on_the_legs_tshark_finds_nothing_malformed() {
+    const CALLS: usize = 4;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    crate::secure::certificate(folder.path(), &crate::secure::authority());
+    let certificates = folder.path().to_owned();
+    let [caller, called, msrp] = peers::free();
+    let at = |port: u16| format!("127.0.0.1:{port}");
+    let pf = Proxy::start_in(
+        folder,
+        &format!(
+            "[cores]\nsignaling = [0, 1]\nmedia = [0, 1]\n[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tls://127.0.0.1:0\"]\ncore = \"sip:127.0.0.1:{called};lr\"\n\
+             [sip.tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\nca = \"ca.pem\"\n[msrp]\nlisten = [\"tls://127.0.0.1:0\"]\n"
+        ),
+    );
+    let scenario = Scenario {
+        load: Load::Closed,
+        via: Via::Sip,
+        proxy: pf.udp.to_string(),
+        caller_sip: at(caller),
+        called_sip: at(called),
+        called_msrp: at(msrp),
+        tls: true,
+        certificates: certificates.clone(),
+        sessions: 1,
+        chunk: 3_000,
+        seconds: 0.05,
+        warmup: 0.0,
+        ..Scenario::default()
+    };
+    for _ in 0..CALLS {
+        assert_eq!(pf.post("/capture?user=sip:alice@example.net").0, 201);
+        cpm_bench::relay::run(&scenario, None, true).unwrap_or_else(|error| panic!("{error}\n{}", pf.log()));
+    }
+
+    assert_eq!(pf.post("/capture?user=sip:mallory@example.com").0, 201);
+    let mut stream = crate::secure::connect(&pf, crate::secure::client(&certificates, false));
+    let invite = Invite::new(&Ue::udp("mallory"), "sip:mallory@example.com", SESSION);
+    let refused = invite.with("P-Asserted-Identity", "<sip:mallory@example.com>").text().replace("SIP/2.0/UDP", "SIP/2.0/TLS");
+    stream.write_all(refused.as_bytes()).expect("the program reads");
+    let mut said = [0; 11];
+    stream.read_exact(&mut said).expect("it answers");
+    assert!(said.starts_with(b"SIP/2.0 "));
+
+    for number in 1..=CALLS + 1 {
+        let list = || serde_json::from_str::<Value>(&pf.get("/capture").1).expect("JSON");
+        let least = if number <= CALLS { 4 + 2 * 4 } else { 2 };
+        let enough = |list: &Value| {
+            let captures = list.as_array().expect("a list");
+            captures.iter().any(|one| one["capture"] == number && one["packets"].as_u64() >= Some(least))
+        };
+        pf.until("the call is captured", |_| enough(&list()));
+        let file = pf.path(&format!("{number}.pcapng"));
+        std::fs::write(&file, octets(pf.admin, &format!("/capture/{number}"))).expect("the folder can be written");
+        let strict = ["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"];
+        let Some(read) = tshark(&file, &strict, &["frame.protocols", "_ws.malformed", "tcp.checksum.status"]) else { return };
+        for line in &read {
+            assert!(line[1].is_empty() && line[2] != "0", "{line:?}");
+            assert!(line[0].ends_with(":sip") || line[0].contains(":sip:") || line[0].contains(":msrp"), "{line:?}");
+        }
+        assert_eq!(read.iter().any(|line| line[0].contains(":msrp")), number <= CALLS, "{read:#?}");
+        assert!(read.iter().any(|line| line[0].contains(":sip")), "{read:#?}");
     }
 }
