@@ -44,8 +44,9 @@ pub fn parse(octets: &[u8]) -> Result<(Fields, usize), Malformed> {
         match fields.last_mut() {
             // RFC 5322 §2.2.3: a line that begins with white space goes on with the field before it.
             Some((_, value)) if line[0] == b' ' || line[0] == b'\t' => {
-                value.push(' ');
-                value.push_str(text.trim());
+                let more = read(&text);
+                value.push_str(if value.is_empty() || more.is_empty() { "" } else { " " });
+                value.push_str(&more);
             }
             _ if full => return Err(Malformed { at, context: "header > number of fields" }),
             _ => fields.push(field(&text).ok_or(Malformed { at, context: "header > field-name" })?),
@@ -75,7 +76,12 @@ fn field(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once(':')?;
     let name = name.trim_end();
     let token = !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_graphic());
-    token.then(|| (name.to_owned(), value.trim().to_owned()))
+    token.then(|| (name.to_owned(), read(value)))
+}
+
+/// A value as it will be written: without a CR amid it. Else whoever reads what we write could see another Content-Type than we did.
+fn read(value: &str) -> String {
+    value.replace('\r', "").trim().to_owned()
 }
 
 /// The line without its end, CRLF or LF.
@@ -94,6 +100,16 @@ mod tests {
         assert_eq!(find(&fields, "subject"), Some("one two"));
         assert_eq!(find(&fields, "content-type"), Some("text/plain"));
         assert_eq!(body_at, 47);
+    }
+
+    #[test]
+    fn a_value_is_read_as_it_is_written() {
+        let (fields, _) = parse(b"Content-Type: multi\rpart/mixed;\r\n bound\rary=x\r\nSubject:\r\n one\r\n \r\n\r\n").unwrap();
+        assert_eq!(find(&fields, "content-type"), Some("multipart/mixed; boundary=x"));
+        assert_eq!(find(&fields, "subject"), Some("one"));
+        let mut written = Vec::new();
+        write(&fields, &mut written);
+        assert_eq!(parse(&written).unwrap().0, fields);
     }
 
     #[test]
