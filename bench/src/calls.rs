@@ -113,8 +113,14 @@ struct Load<'s> {
     /// Failed finals by status line.
     failures: BTreeMap<String, u64>,
     latency: Histogram<u64>,
-    /// From a BYE to its answer.
+    /// From an INFO or BYE to its answer.
     in_dialog: Histogram<u64>,
+    /// By how much an INVITE was sent late.
+    lag: Histogram<u64>,
+    /// 503 with Retry-After.
+    told_when: u64,
+    /// The INFOs sent within standing dialogs.
+    talked: u64,
     done: u64,
     started: u64,
     resent: u64,
@@ -138,6 +144,9 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
         failures: BTreeMap::new(),
         latency: Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid"),
         in_dialog: Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid"),
+        lag: Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid"),
+        told_when: 0,
+        talked: 0,
         done: 0,
         started: 0,
         resent: 0,
@@ -191,14 +200,23 @@ impl Load<'_> {
             if marks.is_none() && now >= measured {
                 self.latency.reset();
                 self.in_dialog.reset();
+                self.lag.reset();
                 marks = Some((now, self.done, Clocks::read(meter.as_ref())));
             }
             if self.scenario.over(now, end, marks.map_or(0, |(_, done, _)| self.done - done)) {
                 break;
             }
             while step(scheduled) <= now {
-                self.call(step(scheduled));
+                let due = step(scheduled);
+                let _ = self.lag.record(now.saturating_duration_since(due).as_nanos() as u64);
+                self.call(due);
                 scheduled += 1;
+            }
+            while self.scenario.talk > 0
+                && !self.standing.is_empty()
+                && begin + Duration::from_secs_f64(self.talked as f64 / self.scenario.talk as f64) <= now
+            {
+                self.talk();
             }
             if !quiet && now - shown >= Duration::from_secs(1) {
                 shown = now;
@@ -217,10 +235,11 @@ impl Load<'_> {
         let (from, done, clocks) = marks.ok_or("the warm-up is longer than the run")?;
         let seconds = from.elapsed().as_secs_f64();
         let (used, count) = (Clocks::read(meter.as_ref()).since(&clocks), self.done - done);
-        let (latency, in_dialog) = (Latency::of(&self.latency), Latency::of(&self.in_dialog));
+        let (latency, in_dialog, lag) = (Latency::of(&self.latency), Latency::of(&self.in_dialog), Latency::of(&self.lag));
         self.finish(&mut buffer);
         let mut outcome = Outcome::new(self.scenario, "calls", count, 0, seconds);
-        (outcome.latency, outcome.in_dialog) = (latency, in_dialog);
+        (outcome.latency, outcome.in_dialog, outcome.lag) = (latency, in_dialog, lag);
+        outcome.told_when = self.told_when;
         outcome.lost =
             self.started - before - self.done - self.failures.values().sum::<u64>().min(self.started - before - self.done);
         outcome.refused = self.failures.values().sum();
@@ -261,6 +280,21 @@ impl Load<'_> {
         self.calls.insert(number, Call { due, resend: Instant::now() + T1, wait: T1, last: invite, answered: false });
     }
 
+    /// An INFO within the next of the standing dialogs.
+    fn talk(&mut self) {
+        let standing = self.standing.len() as u64;
+        let (round, at) = (self.talked / standing, self.talked % standing);
+        let (number, bye) = &self.standing[at as usize];
+        // As its BYE, which comes last of all, but for method, number and branch.
+        let (number, seq) = (*number, round + 2);
+        let info = bye.replacen("BYE", "INFO", 1).replacen("CSeq: 1000000 BYE", &format!("CSeq: {seq} INFO"), 1);
+        let info = info.replacen(&format!("x{number}-B1000000"), &format!("x{number}-I{seq}"), 1);
+        self.talked += 1;
+        self.up.send(&info, &self.scenario.proxy);
+        let now = Instant::now();
+        self.calls.insert(number, Call { due: now, resend: now + T1, wait: T1, last: info, answered: true });
+    }
+
     /// Looks at both sides, resends what is due, sends BYEs; whether anything was there.
     fn turn(&mut self, buffer: &mut [u8], standing: bool) -> bool {
         let mut busy = false;
@@ -270,7 +304,7 @@ impl Load<'_> {
             let request = Message(text);
             match request.first_line().split(' ').next() {
                 Some("INVITE") => answers.push((sip::ok(&request, &self.called, &self.answer), from.to_owned())),
-                Some("BYE") => answers.push((sip::ok(&request, &self.called, ""), from.to_owned())),
+                Some("BYE" | "INFO") => answers.push((sip::ok(&request, &self.called, ""), from.to_owned())),
                 _ => {}
             }
         });
@@ -307,7 +341,9 @@ impl Load<'_> {
                 let _ = self.latency.record(call.due.elapsed().as_nanos() as u64);
                 let name = format!("{}x{number}", self.run);
                 let ack = sip::in_dialog(&self.caller, "ACK", 1, &name, response);
-                let bye = sip::in_dialog(&self.caller, "BYE", 2, &name, response);
+                // A dialog that stands has other requests before its BYE.
+                let last = if standing { 1_000_000 } else { 2 };
+                let bye = sip::in_dialog(&self.caller, "BYE", last, &name, response);
                 self.up.send(&ack, &self.scenario.proxy);
                 self.calls.remove(&number);
                 match standing {
@@ -318,10 +354,11 @@ impl Load<'_> {
             (200, false, true) => {
                 let _ = self.in_dialog.record(call.due.elapsed().as_nanos() as u64);
                 self.calls.remove(&number);
-                self.done += 1;
+                self.done += u64::from(response.header("CSeq", "").ends_with("BYE"));
             }
             (300.., ..) => {
                 *self.failures.entry(format!("{} to {}", response.first_line(), response.header("CSeq", ""))).or_default() += 1;
+                self.told_when += u64::from(response.status() == 503 && !response.header("Retry-After", "").is_empty());
                 if invite {
                     let mut ack = sip::in_dialog(&self.caller, "ACK", 1, &format!("{}x{number}", self.run), response);
                     ack =

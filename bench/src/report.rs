@@ -48,9 +48,16 @@ pub struct Outcome {
     /// Calls: from a BYE to its answer.
     #[serde(default)]
     pub in_dialog: Latency,
+    /// Calls: by how much an INVITE was sent late. What is late is not offered: with more than some milliseconds a result says
+    /// something of the load generator.
+    #[serde(default)]
+    pub lag: Latency,
     pub lost: u64,
     pub corrupted: u64,
     pub refused: u64,
+    /// Calls: 503 with Retry-After among them.
+    #[serde(default)]
+    pub told_when: u64,
     pub failures: Vec<String>,
     /// CPU seconds of the process under test, and for one gigabyte and one unit.
     pub cpu_s: Option<f64>,
@@ -80,9 +87,11 @@ impl Outcome {
             mb_per_second: octets as f64 / 1e6 / seconds,
             latency: Latency::default(),
             in_dialog: Latency::default(),
+            lag: Latency::default(),
             lost: 0,
             corrupted: 0,
             refused: 0,
+            told_when: 0,
             failures: Vec::new(),
             cpu_s: None,
             cpu_s_per_gb: None,

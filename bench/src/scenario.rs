@@ -105,6 +105,8 @@ pub struct Scenario {
     /// Calls: milliseconds between ACK and BYE; dialogs that stand before the load begins.
     pub hold_ms: u64,
     pub standing: usize,
+    /// Calls: INFO requests a second within the standing dialogs, in turns.
+    pub talk: u64,
     /// TCP congestion control of our sockets.
     pub congestion: String,
     /// Pass criteria: nothing lost always; these where given.
@@ -150,6 +152,7 @@ impl Default for Scenario {
             verify: false,
             hold_ms: 100,
             standing: 0,
+            talk: 0,
             congestion: "cubic".into(),
             pass_p99_us: None,
             pass_rate: None,
