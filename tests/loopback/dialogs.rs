@@ -102,6 +102,87 @@ fn an_answer_that_crosses_the_cancel_of_a_change_counts() {
     ladder.alice.next("200 to the change", of("INVITE", 200));
 }
 
+/// A request in a dialog, with a body.
+fn with_sdp(request: &str, sender: &Ue, body: &str) -> String {
+    let fields = format!(
+        "Contact: <sip:me@{}>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        sender.address,
+        body.len()
+    );
+    request.replace("Content-Length: 0\r\n\r\n", &fields)
+}
+
+/// A further MSRP line of an SDP.
+fn further(id: &str, setup: &str) -> String {
+    format!(
+        "m=message 9 TCP/MSRP *\r\na=accept-types:text/plain\r\na=path:msrp://127.0.0.1:9/{id};tcp\r\na=setup:{setup}\r\na=msrp-cema\r\n"
+    )
+}
+
+#[test]
+fn a_change_brings_a_stream_and_another_takes_one_out() {
+    let mut ladder = Originating::new("");
+    let invite = Invite::new(&ladder.alice, BOB, SESSION);
+    let bob = format!("<sip:bob@{}>", ladder.core.address);
+    let (arrived, ok) = ladder.established(&invite, &bob, &sdp("bob1"));
+    let streams = |pf: &Proxy, wanted: f64| pf.until("the streams", |pf| pf.metric("cpm_pf_msrp_sessions", &[]) == wanted);
+    streams(&ladder.pf, 1.0);
+    // Alice brings one.
+    let two = invite.body.clone() + &further("alice2", "actpass");
+    let change = with_sdp(&ladder.alice.in_dialog("INVITE", &ok, 1), &ladder.alice, &two);
+    ladder.alice.send(ladder.pf.udp, &change);
+    let (changing, from) = ladder.core.expect_from("INVITE");
+    let asked = changing.attributes("path");
+    assert_eq!((asked.len(), asked[0]), (2, arrived.attribute("path")), "the first is as it was, the further one ours");
+    let fields = contact(&ladder) + "Content-Type: application/sdp\n";
+    ladder.core.answer(&changing, from, "200 OK", &fields, &(sdp("bob1") + &further("bob2", "active")));
+    ladder.core.expect("ACK");
+    let changed = ladder.alice.next("200 to the change", of("INVITE", 200)).0;
+    let answered = changed.attributes("path");
+    assert_eq!((answered.len(), answered[0]), (2, ok.attribute("path")));
+    ladder.alice.ack(ladder.pf.udp, &Message(change), &changed);
+    streams(&ladder.pf, 2.0);
+    // Bob takes the first one out.
+    let one = sdp("bob1").replace("m=message 9 ", "m=message 0 ") + &further("bob2", "active");
+    let change = with_sdp(&ladder.core.in_dialog_back("INVITE", &arrived, 1), &ladder.core, &one);
+    ladder.core.send(ladder.pf.udp, &change);
+    let (passed, from) = ladder.alice.expect_from("INVITE");
+    assert!(passed.body().contains("m=message 0 ") && passed.attributes("path") == answered[1..], "{passed:?}");
+    let fields = format!("Contact: <sip:alice@{}>\nContent-Type: application/sdp\n", ladder.alice.address);
+    let one = invite.body.replace("m=message 9 ", "m=message 0 ") + &further("alice2", "active");
+    ladder.alice.answer(&passed, from, "200 OK", &fields, &one);
+    ladder.alice.expect("ACK");
+    let done = ladder.core.next("200 to the change", of("INVITE", 200)).0;
+    assert!(done.body().contains("m=message 0 ") && done.attributes("path") == asked[1..], "{done:?}");
+    ladder.core.ack(ladder.pf.udp, &Message(change), &done);
+    streams(&ladder.pf, 1.0);
+    let bye = ladder.alice.in_dialog("BYE", &ok, 2);
+    ladder.alice.send(ladder.pf.udp, &bye);
+    let (bye, from) = ladder.core.expect_from("BYE");
+    ladder.core.answer(&bye, from, "200 OK", "", "");
+    ladder.alice.next("200 to BYE", of("BYE", 200));
+    streams(&ladder.pf, 0.0);
+}
+
+#[test]
+fn who_takes_no_stream_is_hung_up_on_and_the_caller_refused() {
+    let mut ladder = Originating::new("");
+    let invite = Invite::new(&ladder.alice, BOB, SESSION);
+    let (arrived, from) = ladder.passes(&invite);
+    let fields = contact(&ladder) + "Content-Type: application/sdp\n";
+    ladder.core.answer(&arrived, from, "200 OK", &fields, &sdp("bob1").replace("m=message 9 ", "m=message 0 "));
+    // His dialog stands since his 200: it is acknowledged, then ended.
+    let ack = ladder.core.expect("ACK");
+    let (bye, from) = ladder.core.expect_from("BYE");
+    assert_eq!((bye.want("Call-ID"), bye.want("To")), (ack.want("Call-ID"), ack.want("To")));
+    ladder.core.answer(&bye, from, "200 OK", "", "");
+    let refusal = ladder.alice.next("488", of("INVITE", 488)).0;
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &refusal);
+    ladder
+        .pf
+        .until("nothing is left", |pf| pf.metric("cpm_pf_dialogs", &[]) == 0.0 && pf.metric("cpm_pf_msrp_sessions", &[]) == 0.0);
+}
+
 #[test]
 fn byes_that_cross_are_both_answered() {
     let mut ladder = Originating::new("");
