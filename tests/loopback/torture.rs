@@ -1,14 +1,24 @@
 //! RFC 4475 and RFC 5118: every message of theirs sent to the running program, over UDP and over TCP, and what came back beside
-//! what they say should. `cargo test --test loopback torture -- --nocapture` prints the table.
+//! what they say should. The table is `docs/torture.txt`; `TORTURE_BLESS=1 cargo test --test loopback torture` writes it.
 
 use crate::proxy::Proxy;
 use crate::stream::Stream;
 use crate::ue::{Message, Ue};
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+
+/// The head of the table.
+const HEAD: &str =
+    "RFC 4475 and RFC 5118: every message of theirs sent to the running program, over UDP and over TCP: the status that the RFCs
+ask for, and what came back. 486 is what the far side answers to all that is passed on; 0 is no answer (a response, an ACK, or
+a stream that waits for the rest). How each message is read: tests/vectors/torture/expected.txt.
+Written by: TORTURE_BLESS=1 cargo test --test loopback torture
+
+";
 
 /// What the far side answers to all that reaches it: shows that a message was taken and passed on.
 const REACHED: u16 = 486;
@@ -242,22 +252,29 @@ fn every_torture_message_is_served_or_refused_on_the_wire() {
     let configuration = format!("[sip]\ncore = \"sip:{core};lr\"\n");
     let (pf, other) = (Proxy::start(&configuration), Proxy::start(&configuration));
     let source = Source::new();
-    let (mut right, mut wrong) = (0, Vec::new());
-    println!("{:45} {:>8} {:>5} {:>8} {:>5}", "message", "UDP says", "got", "TCP says", "got");
+    let mut wrong = Vec::new();
+    let mut table = String::from(HEAD);
+    let _ = writeln!(table, "{:45} {:>12} {:>5} {:>12} {:>5}", "message", "UDP expected", "got", "TCP expected", "got");
     for (name, octets) in messages() {
         let octets = replace(&octets, b"far-side", core.to_string().as_bytes());
         let (udp, tcp) =
             ANSWERS.iter().find(|(known, _, _)| *known == name).map_or((REACHED, REACHED), |(_, udp, tcp)| (*udp, *tcp));
         let got = (over_udp(&pf, &source, &octets, udp), over_tcp(&other, &octets, tcp));
-        println!("{name:45} {udp:>8} {:>5} {tcp:>8} {:>5}", got.0, got.1);
-        if got == (udp, tcp) { right += 1 } else { wrong.push(name) }
+        let _ = writeln!(table, "{name:45} {udp:>12} {:>5} {tcp:>12} {:>5}", got.0, got.1);
+        if got != (udp, tcp) {
+            wrong.push(name);
+        }
     }
-    println!("{right} as expected over both");
     stop.store(true, Ordering::Relaxed);
     thread.join().expect("the far side ends");
     for pf in [&pf, &other] {
         assert_eq!(pf.get("/healthz").0, 200);
         assert!(!pf.log().contains("panicked"), "a message reached a bug");
     }
-    assert!(wrong.is_empty(), "not as the RFCs say: {wrong:?}");
+    assert!(wrong.is_empty(), "not as the RFCs say: {wrong:?}\n{table}");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/torture.txt");
+    if std::env::var_os("TORTURE_BLESS").is_some() {
+        return std::fs::write(path, table).expect("docs can be written");
+    }
+    assert_eq!(std::fs::read_to_string(path).expect("the table is in the repository"), table);
 }
