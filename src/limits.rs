@@ -78,6 +78,8 @@ pub const RESOLVED_NAMES_MAX: usize = 1024;
 pub const DEAD_TARGETS_MAX: usize = 1024;
 /// Users whose registrations one core holds by reg-event subscriptions.
 pub const SUBSCRIPTIONS_MAX: usize = 200_000;
+/// Calls turned away for a slow queue in a second that get a line each in the log; a line of the log counts the others.
+pub const SHED_LINES_MAX: u32 = 100;
 /// Users subscribed to at once after a start, and how long until the next: 500 a second and core, of which a registrar has to
 /// answer each SUBSCRIBE and send a NOTIFY.
 pub const REGISTRANTS_PAGE: usize = 100;

@@ -17,6 +17,7 @@ pub mod messages;
 pub mod outbound;
 pub mod outbox;
 pub mod overload;
+pub mod passing;
 pub mod prefetch;
 pub mod proxy;
 pub mod record;

@@ -23,6 +23,8 @@ pub enum Effect {
     Fetch { ticket: Ticket, query: Query },
     /// A line for the call record file: one finished session.
     Record(Box<super::record::Cdr>),
+    /// The same without a line of the log: one of so many refusals that a line of another counts them.
+    Counted(Box<super::record::Cdr>),
     /// A line of the log: so many octets that came on this flow are no message, and no answer to them could be made.
     Dropped { flow: Flow, octets: usize, cause: &'static str },
 }

@@ -7,10 +7,18 @@
 //! | `limits.dialogs`                  | 503 with Retry-After                                                      |
 //! | `limits.sessions_per_originator`  | 486: only this user has to wait, and no other server would take the call  |
 //! | draining                          | 503 with Retry-After                                                      |
+//!
+//! Of a slow queue the first calls of a second are turned away here; the rest in passing (`passing.rs`).
 
 use super::signalling::Signalling;
 use crate::base::clock::{Duration, Instant};
 use crate::config::Limits;
+use crate::limits::SHED_LINES_MAX;
+
+/// A second, over which lines are counted.
+const SECOND: Duration = Duration::from_secs(1);
+/// For how long after a slow queue the next delay above the limit counts at once.
+const ALARM: Duration = Duration::from_secs(1);
 
 /// The load of one core as it sees it.
 #[derive(Default)]
@@ -19,6 +27,12 @@ pub struct Overload {
     delay: Duration,
     /// Since when all that was handed in had waited longer than is allowed.
     slow_since: Option<Instant>,
+    /// Until when a queue that is slow once more is taken to be so at once.
+    alarmed: Instant,
+    /// Lines written of calls turned away since then, and how many were turned away without one.
+    lines: u32,
+    lines_since: Instant,
+    pub(super) turned_away: u64,
     /// Calls that may still begin, in thousandths, and when that was so.
     budget: u64,
     counted: Instant,
@@ -34,13 +48,32 @@ impl Overload {
     }
 
     /// Whether the queue is too slow for new calls. One look at it may just follow a moment in which this thread did not run:
-    /// a delay little above the limit counts when it lasts for that long itself.
+    /// a delay little above the limit counts when it lasts for that long itself, or when the queue was slow shortly before: then
+    /// it is kept at the limit, and does not swing between nothing and three times as much.
     fn is_slow(&mut self, now: Instant, limit: Duration) -> bool {
         if self.delay <= limit {
             return false;
         }
         let since = *self.slow_since.get_or_insert(now);
-        self.delay > 2 * limit || now.since(since) >= limit
+        let slow = self.delay > 2 * limit || now.since(since) >= limit || now < self.alarmed;
+        if slow {
+            self.alarmed = now + ALARM;
+        }
+        slow
+    }
+
+    /// Whether the queue is slow and this second has its lines of it: further calls are turned away in passing.
+    pub(super) fn is_flooded(&mut self, now: Instant, limit: Duration) -> bool {
+        self.lines >= SHED_LINES_MAX && now.since(self.lines_since) < SECOND && self.is_slow(now, limit)
+    }
+
+    /// A call is turned away with a line: for how many others that line speaks.
+    fn line(&mut self, now: Instant) -> u64 {
+        if now.since(self.lines_since) >= SECOND {
+            (self.lines, self.lines_since) = (0, now);
+        }
+        self.lines += 1;
+        std::mem::take(&mut self.turned_away)
     }
 
     /// Takes a call out of the budget: as many a second as configured, and no more than one second's at once.
@@ -68,6 +101,10 @@ impl Signalling {
             return Some("drain");
         }
         if self.overload.is_slow(now, overload_queue_delay) {
+            let others = self.overload.line(now);
+            if others > 0 {
+                tracing::info!(others, cause = "limits.overload_queue_delay", "refused without a line each");
+            }
             return Some("limits.overload_queue_delay");
         }
         if self.counts.dialogs.saturating_add(2) > dialogs as u64 {
@@ -91,10 +128,13 @@ mod tests {
         assert!(overload.is_slow(at(50), limit));
         overload.waited(limit, limit);
         assert!(!overload.is_slow(at(51), limit));
+        overload.waited(Duration::from_millis(51), limit);
+        assert!(overload.is_slow(at(52), limit), "it was slow shortly before");
+        overload.waited(limit, limit);
         overload.waited(Duration::from_millis(60), limit);
-        assert!(!overload.is_slow(at(52), limit), "the time counts anew");
+        assert!(!overload.is_slow(at(1053), limit), "the time counts anew");
         overload.waited(Duration::from_millis(101), limit);
-        assert!(overload.is_slow(at(53), limit));
+        assert!(overload.is_slow(at(1054), limit));
     }
 
     #[test]

@@ -259,6 +259,9 @@ impl Signalling {
 
     /// One framed message from a flow.
     pub fn receive(&mut self, now: Instant, flow: Flow, message: &[u8], out: &mut Outbox) {
+        if self.turned_away(now, &flow, message, out) {
+            return;
+        }
         self.ladders.message(now, false, flow.peer, message);
         match Incoming::parse(message) {
             Ok(incoming) => match validate::validate(&incoming).or_else(|reject| self.tolerated(&incoming, reject)) {
@@ -416,7 +419,7 @@ impl Signalling {
                     self.ladders.message(now, true, target.address, out.octets(octets));
                 }
                 Effect::Record(record) => self.ladders.recorded(record),
-                Effect::Media { .. } | Effect::Fetch { .. } | Effect::Dropped { .. } => {}
+                Effect::Media { .. } | Effect::Fetch { .. } | Effect::Counted(_) | Effect::Dropped { .. } => {}
             }
         }
         out.noted = out.effects.len();

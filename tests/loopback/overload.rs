@@ -1,6 +1,7 @@
 //! RFC 3261 §21.5.4 on the wire: which new calls are turned away, what goes on meanwhile, and what we do with a peer's 503.
 
 use crate::ladder::Originating;
+use crate::proxy::Proxy;
 use crate::ue::{Invite, LARGE, Message, SESSION, answer_sdp};
 use std::time::Duration;
 
@@ -64,6 +65,44 @@ fn a_slow_queue_turns_new_calls_away_and_nothing_else() {
     let ok = call(&mut ladder);
     hang_up(&mut ladder, &ok);
     assert!(ladder.pf.metric("cpm_pf_rejections_total", &["limits.overload_queue_delay"]) >= 2.0);
+}
+
+#[test]
+fn a_flood_is_turned_away_in_passing_and_what_is_served_is_not() {
+    // A few more than have lines of their own; the socket's buffer holds them.
+    const CALLS: u32 = 120;
+    let mut ladder =
+        Originating::new("[sip]\nt1 = \"5s\"\n[limits]\noverload_queue_delay = \"150ms\"\nsessions_per_originator = 1000\n");
+    let served = Invite::new(&ladder.alice, BOB, SESSION);
+    let (arrived, from) = ladder.passes(&served);
+    let invites: Vec<Invite> = (0..CALLS).map(|_| Invite::new(&ladder.alice, BOB, LARGE)).collect();
+    ladder.pf.stand_still();
+    for invite in &invites {
+        ladder.alice.send(ladder.pf.udp, &invite.text());
+    }
+    // A resend of what is being served waits in the same queue.
+    ladder.alice.send(ladder.pf.udp, &served.text());
+    std::thread::park_timeout(Duration::from_millis(600));
+    ladder.pf.signal("CONT");
+    for invite in &invites {
+        let call = invite.get("Call-ID").unwrap_or_default();
+        let refusal = ladder.alice.next("503", |message| message.header("Call-ID") == Some(call) && message.status() >= 200).0;
+        assert_eq!(refusal.status(), 503, "{refusal:?}");
+        turned_away(&refusal);
+        ladder.alice.ack(ladder.pf.udp, &invite.message(), &refusal);
+    }
+    ladder.core.nothing(ladder.pf.udp, "a new call", |message| message.method() == "INVITE");
+    let sdp = answer_sdp("127.0.0.1:9".parse().expect("an address"), "bob", "active", "sendrecv");
+    let fields = format!("Contact: <sip:bob@{}>\nContent-Type: application/sdp\n", ladder.core.address);
+    ladder.core.answer(&arrived, from, "200 OK", &fields, &sdp);
+    let call = served.get("Call-ID").unwrap_or_default();
+    let ok = ladder.alice.next("200", |message| message.header("Call-ID") == Some(call) && message.status() >= 200).0;
+    assert_eq!(ok.status(), 200, "{ok:?}");
+    ladder.alice.ack(ladder.pf.udp, &served.message(), &ok);
+    ladder.core.expect("ACK");
+    hang_up(&mut ladder, &ok);
+    let refused = |pf: &Proxy| pf.metric("cpm_pf_rejections_total", &["limits.overload_queue_delay"]);
+    assert!((refused(&ladder.pf) - f64::from(CALLS)).abs() < 0.5);
 }
 
 #[test]

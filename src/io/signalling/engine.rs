@@ -524,6 +524,7 @@ impl Engine {
                         log(&record);
                         self.links.records.leave(record);
                     }
+                    Effect::Counted(record) => self.links.records.leave(record),
                     Effect::Dropped { flow, octets, cause } => self.dropped.note(now, &flow, octets, cause),
                 }
             }

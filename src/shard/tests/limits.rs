@@ -2,6 +2,7 @@
 
 use super::world::*;
 use crate::base::clock::Duration;
+use crate::limits::SHED_LINES_MAX;
 use crate::sip::header::name::Name;
 
 fn session(number: u32) -> String {
@@ -71,4 +72,48 @@ fn a_refusal_leaves_a_record_with_its_clause() {
     assert_eq!((world.records[0].status, world.records[0].cause, world.records[0].case), (403, "OSI-1.b", "originating"));
     assert_eq!(world.core.counts().rejections.get(&("OSI-1.b", 403)), Some(&1));
     world.rests();
+}
+
+#[test]
+fn a_flood_is_turned_away_in_passing() {
+    let mut world = World::new(config());
+    world.relays(&session(0));
+    world.core.queue_delay(Duration::from_millis(101));
+    (1..=SHED_LINES_MAX).for_each(|number| world.receives(ALICE, &session(number)));
+    assert_eq!(world.records.len(), SHED_LINES_MAX as usize, "each has its line");
+    world.sent.clear();
+
+    // The next has no 100 and no transaction; a resend gets the same answer, its ACK none.
+    let further = session(SHED_LINES_MAX + 1);
+    world.receives(ALICE, &further);
+    let shed = world.expect(ALICE, "SIP/2.0 503 Service Unavailable");
+    assert!(shed.header(Name::To).contains(";tag=turned-away-"), "{}", shed.text);
+    assert!(shed.header(Name::RetryAfter).parse::<u32>().is_ok());
+    world.receives(ALICE, &further);
+    assert_eq!(world.expect(ALICE, "SIP/2.0 503").header(Name::To), shed.header(Name::To));
+    let head = further.split("\r\n\r\n").next().unwrap_or_default().replace("INVITE", "ACK");
+    let to = further.lines().find(|line| line.starts_with("To:")).expect("it has one");
+    world.receives(ALICE, &(head.replace(to, &format!("To: {}", shed.header(Name::To))) + "\r\n\r\n"));
+    world.expect_nothing();
+    assert_eq!(world.records.len(), SHED_LINES_MAX as usize + 2);
+    let record = world.records.last().expect("it was just refused");
+    assert_eq!((record.status, record.cause, record.case), (503, "limits.overload_queue_delay", "originating"));
+    assert_eq!((record.originator.as_str(), record.service), ("sip:alice@example.net", "session"));
+
+    // What is being served is none of the flood, nor is what belongs to a dialog.
+    world.receives(ALICE, &session(0));
+    world.expect(ALICE, "SIP/2.0 100");
+    world.receives(ALICE, &further.replace("z9hG4bK", "z9hG4bKd").replace(to, &format!("{to};tag=of-a-dialog")));
+    world.expect(ALICE, "SIP/2.0 100");
+    assert!(world.sent.iter().all(|sent| !sent.line().contains("503")));
+
+    // The next second has lines again.
+    world.passes(Duration::from_secs(1));
+    world.sent.clear();
+    let lines = world.records.len();
+    world.core.queue_delay(Duration::from_millis(101));
+    world.receives(ALICE, &session(SHED_LINES_MAX + 2));
+    world.expect(ALICE, "SIP/2.0 100");
+    world.expect(ALICE, "SIP/2.0 503");
+    assert_eq!(world.records.len(), lines + 1);
 }

@@ -210,7 +210,7 @@ impl World {
                 }
                 query => self.questions.push_back((ticket, query)),
             },
-            Effect::Record(record) => self.records.push(*record),
+            Effect::Record(record) | Effect::Counted(record) => self.records.push(*record),
             Effect::Dropped { cause, .. } => self.dropped.push(cause),
         }
     }

@@ -8,6 +8,7 @@
 //! The To tag, which §17.2.3 compares for an RFC 2543 ACK, is compared with what was sent once the transaction is found.
 
 use crate::sip::header::name::Name;
+use crate::sip::header::via::Via;
 use crate::sip::ids::MAGIC_COOKIE;
 use crate::sip::message::{Incoming, Malformed, Request};
 use crate::sip::method::Method;
@@ -29,17 +30,7 @@ pub fn server(request: &Request, text: &mut String) -> Result<(), Malformed> {
         Method::Ack | Method::Cancel => Method::Invite.as_str(),
         _ => request.method_str(),
     };
-    if let Some(branch) = via.branch().filter(|branch| branch.len() > MAGIC_COOKIE.len() && has_cookie(branch)) {
-        text.extend(['3', BETWEEN]);
-        text.push_str(branch);
-        text.push(BETWEEN);
-        let host = text.len();
-        text.push_str(via.host);
-        text[host..].make_ascii_lowercase();
-        text.push(':');
-        text.push_str(itoa::Buffer::new().format(via.port_or_default()));
-        text.push(BETWEEN);
-        text.push_str(method);
+    if by_branch(&via, method, text) {
         return Ok(());
     }
     let via = request.values(Name::Via).next().unwrap_or("");
@@ -66,6 +57,25 @@ pub fn number(octets: &[u8]) -> Option<u64> {
 /// The number of a key that [`server`] wrote (FNV-1a).
 pub fn number_of(key: &str) -> u64 {
     key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The same from the top Via alone; false: it takes the rest of the request to tell.
+pub fn by_branch(via: &Via<'_>, method: &str, text: &mut String) -> bool {
+    let Some(branch) = via.branch().filter(|branch| branch.len() > MAGIC_COOKIE.len() && has_cookie(branch)) else {
+        return false;
+    };
+    text.clear();
+    text.extend(['3', BETWEEN]);
+    text.push_str(branch);
+    text.push(BETWEEN);
+    let host = text.len();
+    text.push_str(via.host);
+    text[host..].make_ascii_lowercase();
+    text.push(':');
+    text.push_str(itoa::Buffer::new().format(via.port_or_default()));
+    text.push(BETWEEN);
+    text.push_str(method);
+    true
 }
 
 /// Whether a branch was made by an RFC 3261 element; the cookie is compared without regard to case (§7.3.1).

@@ -8,6 +8,7 @@ use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::base::transport::{Destination, Flow};
 use crate::sip::header::name::Name;
+use crate::sip::header::via::Via;
 use crate::sip::ids;
 use crate::sip::message::Request;
 use crate::sip::method::Method;
@@ -25,6 +26,11 @@ impl Transactions {
         };
         self.text = text;
         arrival
+    }
+
+    /// Whether an INVITE with this top Via is being served. None: its Via alone does not tell.
+    pub fn serves_invite(&mut self, via: &Via<'_>) -> Option<bool> {
+        key::by_branch(via, Method::Invite.as_str(), &mut self.text).then(|| self.servers.contains_key(self.text.as_str()))
     }
 
     fn matched(&mut self, now: Instant, flow: &Flow, request: &Rc<Request>, id: &str, out: &mut impl Sink) -> Arrival {
