@@ -64,14 +64,14 @@ impl Originating {
     #[track_caller]
     pub fn passes(&mut self, invite: &Invite) -> (Message, SocketAddr) {
         self.alice.send(self.pf.udp, &invite.text());
-        self.core.expect_from("INVITE")
+        self.core.expect_call()
     }
 
     /// Sends the INVITE; the final answer of that status, with nothing sent on.
     #[track_caller]
     pub fn refused(&mut self, invite: &Invite, status: u16) -> Message {
         self.alice.send(self.pf.udp, &invite.text());
-        let refusal = self.alice.expect_status(status);
+        let refusal = self.alice.expect_answer(invite, status);
         self.alice.ack(self.pf.udp, &invite.message(), &refusal);
         self.core.nothing(self.pf.udp, "a request that was refused", |message| message.method() == "INVITE");
         self.isf.nothing(self.pf.udp, "a request that was refused", |message| message.method() == "INVITE");
@@ -88,7 +88,7 @@ impl Originating {
     #[track_caller]
     pub fn refused_beside(&mut self, invite: &Invite, status: u16) -> Message {
         self.alice.send(self.pf.udp, &invite.text());
-        let refusal = self.alice.expect_status(status);
+        let refusal = self.alice.expect_answer(invite, status);
         self.alice.ack(self.pf.udp, &invite.message(), &refusal);
         self.core.nothing(self.pf.udp, "a request that was refused", |message| message.method() == "INVITE");
         refusal
@@ -105,7 +105,7 @@ impl Originating {
             &format!("Contact: {contact}\nSupported: timer\nServer: other/1.0\nContent-Type: application/sdp\n"),
             sdp,
         );
-        let ok = self.alice.expect_status(200);
+        let ok = self.alice.expect_answer(invite, 200);
         self.alice.ack(self.pf.udp, &invite.message(), &ok);
         self.core.expect("ACK");
         (arrived, ok)
@@ -139,14 +139,14 @@ impl Terminating {
     #[track_caller]
     pub fn passes(&mut self, invite: &Invite) -> (Message, SocketAddr) {
         self.alice.send(self.pf.udp, &invite.text());
-        self.clients[0].expect_from("INVITE")
+        self.clients[0].expect_call()
     }
 
     /// Sends the INVITE; the final answer of that status, with nothing sent on.
     #[track_caller]
     pub fn refused(&mut self, invite: &Invite, status: u16) -> Message {
         self.alice.send(self.pf.udp, &invite.text());
-        let refusal = self.alice.expect_status(status);
+        let refusal = self.alice.expect_answer(invite, status);
         self.alice.ack(self.pf.udp, &invite.message(), &refusal);
         self.quiet();
         refusal

@@ -4,7 +4,7 @@
 use crate::proxy::PATIENCE;
 use crate::tape::Tape;
 use socket2::{Domain, Socket, Type};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -113,6 +113,8 @@ pub struct Ue {
     /// Came while something else was waited for.
     kept: VecDeque<(Message, SocketAddr)>,
     count: u32,
+    /// Call-IDs of the INVITEs that [`Ue::expect_call`] gave.
+    calls: BTreeSet<String>,
     /// Where what it says and hears is noted.
     pub tape: Option<Tape>,
 }
@@ -134,7 +136,15 @@ impl Ue {
         });
         let (udp, tcp) = pair.expect("a port that is free for both");
         let address = udp.local_addr().expect("bound");
-        Ue { name: name.into(), address, wire: Wire::Udp(udp, tcp), kept: VecDeque::new(), count: 0, tape: None }
+        Ue {
+            name: name.into(),
+            address,
+            wire: Wire::Udp(udp, tcp),
+            kept: VecDeque::new(),
+            count: 0,
+            calls: BTreeSet::new(),
+            tape: None,
+        }
     }
 
     /// Over TCP: listens, and connects where it sends first.
@@ -152,6 +162,7 @@ impl Ue {
             address,
             wire: Wire::Tcp { listener, streams: Vec::new() },
             kept: VecDeque::new(),
+            calls: BTreeSet::new(),
             count: 0,
             tape: None,
         }
@@ -291,11 +302,33 @@ impl Ue {
         self.next(method, |message| message.method() == method)
     }
 
+    /// The next INVITE of a call that was not seen here yet: one that nobody answers comes again.
+    #[track_caller]
+    pub fn expect_call(&mut self) -> (Message, SocketAddr) {
+        let seen = std::mem::take(&mut self.calls);
+        let is_new = |message: &Message| message.method() == "INVITE" && !seen.contains(message.want("Call-ID"));
+        let found = self.next("INVITE", is_new);
+        self.calls = seen;
+        self.calls.insert(found.0.want("Call-ID").to_owned());
+        found
+    }
+
     /// The next response of that status; an unexpected final to the same method fails at once.
     #[track_caller]
     pub fn expect_status(&mut self, status: u16) -> Message {
         let (message, _) =
             self.next(&status.to_string(), |message| message.status() == status || (status >= 200 && message.status() >= 200));
+        assert_eq!(message.status(), status, "{} got\n{message:?}", self.name);
+        message
+    }
+
+    /// As [`Ue::expect_status`], of this INVITE: a final answer to an earlier one may come again.
+    #[track_caller]
+    pub fn expect_answer(&mut self, invite: &Invite, status: u16) -> Message {
+        let is_final = |message: &Message| {
+            message.status() >= 200 && invite.get("Call-ID").is_none_or(|call| message.header("Call-ID") == Some(call))
+        };
+        let (message, _) = self.next(&status.to_string(), is_final);
         assert_eq!(message.status(), status, "{} got\n{message:?}", self.name);
         message
     }
