@@ -29,6 +29,11 @@ pub mod wire;
 use crate::base::span::Span;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// When backlogs are looked into after a process died that accepted connections: its rings end some time after itself.
+pub const BACKLOG_LOOKS: [Duration; 4] =
+    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
 /// On which side of us a process stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -65,6 +65,8 @@ pub(super) enum Due {
     Finish(Key),
     /// Descriptors were scarce: accept again.
     Accept(u32),
+    /// A process died that accepted too: look into the backlogs.
+    Look,
 }
 
 /// One media core.
@@ -339,6 +341,7 @@ impl Engine {
                     self.accept_on(number);
                 }
                 Due::Accept(_) => {}
+                Due::Look => self.look_into_backlogs(),
             }
         }
         if self.shard.next_due().is_some_and(|at| at <= self.now) {

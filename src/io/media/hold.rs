@@ -1,8 +1,9 @@
 //! One process takes over from another: a media core accepts no more, and gives connections to the process whose session they name.
 
-use super::engine::Engine;
+use super::engine::{Due, Engine};
 use super::lanes::Handed;
 use super::op::Kind;
+use crate::io::handover::BACKLOG_LOOKS;
 use crate::io::handover::wire::Frame;
 use crate::io::ring::Plain;
 use std::sync::mpsc::Sender;
@@ -60,6 +61,20 @@ impl Engine {
         if !std::mem::replace(&mut self.hold, Hold::Accepting).is_accepting() {
             for number in 0..self.listeners.len() as u32 {
                 self.accept_on(number);
+            }
+            for wait in BACKLOG_LOOKS {
+                self.timers.arm(self.now + wait, Due::Look);
+            }
+        }
+    }
+
+    /// Accepts anew, which takes what waits. The kernel tells of a connection one of those who accept, and a process that died stays
+    /// one of them for a moment.
+    pub(super) fn look_into_backlogs(&mut self) {
+        if self.hold.is_accepting() {
+            for number in 0..self.listeners.len() as u32 {
+                // Its end arms it again.
+                self.submit(&Plain::cancel(Kind::Accept.number(number), Kind::Cancel.number(number)));
             }
         }
     }

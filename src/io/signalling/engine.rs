@@ -112,9 +112,12 @@ pub struct Engine {
     /// Whether the listening sockets are read.
     hold: Hold,
     reading_since: Instant,
+    /// When backlogs are to be looked into, the next last.
+    looks: Vec<Instant>,
     /// Connections that went to the process that took over, where something may still come for them; and those that came from a
     /// process that ended, by core and number there.
     giving: bool,
+    gave: Option<Instant>,
     given: HashSet<u64>,
     adopted: HashMap<(u8, u64), u64>,
     queue_depth: u64,
@@ -167,7 +170,9 @@ impl Engine {
             deaf: Vec::new(),
             hold: Hold::Reading,
             reading_since: now,
+            looks: Vec::new(),
             giving: false,
+            gave: None,
             given: HashSet::new(),
             adopted: HashMap::new(),
             queue_depth: 0,
@@ -232,6 +237,9 @@ impl Engine {
             for listener in self.deaf.drain(..) {
                 self.tcp.accept(listener);
             }
+        }
+        if self.looks.pop_if(|at| *at <= now).is_some() {
+            self.look_into_backlogs();
         }
         self.carry_out();
         self.flush()?;
@@ -430,7 +438,7 @@ impl Engine {
             }
         }
         if !completion.more() && !self.hold.ended() {
-            if result >= 0 {
+            if result >= 0 || result == -libc::ECANCELED {
                 self.tcp.accept(listener);
             } else {
                 // EMFILE and its like pass; to try at once would keep this core from all else.
@@ -594,6 +602,7 @@ impl Engine {
         if self.draining.is_some() && !self.drained || self.stop.is_some() {
             until = until.min(now + Duration::from_millis(50));
         }
+        until = until.min(self.looks.last().copied().unwrap_or(until));
         let links = &mut self.links;
         let sleep = !pending && links.wake.clone().sleeping.may_wait(|| links.is_waiting());
         let longest = if sleep { until.since(now) } else { Duration::ZERO };

@@ -2,12 +2,12 @@
 //! process, and in the end gives it its connections.
 
 use super::Engine;
-use crate::base::clock::Instant;
+use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;
 use crate::base::transport::{Flow, Transport};
-use crate::io::handover::Side;
 use crate::io::handover::link::{Letter, Link};
 use crate::io::handover::wire::Frame;
+use crate::io::handover::{BACKLOG_LOOKS, Side};
 use crate::io::ring::Plain;
 use crate::io::signalling::lanes::{LetGone, Passed};
 use crate::io::signalling::op::{self, Op};
@@ -15,6 +15,9 @@ use crate::io::signalling::owner::Whose;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+
+/// How long this process stays after its last connection went to the other one, which may have sent answers for it here.
+const GIVEN_LINGER: Duration = Duration::from_secs(1);
 
 /// Whether the listening sockets are read.
 #[derive(Debug)]
@@ -75,10 +78,22 @@ impl Engine {
         self.draining = draining.then_some(now);
         self.drained &= draining;
         self.reading_since = now;
-        if !matches!(std::mem::replace(&mut self.hold, Hold::Reading), Hold::Reading)
-            && let Err(error) = self.listen()
-        {
-            tracing::error!(%error, "the listening sockets cannot be read again");
+        if !matches!(std::mem::replace(&mut self.hold, Hold::Reading), Hold::Reading) {
+            if let Err(error) = self.listen() {
+                tracing::error!(%error, "the listening sockets cannot be read again");
+            }
+            self.looks = BACKLOG_LOOKS.iter().rev().map(|wait| now + *wait).collect();
+        }
+    }
+
+    /// Accepts anew, which takes what waits. The kernel tells of a connection one of those who accept, and a process that died stays
+    /// one of them for a moment.
+    pub(super) fn look_into_backlogs(&mut self) {
+        if matches!(self.hold, Hold::Reading) {
+            for listener in (0..self.tcp.listeners()).filter(|listener| !self.deaf.contains(listener)) {
+                // Its end arms it again.
+                self.tcp.wanted.push(Plain::cancel(op::name(Op::Accept, listener as u32, 0), op::name(Op::Cancel, 0, 0)));
+            }
         }
     }
 
@@ -150,7 +165,9 @@ impl Engine {
         if self.links.around.after.is_some() && !std::mem::replace(&mut self.giving, true) {
             self.tcp.begin_giving();
         }
-        self.tcp.giving() == 0
+        // What the other process sent for a connection before it got it is given back to it.
+        let settled = self.gave.is_none_or(|at| self.clock.now().since(at) >= GIVEN_LINGER);
+        self.tcp.giving() == 0 && settled
     }
 
     /// The receiving of a connection has ended that is to be given away.
@@ -158,6 +175,7 @@ impl Engine {
         let Some((flow, socket, octets)) = self.tcp.give(key) else { return };
         if let Some(link) = &self.links.around.after {
             self.given.insert(flow.connection);
+            self.gave = Some(self.clock.now());
             link.send(Frame::Adopt { flow }, octets.into(), Some(socket.into()));
         }
     }
