@@ -27,6 +27,7 @@ mod shard {
 mod store {
     pub mod deferred;
     pub mod history;
+    pub mod registrant;
 }
 
 use base::clock::{Duration, Instant};
@@ -92,7 +93,7 @@ impl Relay {
         };
         let peer = |uri: &str, connect| {
             let path = vec![uri.into()];
-            let (accept_types, matching) = (Vec::new(), Matching::Strict);
+            let (accept_types, matching) = ("".into(), Matching::Strict);
             Box::new(Peer { path, connect, tls: false, fingerprint: None, accept_types, max_size: None, matching })
         };
         let there: SocketAddr = "203.0.113.9:8765".parse().expect("an address");
