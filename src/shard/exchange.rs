@@ -218,6 +218,25 @@ pub enum Query {
     Registrants { core: u8, after: Option<Box<str>> },
 }
 
+impl Query {
+    /// The answer to a question that could not be asked, or not be worked on.
+    pub const fn unanswered(&self) -> Fetched {
+        match self {
+            Query::Document { .. } | Query::External { .. } => Fetched::Document(Document::Failed),
+            Query::Resolve { .. } => Fetched::Resolved(Vec::new()),
+            Query::Claim { .. } => Fetched::Claimed(None),
+            Query::Record(_) | Query::Copy(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
+            Query::Defer(_)
+            | Query::Waiting { .. }
+            | Query::Remove { .. }
+            | Query::Return { .. }
+            | Query::Register(_)
+            | Query::Deregister { .. }
+            | Query::Registrants { .. } => Fetched::Kept(Err(StoreFailure::Unavailable)),
+        }
+    }
+}
+
 /// An answer of the services thread.
 #[derive(Clone, Debug)]
 pub enum Fetched {

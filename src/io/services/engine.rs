@@ -11,7 +11,7 @@ use crate::io::clock::Clock;
 use crate::io::handover::link::Link;
 use crate::io::handover::questions::StoreQuery;
 use crate::limits::SERVICES_TASKS_MAX;
-use crate::shard::exchange::{Document, Fetched, Query, StoreFailure, Ticket};
+use crate::shard::exchange::{Fetched, Query, Ticket};
 use crate::store::deferred::DeferredId;
 use futures_util::FutureExt;
 use std::cell::RefCell;
@@ -147,7 +147,7 @@ impl Work {
     async fn done(self, services: &Rc<Serving>, answers: &impl Answers) {
         match self {
             Work::Own(Question { core, ticket, query }) => {
-                let otherwise = failed(&query);
+                let otherwise = query.unanswered();
                 let answered = AssertUnwindSafe(answer(services, query)).catch_unwind().await;
                 answers.answer(core, ticket, answered.unwrap_or(otherwise));
             }
@@ -156,22 +156,6 @@ impl Work {
                 let answered = AssertUnwindSafe(services.keeper.answer(query)).catch_unwind().await;
                 link.answer(number, answered.unwrap_or(otherwise));
             }
-        }
-    }
-}
-
-/// The answer to a question that could not be worked on.
-fn failed(query: &Query) -> Fetched {
-    match query {
-        Query::Document { .. } | Query::External { .. } => Fetched::Document(Document::Failed),
-        Query::Resolve { .. } => Fetched::Resolved(Vec::new()),
-        Query::Claim { .. } => Fetched::Claimed(None),
-        Query::Record(_) | Query::Copy(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
-        Query::Defer(_) | Query::Waiting { .. } | Query::Remove { .. } | Query::Return { .. } => {
-            Fetched::Kept(Err(StoreFailure::Unavailable))
-        }
-        Query::Register(_) | Query::Deregister { .. } | Query::Registrants { .. } => {
-            Fetched::Kept(Err(StoreFailure::Unavailable))
         }
     }
 }
@@ -189,7 +173,7 @@ async fn answer(services: &Serving, query: Query) -> Fetched {
         }
         query => match StoreQuery::try_from(query) {
             Ok(query) => services.keeper.answer(query).await.into(),
-            Err(query) => failed(&query),
+            Err(query) => query.unanswered(),
         },
     }
 }

@@ -32,7 +32,7 @@ use crate::io::handover::Side;
 use crate::io::ring::{BufferRing, Completion, Plain, Ring, Wait};
 use crate::io::telemetry::{SignallingSnapshot, usage};
 use crate::io::tls::Tls;
-use crate::shard::exchange::{Command, Document, Fetched, Query, Report, StoreFailure};
+use crate::shard::exchange::{Command, Report};
 use crate::shard::outbox::{Effect, Outbox};
 use crate::shard::record::Cdr;
 use crate::shard::registrations::subscription::Learnt;
@@ -525,7 +525,7 @@ impl Engine {
                     Effect::Media { core, command } => self.media(now, core, command),
                     Effect::Fetch { ticket, query } => {
                         if let Err(query) = self.links.query(ticket, query) {
-                            unasked.push((ticket, unanswered(&query)));
+                            unasked.push((ticket, query.unanswered()));
                         }
                     }
                     Effect::Record(record) => {
@@ -683,21 +683,6 @@ fn log(record: &Cdr) {
         tracing::info!(case, service, call_id, originator, recipient, status, cause, "refused");
     } else {
         tracing::debug!(case, service, call_id, status, cause, "session ended");
-    }
-}
-
-/// What a question gets that the services have no room for.
-fn unanswered(query: &Query) -> Fetched {
-    match query {
-        Query::Document { .. } | Query::External { .. } => Fetched::Document(Document::Failed),
-        Query::Resolve { .. } => Fetched::Resolved(Vec::new()),
-        Query::Defer(_) | Query::Remove { .. } | Query::Return { .. } => Fetched::Kept(Err(StoreFailure::Unavailable)),
-        Query::Register(_) | Query::Deregister { .. } | Query::Registrants { .. } => {
-            Fetched::Kept(Err(StoreFailure::Unavailable))
-        }
-        Query::Waiting { .. } => Fetched::Waiting(Vec::new()),
-        Query::Claim { .. } => Fetched::Claimed(None),
-        Query::Record(_) | Query::Copy(_) => Fetched::Recorded(Err(StoreFailure::Unavailable)),
     }
 }
 

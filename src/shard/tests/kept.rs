@@ -97,6 +97,11 @@ fn a_client_that_cannot_be_reached_leaves_the_message_with_us() {
     world.passes(Duration::from_secs(61));
     let (ticket, query) = world.questions.pop_front().expect("what waits is asked for");
     assert!(matches!(query, Query::Waiting { .. }));
+    // A question that found no room is asked again.
+    world.fetched(ticket, query.unanswered());
+    world.passes(Duration::from_secs(300));
+    let (ticket, query) = world.questions.pop_front().expect("what waits is asked for again");
+    assert!(matches!(query, Query::Waiting { .. }));
     world.fetched(ticket, Fetched::Waiting(Vec::new()));
     world.rests();
 }
