@@ -8,6 +8,7 @@
 //! A message is framed where it lands; if another core owns it, that core gets it by a lane, and its answer comes back by one.
 
 mod beyond;
+mod receiving;
 mod sending;
 
 use self::beyond::Hold;
@@ -16,16 +17,15 @@ use super::gather::Gather;
 use super::hep::Hep;
 use super::lanes::{Links, Mark, Order, Passed};
 use super::op::{self, Op};
-use super::owner::{Owners, Whose};
+use super::owner::Owners;
 use super::rate::Rate;
 use super::sockets::Bound;
 use super::tcp::Tcp;
 use super::udp::{self, Udp};
 use super::watch::Watch;
 use crate::base::clock::{Duration, Instant};
-use crate::base::transport::{Flow, Transport};
+use crate::base::transport::Transport;
 use crate::config::Config;
-use crate::io::capture::Message;
 use crate::io::clock::Clock;
 use crate::io::control::Event;
 use crate::io::handover::Side;
@@ -37,10 +37,9 @@ use crate::shard::outbox::{Effect, Outbox};
 use crate::shard::record::Cdr;
 use crate::shard::registrations::subscription::Learnt;
 use crate::shard::signalling::Signalling;
-use crate::sip::frame::Broken;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -314,11 +313,7 @@ impl Engine {
         let now = self.clock.now();
         match passed {
             Passed::Received { flow, local, octets, arrived } => {
-                self.shard.queue_delay(now.since(arrived));
-                self.shard.receive(now, flow, &octets, &mut self.out);
-                if let Some(local) = local {
-                    self.watch.received(&self.shard, flow.transport, &incoming(now, &flow, local, &octets));
-                }
+                self.reception(now).desk.serve(flow, &octets, arrived, local);
             }
             Passed::Send { flow, fallback, octets, mark, call } if flow.core == self.core => {
                 if flow.transport != Transport::Udp && self.given.contains(&flow.connection) {
@@ -360,152 +355,6 @@ impl Engine {
             Op::Room | Op::Cancel => {}
         }
         Ok(())
-    }
-
-    fn datagram(&mut self, socket: usize, completion: &Completion) -> io::Result<()> {
-        if let (Ok(octets), Some(buffer)) = (u32::try_from(completion.result), completion.buffer()) {
-            let (core, now) = (self.core, self.clock.now());
-            let Self {
-                udp,
-                datagrams,
-                shard,
-                out,
-                links,
-                owners,
-                clock,
-                config,
-                unanswerable,
-                dropped,
-                rate,
-                watch,
-                messages,
-                reading_since,
-                ..
-            } = self;
-            // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
-            let buffered = unsafe { datagrams.octets(buffer, 0, octets) };
-            if let Some(datagram) = udp.read(socket, core, buffered) {
-                // What waited for a hand-over to end waited for nothing that less load would have ended sooner.
-                let arrived = datagram.stamp.map_or(now, |(seconds, nanos)| clock.of_wall(seconds, nanos)).max(*reading_since);
-                if datagram.truncated || datagram.octets.len() > config.sip.max_message {
-                    match super::refuse::too_large(datagram.octets, datagram.flow.peer) {
-                        Some(answer) => udp.send(socket, datagram.flow.peer, &answer, Mark::NONE),
-                        None => {
-                            *unanswerable += 1;
-                            dropped.note(now, &datagram.flow, datagram.octets.len(), "datagram > too large");
-                        }
-                    }
-                } else if is_keep_alive(datagram.octets) {
-                    // It has done its work on the way here.
-                } else if is_too_much(rate, config, now, datagram.flow.peer.ip(), datagram.octets) {
-                    dropped.refused(now, datagram.flow.peer, TOO_MUCH);
-                    if let Some(answer) = super::refuse::too_many(datagram.octets, datagram.flow.peer) {
-                        udp.send(socket, datagram.flow.peer, &answer, Mark::NONE);
-                    }
-                } else {
-                    *messages += 1;
-                    let local = watch.is_on().then(|| udp.local(socket));
-                    match owners.of(datagram.octets, core, &links.around, None, |octets| shard.knows(octets)) {
-                        Whose::Core(owner) if owner == core => {
-                            shard.queue_delay(now.since(arrived));
-                            shard.receive(now, datagram.flow, datagram.octets, out);
-                            if let Some(local) = local {
-                                watch.received(shard, Transport::Udp, &incoming(now, &datagram.flow, local, datagram.octets));
-                            }
-                        }
-                        whose => {
-                            let (flow, octets) = (datagram.flow, datagram.octets.into());
-                            links.give(whose, Passed::Received { flow, local, octets, arrived });
-                        }
-                    }
-                }
-            }
-            self.datagrams.give(buffer);
-        } else if completion.result < 0 {
-            let Self { udp, failed, .. } = self;
-            udp.undelivered(socket, |mark| failed.push(mark));
-        }
-        if completion.more() || self.hold.ended() { Ok(()) } else { self.arm_datagrams(socket) }
-    }
-
-    fn accepted(&mut self, listener: usize, completion: &Completion) {
-        let result = completion.result;
-        if result >= 0 {
-            let trusted = &self.config.sip.trusted;
-            let (now, believed) = (self.clock.now(), |peer| trusted.iter().any(|network| network.contains(peer)));
-            if let Some((peer, limit)) = self.tcp.accepted(now, listener, result, believed) {
-                self.dropped.refused(now, peer, limit);
-            }
-        }
-        if !completion.more() && !self.hold.ended() {
-            if result >= 0 || result == -libc::ECANCELED {
-                self.tcp.accept(listener);
-            } else {
-                // EMFILE and its like pass; to try at once would keep this core from all else.
-                self.deaf.push(listener);
-            }
-        }
-    }
-
-    fn received(&mut self, slot: u32, generation: u32, completion: &Completion) {
-        let result = completion.result;
-        let now = self.clock.now();
-        let found = self.tcp.find(slot, generation);
-        if let (Ok(octets), Some(buffer)) = (u32::try_from(result), completion.buffer()) {
-            // A connection that is gone still has its buffer given back.
-            if let Some(key) = found {
-                let (core, arrived) = (self.core, self.entered);
-                let Self {
-                    tcp, streams, shard, out, links, owners, config, unanswerable, dropped, rate, watch, messages, ..
-                } = self;
-                let local = if watch.is_on() { tcp.local(key.as_u64()) } else { None };
-                let mut refused = Vec::new();
-                // SAFETY: the completion gave us the buffer, and nobody else looks at it until it is given back below.
-                let octets = unsafe { streams.octets(buffer, 0, octets) };
-                tcp.received(now, key, octets, |flow, framed| match framed {
-                    Ok(message) if is_too_much(rate, config, now, flow.peer.ip(), message) => {
-                        dropped.refused(now, flow.peer, TOO_MUCH);
-                        refused.extend(super::refuse::too_many(message, flow.peer));
-                    }
-                    Ok(message) => {
-                        *messages += 1;
-                        match owners.of(message, core, &links.around, None, |octets| shard.knows(octets)) {
-                            Whose::Core(owner) if owner == core => {
-                                shard.queue_delay(now.since(arrived));
-                                shard.receive(now, flow, message, out);
-                                if let Some(local) = local {
-                                    watch.received(shard, flow.transport, &incoming(now, &flow, local, message));
-                                }
-                            }
-                            whose => links.give(whose, Passed::Received { flow, local, octets: message.into(), arrived }),
-                        }
-                    }
-                    Err(Broken { fault, head }) => {
-                        tracing::debug!(peer = %flow.peer, fault = fault.as_str(), "a message cannot be taken");
-                        match super::refuse::answer(head, flow.peer, fault.status()) {
-                            Some(answer) => refused.push(answer),
-                            None => {
-                                *unanswerable += 1;
-                                dropped.note(now, &flow, head.len(), fault.as_str());
-                            }
-                        }
-                    }
-                });
-                for answer in refused {
-                    self.tcp.send_on(now, key.as_u64(), &answer, Mark::NONE);
-                }
-            }
-            self.streams.give(buffer);
-        }
-        let Some(key) = found else { return };
-        match result {
-            0 => self.tcp.ended_by_peer(now, key),
-            _ if completion.more() => {}
-            _ if self.tcp.is_given(key) => self.give_connection(key),
-            // No buffer was free; there is one again by the end of this turn.
-            _ if result > 0 || matches!(-result, libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => self.tcp.receive(key),
-            _ => self.tcp.close(key, super::connection::End::Broken),
-        }
     }
 
     // What goes out.
@@ -661,21 +510,6 @@ impl Engine {
     }
 }
 
-/// How the log names requests beyond the limit.
-const TOO_MUCH: &str = "limits.requests_per_second_per_peer";
-
-/// Whether this is a request beyond what its sender may have in a second.
-fn is_too_much(rate: &mut Rate, config: &Config, now: Instant, peer: IpAddr, octets: &[u8]) -> bool {
-    let most = config.limits.requests_per_second_per_peer;
-    let counts = most > 0 && !octets.starts_with(b"SIP/2.0 ");
-    counts && !config.sip.trusted.iter().any(|network| network.contains(peer)) && !rate.admits(now, peer, most)
-}
-
-/// A message that came in, for who looks on.
-fn incoming<'a>(at: Instant, flow: &Flow, local: SocketAddr, octets: &'a [u8]) -> Message<'a> {
-    Message { at, sent: false, datagram: flow.transport == Transport::Udp, local, peer: flow.peer, octets }
-}
-
 /// A refusal is worth a line of the log with its cause; a session that ran is in the call records.
 fn log(record: &Cdr) {
     let Cdr { case, service, call_id, originator, recipient, status, cause, .. } = record;
@@ -684,9 +518,4 @@ fn log(record: &Cdr) {
     } else {
         tracing::debug!(case, service, call_id, status, cause, "session ended");
     }
-}
-
-/// RFC 5626 §4.4.1: over UDP, empty lines (and a zero octet, which older clients send) keep a NAT's binding.
-fn is_keep_alive(octets: &[u8]) -> bool {
-    octets.iter().all(|octet| matches!(octet, b'\r' | b'\n' | 0))
 }
