@@ -15,7 +15,7 @@ use crate::base::clock::Instant;
 use crate::io::clock::Clock;
 use crate::shard::ladder::StepView;
 use crate::shard::record::Cdr;
-use crate::shard::signalling::SessionView;
+use crate::shard::watching::SessionView;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE};

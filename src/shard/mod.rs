@@ -21,9 +21,11 @@ pub mod passing;
 pub mod prefetch;
 pub mod proxy;
 pub mod record;
+pub mod refusing;
 pub mod registrations;
 pub mod sessions;
 pub mod signalling;
+pub mod watching;
 pub mod writing;
 
 #[cfg(test)]

@@ -10,11 +10,11 @@
 
 use super::addresses::Addresses;
 use super::arrival;
-use super::counts::{Counts, Direction, Outcome, case_label, service_label};
+use super::counts::{Counts, Direction, Outcome};
 use super::deferral::Deferrals;
-use super::exchange::{Fetched, LegIndex, MediaKey, Query, Report, Ticket};
+use super::exchange::{Fetched, LegIndex, Query, Report, Ticket};
 use super::initial::Token;
-use super::ladder::{Ladders, StepView};
+use super::ladder::Ladders;
 use super::locate::Locator;
 use super::messages::{Batch, KeptMessage};
 use super::outbound::{Outbound, Purpose};
@@ -22,7 +22,6 @@ use super::outbox::{Destination, Effect, Outbox, SendTag};
 use super::overload::Overload;
 use super::prefetch::{DocumentKey, Gathered, Prefetch};
 use super::proxy::Proxied;
-use super::record::Cdr;
 use super::registrations::{Registrations, Subscriptions};
 use super::sessions::keep::Keep;
 use super::sessions::{Arrived, Sessions};
@@ -31,21 +30,17 @@ use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Timers;
 use crate::base::transport::Flow;
-use crate::clause;
 use crate::config::{Config, Listen};
 use crate::cpm::decision::Decision;
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::limits::{OUTBOUND_MAX, PROXIED_MAX, SESSIONS_MAX, SUBSCRIPTIONS_MAX, TOKENS_MAX, TRANSACTIONS_MAX};
-use crate::sip::header::name::Name;
 use crate::sip::message::{Incoming, Request, Response};
 use crate::sip::method::Method;
 use crate::sip::session_timer;
 use crate::sip::transaction::seam::{Arrival, Event, Heard, ServerKey};
 use crate::sip::transaction::table::Transactions;
-use crate::sip::validate::{self, Reject};
-use crate::sip::{lenient, owner, status};
-use serde::Serialize;
+use crate::sip::validate;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -65,21 +60,6 @@ pub struct Bound {
     /// The numbers of the first signalling core and the first media core: not 0 in a process that took over from another.
     pub first_core: u8,
     pub first_media: u8,
-}
-
-/// One line of `GET /sessions`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct SessionView {
-    pub case: &'static str,
-    pub service: &'static str,
-    pub state: &'static str,
-    pub originator: String,
-    pub recipient: String,
-    pub call_id: String,
-    pub conversation_id: Option<String>,
-    pub contribution_id: Option<String>,
-    pub targets: Vec<String>,
-    pub started_s: u64,
 }
 
 /// A question that the services have not answered yet: who goes on with the answer.
@@ -274,46 +254,6 @@ impl Signalling {
             Err(malformed) => self.reject(now, &flow, message, malformed.into(), out),
         }
         self.settle(now, out);
-    }
-
-    /// OLM-8.a, OSI-4.m: a Request-URI that is neither SIP nor TEL is the Interworking Selection Function's to read, where
-    /// there is one.
-    fn tolerated(&self, incoming: &Incoming, reject: Reject) -> Result<(), Reject> {
-        match incoming {
-            Incoming::Request(request) if reject.status() == Some(416) && self.config.sip.isf.is_some() => {
-                match validate::max_forwards(request)? {
-                    Some(0) => Err(Reject::Answer { status: 483, context: "header > max-forwards" }),
-                    _ => Ok(()),
-                }
-            }
-            _ => Err(reject),
-        }
-    }
-
-    /// What cannot be served is answered from its octets, without a transaction (RFC 3261 §8.2.7).
-    fn reject(&mut self, now: Instant, flow: &Flow, message: &[u8], reject: Reject, out: &mut Outbox) {
-        clause!("62-1");
-        self.counts.malformed += 1;
-        let mut octets = Vec::new();
-        let answer = reject.status().and_then(|status| {
-            lenient::refuse(message, flow, self.shard, status, &reject.reason(), &mut octets).map(|to| (status, to))
-        });
-        if let Some((status, to)) = answer {
-            self.counts.rejection("RFC 3261 §8.2", status);
-            self.counts.response(Method::Other, status, Direction::Out);
-            out.send(to, SendTag(0), |buffer| buffer.extend_from_slice(&octets));
-            let record = Cdr {
-                call_id: owner::header(message, Name::CallId).unwrap_or("").to_string(),
-                originator: flow.peer.to_string(),
-                started_s: now.unix_s(),
-                status,
-                cause: reject.context(),
-                ..Cdr::default()
-            };
-            out.effects.push(Effect::Record(Box::new(record)));
-        } else {
-            out.effects.push(Effect::Dropped { flow: *flow, octets: message.len(), cause: reject.context() });
-        }
     }
 
     fn request(&mut self, now: Instant, flow: Flow, request: Request, out: &mut Outbox) {
@@ -611,44 +551,6 @@ impl Signalling {
         self.overload.waited(delay, self.config.limits.overload_queue_delay);
     }
 
-    /// Sessions alive, at most `limit` of them.
-    pub fn sessions(&self, limit: usize) -> Vec<SessionView> {
-        self.sessions.table.iter().take(limit).map(|(_, session)| session.view()).collect()
-    }
-
-    /// What was said in the call that began with this Call-ID.
-    pub fn ladder(&self, call_id: &str) -> Option<Vec<StepView>> {
-        self.ladders.steps(call_id)
-    }
-
-    /// Whether a message that was received or sent belongs to the call that began with this Call-ID, on whichever leg.
-    pub fn is_of_call(&self, message: &[u8], sent: bool, call_id: &str) -> bool {
-        self.ladders.is_of(message, sent, call_id)
-    }
-
-    /// The Call-ID with which the call began that a message belongs to; known where `sip.hep` stands.
-    pub fn beginning(&self, message: &[u8], sent: bool) -> Option<&str> {
-        self.ladders.beginning(message, sent)
-    }
-
-    /// Media cores and sessions of the session whose dialog a message belongs to.
-    pub fn media_of_message(&self, message: &[u8], sent: bool) -> Vec<(u8, MediaKey)> {
-        let tag = super::ladder::local_tag(message, sent);
-        let session = tag.and_then(|tag| self.sessions.tags.get(tag)).and_then(|(key, _)| self.sessions.table.get(*key));
-        session.map(media_of).unwrap_or_default()
-    }
-
-    /// Media cores and sessions of the call that began with this Call-ID. Looks through all of them.
-    pub fn media_of_call(&self, call_id: &str) -> Vec<(u8, MediaKey)> {
-        let all = self.sessions.table.iter().map(|(_, session)| session);
-        all.filter(|session| &*session.origin().dialog.id().call_id == call_id).flat_map(media_of).collect()
-    }
-
-    /// Records of the calls that ended last, the latest first.
-    pub fn recent(&self) -> Vec<Cdr> {
-        self.ladders.recent()
-    }
-
     /// Asks the services; the answer finds `who`.
     pub(super) fn ask(&mut self, who: Waiting, query: Query, out: &mut Outbox) -> Ticket {
         self.tickets += 1;
@@ -657,63 +559,6 @@ impl Signalling {
         self.questions.insert(ticket, who);
         out.effects.push(Effect::Fetch { ticket, query });
         ticket
-    }
-
-    /// A line in the call records for a request that was refused.
-    pub(super) fn record_refusal(
-        &mut self,
-        now: Instant,
-        arrived: &Arrived,
-        procedure: Procedure,
-        status: u16,
-        clause: &'static str,
-        out: &mut Outbox,
-    ) {
-        if matches!(arrived.request.method(), Method::Invite | Method::Message) {
-            let labels = (case_label(arrived.role), service_label(service_of(procedure)));
-            let record = Cdr::refused(now, labels, &arrived.request, status, clause);
-            out.effects.push(Effect::Record(Box::new(record)));
-        }
-    }
-
-    /// Answers with a refusal: its status, Warning and header fields; counted by clause.
-    pub(super) fn refuse(&mut self, now: Instant, server: ServerKey, refusal: &Refusal, out: &mut Outbox) {
-        let Refusal { status, reason, clause, warning, headers } = refusal;
-        self.counts.rejection(clause, *status);
-        let reason = reason.as_deref().unwrap_or(status::reason(*status));
-        let product = crate::cpm::release::product(&self.config);
-        let agent = self.addresses.host();
-        self.counts.response(self.transactions.served(server).map_or(Method::Other, |r| r.method()), *status, Direction::Out);
-        let fill = |mut writer: crate::sip::write::Writer<'_>| {
-            writer.field(Name::Server, &product);
-            if let Some((code, text)) = warning {
-                writer.format(Name::Warning, format_args!("{code} {agent} \"{text}\""));
-            }
-            for (name, value) in headers {
-                writer.named(name, value);
-            }
-            writer.body(b"");
-        };
-        self.transactions.respond(now, server, *status, reason, fill, out);
-    }
-
-    /// A line of the log and of the call records for what no procedure refused, so that it finds its packet in a capture.
-    fn note_refusal(&self, now: Instant, server: ServerKey, status: u16, cause: &'static str, out: &mut Outbox) {
-        if let Some(request) = self.transactions.served(server) {
-            out.effects.push(Effect::Record(Box::new(Cdr::refused(now, ("", ""), request, status, cause))));
-        }
-    }
-
-    /// Answers with a status that no clause stands for.
-    pub(super) fn refuse_status(&mut self, now: Instant, server: ServerKey, status: u16, out: &mut Outbox) {
-        self.note_refusal(now, server, status, "RFC 3261", out);
-        self.refuse(now, server, &Refusal::new(status, "RFC 3261"), out);
-    }
-
-    /// Answers a request that we have no room for: 503 with Retry-After.
-    pub(super) fn shed(&mut self, now: Instant, server: ServerKey, cause: &'static str, out: &mut Outbox) {
-        let wait = 1 + self.prng.below(5);
-        self.refuse(now, server, &Refusal::new(503, cause).header("Retry-After", wait.to_string()), out);
     }
 }
 
@@ -726,8 +571,4 @@ pub(super) const fn service_of(procedure: Procedure) -> Option<crate::cpm::decis
         Procedure::OriginatingPager | Procedure::TerminatingPager => Some(Service::Pager),
         Procedure::Proxy => None,
     }
-}
-
-fn media_of(session: &super::sessions::Session) -> Vec<(u8, MediaKey)> {
-    session.streams.iter().map(|stream| (stream.core, stream.key)).collect()
 }

@@ -20,7 +20,7 @@ use crate::shard::ladder::StepView;
 use crate::shard::outbox::SendTag;
 use crate::shard::record::Cdr;
 use crate::shard::registrations::subscription::Learnt;
-use crate::shard::signalling::SessionView;
+use crate::shard::watching::SessionView;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
