@@ -30,6 +30,24 @@ fn turned_away(refusal: &Message) {
     assert!(refusal.want("Retry-After").parse::<u32>().is_ok_and(|seconds| (1..=60).contains(&seconds)), "{refusal:?}");
 }
 
+/// The program stands still while these calls and one message more come, for four times as long as is allowed: each call is
+/// turned away.
+fn all_turned_away(ladder: &mut Originating, invites: &[Invite], more: &str) {
+    ladder.pf.stand_still();
+    for invite in invites {
+        ladder.alice.send(ladder.pf.udp, &invite.text());
+    }
+    ladder.alice.send(ladder.pf.udp, more);
+    std::thread::park_timeout(Duration::from_millis(600));
+    ladder.pf.signal("CONT");
+    for invite in invites {
+        let refusal = ladder.alice.expect_answer(invite, 503);
+        turned_away(&refusal);
+        ladder.alice.ack(ladder.pf.udp, &invite.message(), &refusal);
+    }
+    ladder.core.nothing(ladder.pf.udp, "a new call", |message| message.method() == "INVITE");
+}
+
 #[test]
 fn a_slow_queue_turns_new_calls_away_and_nothing_else() {
     let mut ladder = Originating::new("[limits]\noverload_queue_delay = \"150ms\"\n");
@@ -37,22 +55,7 @@ fn a_slow_queue_turns_new_calls_away_and_nothing_else() {
     let invites = [LARGE, SESSION].map(|service| Invite::new(&ladder.alice, BOB, service));
     let timer = "Supported: timer\r\nSession-Expires: 1800\r\nContent-Length";
     let update = ladder.alice.in_dialog("UPDATE", &ok, 1).replace("Content-Length", timer);
-    // The program stands still: what comes meanwhile waits for four times as long as is allowed.
-    ladder.pf.stand_still();
-    for invite in &invites {
-        ladder.alice.send(ladder.pf.udp, &invite.text());
-    }
-    ladder.alice.send(ladder.pf.udp, &update);
-    std::thread::park_timeout(Duration::from_millis(600));
-    ladder.pf.signal("CONT");
-    for invite in &invites {
-        let call = invite.get("Call-ID").unwrap_or_default();
-        let refusal = ladder.alice.next("503", |message| message.header("Call-ID") == Some(call) && message.status() >= 200).0;
-        assert_eq!(refusal.status(), 503, "{refusal:?}");
-        turned_away(&refusal);
-        ladder.alice.ack(ladder.pf.udp, &invite.message(), &refusal);
-    }
-    ladder.core.nothing(ladder.pf.udp, "a new call", |message| message.method() == "INVITE");
+    all_turned_away(&mut ladder, &invites, &update);
     // In the dialog that stands, all goes on: a refresh, and its end.
     let refreshed = |message: &Message| message.status() >= 200 && message.want("CSeq").ends_with("UPDATE");
     assert_eq!(ladder.alice.next("200", refreshed).0.status(), 200);
@@ -76,28 +79,12 @@ fn a_flood_is_turned_away_in_passing_and_what_is_served_is_not() {
     let served = Invite::new(&ladder.alice, BOB, SESSION);
     let (arrived, from) = ladder.passes(&served);
     let invites: Vec<Invite> = (0..CALLS).map(|_| Invite::new(&ladder.alice, BOB, LARGE)).collect();
-    ladder.pf.stand_still();
-    for invite in &invites {
-        ladder.alice.send(ladder.pf.udp, &invite.text());
-    }
     // A resend of what is being served waits in the same queue.
-    ladder.alice.send(ladder.pf.udp, &served.text());
-    std::thread::park_timeout(Duration::from_millis(600));
-    ladder.pf.signal("CONT");
-    for invite in &invites {
-        let call = invite.get("Call-ID").unwrap_or_default();
-        let refusal = ladder.alice.next("503", |message| message.header("Call-ID") == Some(call) && message.status() >= 200).0;
-        assert_eq!(refusal.status(), 503, "{refusal:?}");
-        turned_away(&refusal);
-        ladder.alice.ack(ladder.pf.udp, &invite.message(), &refusal);
-    }
-    ladder.core.nothing(ladder.pf.udp, "a new call", |message| message.method() == "INVITE");
+    all_turned_away(&mut ladder, &invites, &served.text());
     let sdp = answer_sdp("127.0.0.1:9".parse().expect("an address"), "bob", "active", "sendrecv");
     let fields = format!("Contact: <sip:bob@{}>\nContent-Type: application/sdp\n", ladder.core.address);
     ladder.core.answer(&arrived, from, "200 OK", &fields, &sdp);
-    let call = served.get("Call-ID").unwrap_or_default();
-    let ok = ladder.alice.next("200", |message| message.header("Call-ID") == Some(call) && message.status() >= 200).0;
-    assert_eq!(ok.status(), 200, "{ok:?}");
+    let ok = ladder.alice.expect_answer(&served, 200);
     ladder.alice.ack(ladder.pf.udp, &served.message(), &ok);
     ladder.core.expect("ACK");
     hang_up(&mut ladder, &ok);
