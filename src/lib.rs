@@ -1,50 +1,63 @@
-//! cpm-pf: the CPM Participating Function of OMA CPM (Large Message Mode, 1-1 and group sessions).
+//! cpm-pf: the CPM Participating Function of OMA CPM, for Large Message Mode and for 1-1 and group chat sessions.
 //!
-//! Floors, top first; a module uses only what stands below it (`tests/architecture.rs` holds this):
+//! The modules are floors; a module uses only what stands below it (`tests/architecture.rs` holds this):
 //!
 //! ```text
 //! main  ->  io  ->  shard  ->  cpm  ->  { sip  sdp  msrp  mime  xdm  store  config }  ->  { base  limits }
 //! ```
 //!
+//! The two flows below are the program. Each line names the file where a step happens, in the order in which a message
+//! meets them. A *leg* is one side of a session: the origin is the leg that the INVITE came in on, targets are those we
+//! invite.
+//!
 //! # Life of an INVITE
 //!
 //! ```text
-//! io/signalling/engine.rs     the ring completes a recvmsg; a stream is cut into messages (sip/frame.rs); the octets tell
-//!                             whose they are (owner.rs), and another core's go there by a lane
-//! shard/signalling.rs         receive: read and judged (sip/validate.rs), matched (sip/transaction/table.rs), 100 is out
-//!   within a dialog           sessions/within.rs: BYE, re-INVITE, UPDATE … on the leg whose tag it names
-//!   initial                   initial.rs: for whom (arrival.rs), which procedure (cpm/procedures.rs), what it needs
-//! shard/prefetch.rs           preferences, lists, registrations: from caches, or asked of the services under a ticket
-//! cpm/originating, terminating   decide: the section of the Change Request, once, straight through; a refusal is its answer
-//! shard/sessions/bridge.rs    act: a media session is opened (Command to the media core), then the target legs' INVITEs leave
-//! shard/outbound.rs           a next hop is found (locate.rs, RFC 3263), a client transaction sends and resends
-//! shard/sessions/provisional.rs  a target rings: 1xx for the origin, reliable where both sides ask (RFC 3262)
-//! shard/sessions/targets.rs   a target's 2xx: the procedure makes the origin's answer, the media core learns the peer's path
-//! shard/sessions/answer.rs    200 to the origin, resent until ACK; the target's ACK at once or with the origin's (OSI-r6)
-//! shard/sessions/end.rs       BYE from anywhere: media is drained, every leg ends; the totals become the call record
+//! io/signalling/engine.rs        the ring completes a recvmsg; a TCP stream is cut into messages (sip/frame.rs). The octets
+//!                                tell which core owns the message (owner.rs); what is another core's goes there over a lane
+//! shard/signalling.rs            receive: parsed, validated (sip/validate.rs), matched to its transaction
+//!                                (sip/transaction/table.rs, which answers 100)
+//!   within a dialog              sessions/within.rs: BYE, re-INVITE, UPDATE … on the leg that the To tag names
+//!   outside of one               initial.rs: who is served (arrival.rs), by which procedure (cpm/procedures.rs)
+//! shard/prefetch.rs              what the procedure needs: preferences, lists, registrations; from caches, or from the
+//!                                services thread, which answers under a ticket
+//! cpm/originating/, terminating/ decide: one section of the Change Request (CR), straight through; a refusal is a response
+//! shard/sessions/bridge.rs       act: a media session is opened (Command to the media core), the targets are invited
+//! shard/outbound.rs              a request finds its next hop (locate.rs, RFC 3263); its transaction sends and resends it
+//! shard/sessions/provisional.rs  a target rings: 1xx for the origin, reliable where both sides ask for that (RFC 3262)
+//! shard/sessions/targets.rs      a target's 2xx: the procedure makes the origin's answer of it, and the media core learns
+//!                                the target's MSRP path
+//! shard/sessions/answer.rs       200 for the origin, resent until its ACK; the target gets its ACK at once, or after the
+//!                                origin's (OSI-r6)
+//! shard/sessions/end.rs          BYE from either side: media is drained, every leg ended, the call record written
 //! ```
 //!
 //! # Life of a chunk
 //!
 //! ```text
-//! io/media/receiving.rs       a multishot receive put octets into a provided buffer; that buffer is lent from now on
-//! shard/media.rs              receive: msrp/parse.rs cuts heads, body spans and end-lines, holding back only a possible end
-//!   first of a connection     its To-Path binds it to a leg; another core's session: handed over with what it sent
-//! shard/media/forward.rs      To-Path and From-Path rewritten, in the buffer where lengths agree; a piece for each target
-//! shard/media/respond.rs      200 back when the end-line has come; the target's own answer ends its transaction or makes a
-//!                             REPORT (reports.rs)
-//! io/media/sending.rs         after the batch of completions each connection gets one sendmsg of its pieces: lent octets
-//!                             where they lie, heads from a buffer of their own; what does not go waits in the ring
-//! io/media/buffers.rs         the last loan of a buffer ends: it goes back to the kernel
+//! io/media/receiving.rs          a multishot receive has filled part of a provided buffer, which is lent from now on
+//! shard/media.rs                 receive: msrp/parse.rs tells heads, bodies and end-lines apart; it holds back no more than
+//!                                what may be the beginning of an end-line
+//!   the first of a connection    its To-Path binds the connection to a leg; where another core has the session, that core
+//!                                gets the connection with all that came on it
+//! shard/media/forward.rs         To-Path and From-Path are rewritten, within the buffer where the lengths agree; each target
+//!                                gets a piece of the buffer
+//! shard/media/respond.rs         200 to the sender when the end-line has come; a target's own answer ends its transaction,
+//!                                and a failure becomes a REPORT (reports.rs)
+//! io/media/sending.rs            at the end of the turn each connection sends its pieces with one sendmsg; what the socket
+//!                                does not take waits in the ring
+//! io/media/buffers.rs            when nobody uses a buffer any more it goes back to the kernel
 //! ```
-//! A reader that is slow fills its queue to `msrp.high_water`; then its sender is not read until half of that is gone.
+//! When `msrp.high_water` octets wait for a slow reader, its sender is not read any more until half of them are gone.
 //!
-//! # Modules in floor order
+//! # Modules from the top floor down
 //!
-//! [`io`] the kernel: threads, rings, sockets, files, the services · [`shard`] one core's whole state · [`cpm`] the procedures,
-//! a file a section · [`sip`] RFC 3261 and company · [`sdp`] RFC 4566 · [`msrp`] RFC 4975 · [`mime`] multipart, CPIM, IMDN ·
-//! [`xdm`] users' rules and lists · [`store`] what is kept · [`config`] the file · [`base`] what knows no protocol ·
-//! [`limits`] every capacity
+//! * [`io`]: the kernel: threads, rings, sockets, files, and the services (XDM, stores, DNS, admin server)
+//! * [`shard`]: the whole state of one signalling core or one media core
+//! * [`cpm`]: the procedures, one file for each section of the CR
+//! * [`sip`] RFC 3261 and its extensions, [`sdp`] RFC 4566, [`msrp`] RFC 4975, [`mime`] multipart, CPIM and IMDN
+//! * [`xdm`]: users' rules and lists; [`store`]: what is kept, and in which form; [`config`]: the configuration file
+//! * [`base`]: what knows no protocol; [`limits`]: every capacity that is not configuration
 
 #[forbid(unsafe_code)]
 pub mod base;
