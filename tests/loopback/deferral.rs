@@ -4,7 +4,7 @@ use crate::msrp::{Msrp, Waiting};
 use crate::proxy::{PATIENCE, Proxy, registered};
 use crate::ue::{Invite, LARGE, Message, Ue, answer_sdp};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -373,7 +373,7 @@ fn offered(alice: &mut Ue, pf: SocketAddr, invite: &Invite, id: &str, body: &[u8
     let (mut held, mut buffer) = (Vec::new(), [0; 4096]);
     let end = format!("-------t{id}$");
     while memchr::memmem::find(&held, end.as_bytes()).is_none() {
-        match stream.read(&mut buffer) {
+        match crate::reading::read(&mut stream, &mut buffer) {
             Ok(0) => return None,
             Ok(read) => held.extend_from_slice(&buffer[..read]),
             Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {

@@ -5,7 +5,6 @@ use crate::ladder::Terminating;
 use crate::msrp::{Msrp, Waiting};
 use crate::proves;
 use crate::ue::{Invite, LARGE, Message, SESSION};
-use std::io::Read;
 use std::net::SocketAddr;
 
 const BOB: &str = "sip:bob@example.net";
@@ -74,7 +73,7 @@ impl Standing {
     fn dies(&mut self, client: usize) {
         let mut receiver = self.receivers.remove(client);
         let mut buffer = [0; 4096];
-        let read = receiver.stream.read(&mut buffer).expect("something comes");
+        let read = crate::reading::read(&mut receiver.stream, &mut buffer).expect("something comes");
         assert!(read > 0, "it dies amid a chunk");
     }
 
@@ -112,7 +111,7 @@ fn of_three_clients_one_slow_and_one_gone_the_others_get_every_octet() {
         let mut buffer = [0; 1024];
         let end = b"-------amidchunk$\r\n";
         while !held.ends_with(end) {
-            match slow.stream.read(&mut buffer) {
+            match crate::reading::read(&mut slow.stream, &mut buffer) {
                 Ok(read @ 1..) => held.extend_from_slice(&buffer[..read]),
                 other => panic!("the slow client lost its connection: {other:?}"),
             }

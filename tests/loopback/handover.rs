@@ -49,6 +49,8 @@ fn sessions_go_on_where_they_began_and_end_with_bye_on_both_legs() {
 #[test]
 fn an_invite_that_is_open_is_not_served_twice_and_its_cancel_finds_it() {
     let mut ladder = Originating::new(HANDOVER);
+    ladder.alice.hears_retransmissions = true;
+    ladder.core.hears_retransmissions = true;
     let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION);
     let (arrived, from) = ladder.passes(&invite);
     ladder.core.answer(&arrived, from, "180 Ringing", "", "");
@@ -333,7 +335,8 @@ fn a_signal_starts_the_new_process_and_the_service_manager_hears_of_it() {
     let until = |line: &str| {
         let mut buffer = [0; 4096];
         loop {
-            let read = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{line} is not told: {error}"));
+            let read = crate::reading::undisturbed(|| socket.recv(&mut buffer))
+                .unwrap_or_else(|error| panic!("{line} is not told: {error}"));
             let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
             if let Some(found) = text.lines().find_map(|told| told.strip_prefix(line)) {
                 return found.to_owned();

@@ -43,6 +43,7 @@ mod preferences;
 mod program;
 mod proxy;
 mod pump;
+mod reading;
 mod registrar;
 mod relay;
 mod reloads;

@@ -2,7 +2,7 @@
 
 use crate::proxy::PATIENCE;
 use crate::tape::Tape;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -168,7 +168,7 @@ impl Msrp {
                 }
                 return Some(frame);
             }
-            match self.stream.read(&mut buffer) {
+            match crate::reading::read(&mut self.stream, &mut buffer) {
                 Ok(0) => return None,
                 Ok(read) => self.held.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,

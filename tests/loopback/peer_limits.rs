@@ -2,6 +2,7 @@
 //! log, and gives room again.
 
 use crate::proxy::{PATIENCE, Proxy};
+use crate::reading;
 use crate::secure::{authority, certificate, client};
 use crate::torture::options;
 use crate::ue::Message;
@@ -42,7 +43,7 @@ fn trickles(mut stream: TcpStream, beginning: &[u8], more: u8) -> bool {
     let mut octets = beginning.iter().copied().chain(std::iter::repeat(more));
     while Instant::now() < until {
         let over = stream.write_all(&[octets.next().unwrap_or(more)]).is_err();
-        match stream.read(&mut [0; 100]) {
+        match reading::read(&mut stream, &mut [0; 100]) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && !over => {}
             Ok(1..) if !over => {}
             _ => return true,
@@ -63,7 +64,7 @@ fn hello(pf: &Proxy) -> Vec<u8> {
 /// Whether a client that says a whole hello gets an answer.
 fn greeted(to: SocketAddr, hello: &[u8]) -> bool {
     let mut stream = connect(to);
-    stream.write_all(hello).is_ok() && stream.read(&mut [0; 100]).is_ok_and(|read| read > 0)
+    stream.write_all(hello).is_ok() && reading::read(&mut stream, &mut [0; 100]).is_ok_and(|read| read > 0)
 }
 
 fn of_engine(pf: &Proxy, count: &str) -> f64 {
@@ -187,7 +188,7 @@ fn one_address_has_so_many_requests_a_second() {
         }
         let mut buffer = [0; 4_096];
         let status = |_| {
-            let read = socket.recv(&mut buffer).expect("an answer to each");
+            let read = reading::undisturbed(|| socket.recv(&mut buffer)).expect("an answer to each");
             Message(String::from_utf8_lossy(&buffer[..read]).into_owned()).status()
         };
         (0..SENT).map(status).collect::<Vec<_>>()

@@ -5,7 +5,7 @@ use crate::ladder::{Terminating, warned};
 use crate::peers::{Server, at, free};
 use crate::proxy::{PATIENCE, put};
 use crate::ue::{Invite, LARGE, Message, SESSION};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -208,7 +208,7 @@ fn store(port: u16, path: &str, document: &str) -> u16 {
         .expect("the server reads");
     let (mut said, mut buffer) = (String::new(), [0; 4096]);
     while !said.contains("\r\n") {
-        match stream.read(&mut buffer) {
+        match crate::reading::read(&mut stream, &mut buffer) {
             Ok(read @ 1..) => said += &String::from_utf8_lossy(&buffer[..read]),
             _ => break,
         }

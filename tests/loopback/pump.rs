@@ -4,7 +4,7 @@ use crate::proxy::PATIENCE;
 use crate::secure;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData, StreamOwned};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -64,13 +64,13 @@ where
     plain.set_read_timeout(Some(TURN))?;
     let mut buffer = [0; 16_384];
     loop {
-        match tls.read(&mut buffer) {
+        match crate::reading::read(&mut tls, &mut buffer) {
             Ok(0) => return Ok(()),
             Ok(read) => plain.write_all(&buffer[..read])?,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(error) => return Err(error),
         }
-        match plain.read(&mut buffer) {
+        match crate::reading::read(&mut plain, &mut buffer) {
             Ok(0) => {
                 tls.conn.send_close_notify();
                 return tls.flush();

@@ -1,6 +1,7 @@
 //! SIP over TLS: certificates, mutual authentication, reload.
 
 use crate::proxy::{PATIENCE, Proxy};
+use crate::reading;
 use crate::ue::{self, Message};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -67,7 +68,7 @@ fn ask(proxy: &Proxy, stream: &mut Stream, call: &str) -> std::io::Result<String
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     while !text.windows(4).any(|window| window == b"\r\n\r\n") {
-        match stream.read(&mut buffer)? {
+        match reading::read(stream, &mut buffer)? {
             0 => break,
             read => text.extend_from_slice(&buffer[..read]),
         }
@@ -149,7 +150,7 @@ fn core(folder: &Path, listener: TcpListener) -> std::thread::JoinHandle<std::io
         let mut text = String::new();
         let mut buffer = [0; 8192];
         while !text.contains("\r\n\r\n") {
-            match stream.read(&mut buffer)? {
+            match reading::read(&mut stream, &mut buffer)? {
                 0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
                 read => text += &String::from_utf8_lossy(&buffer[..read]),
             }
@@ -157,7 +158,7 @@ fn core(folder: &Path, listener: TcpListener) -> std::thread::JoinHandle<std::io
         let busy = ue::response(&Message(text.clone()), "486 Busy Here", "core", "", "");
         stream.write_all(busy.as_bytes())?;
         // Until the ACK.
-        let _ = stream.read(&mut buffer);
+        let _ = reading::read(&mut stream, &mut buffer);
         Ok(text)
     })
 }

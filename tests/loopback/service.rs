@@ -14,7 +14,8 @@ impl Manager {
         let mut seen = false;
         let mut buffer = [0; 4096];
         loop {
-            let read = self.0.recv(&mut buffer).unwrap_or_else(|error| panic!("{line} is not told: {error}"));
+            let read = crate::reading::undisturbed(|| self.0.recv(&mut buffer))
+                .unwrap_or_else(|error| panic!("{line} is not told: {error}"));
             let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
             seen |= text.lines().any(|told| told == meanwhile);
             if text.lines().any(|told| told == line) {

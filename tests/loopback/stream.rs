@@ -2,7 +2,7 @@
 
 use crate::proxy::PATIENCE;
 use crate::ue::Message;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 
 pub struct Stream {
@@ -60,7 +60,7 @@ impl Stream {
 
     fn fill(&mut self) -> bool {
         let mut buffer = [0; 16_384];
-        match self.tcp.read(&mut buffer) {
+        match crate::reading::read(&mut self.tcp, &mut buffer) {
             Ok(0) => false,
             Ok(read) => {
                 self.held.extend_from_slice(&buffer[..read]);

@@ -13,7 +13,7 @@ use std::time::Duration;
 fn datagram(socket: &UdpSocket) -> Message {
     socket.set_read_timeout(Some(crate::proxy::PATIENCE)).expect("a socket has a time limit");
     let mut buffer = vec![0; 65_536];
-    let read = socket.recv(&mut buffer).expect("an answer comes");
+    let read = crate::reading::undisturbed(|| socket.recv(&mut buffer)).expect("an answer comes");
     Message(String::from_utf8_lossy(&buffer[..read]).into_owned())
 }
 

@@ -110,14 +110,15 @@ fn whoever_sends_little_by_little_holds_no_port() {
 fn a_flood_of_header_fields_costs_its_sender_and_nobody_else() {
     let pf = Proxy::start("");
     let mut alice = Ue::udp("alice");
-    let invite = Invite::new(&alice, "sip:bob@example.org", SESSION);
     for fields in [cpm_pf::limits::SIP_FIELDS_MAX + 1, 4_000] {
+        let invite = Invite::new(&alice, "sip:bob@example.org", SESSION);
         let text = invite.text().replace("CSeq:", &format!("{}CSeq:", "a:\r\n".repeat(fields)));
         alice.send(pf.udp, &text);
         let (answer, _) = alice.next("a refusal", |message| message.status() >= 400);
         assert!([400, 413, 513].contains(&answer.status()), "{answer:?}");
     }
     // A value of many parts, and one long token.
+    let invite = Invite::new(&alice, "sip:bob@example.org", SESSION);
     for value in [vec!["<sip:a@x>"; 3_000].join(","), "x".repeat(30_000)] {
         alice.send(pf.udp, &invite.clone().with("P-Asserted-Identity", &value).text());
     }

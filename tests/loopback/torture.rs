@@ -165,7 +165,7 @@ impl Source {
         let mut buffer = vec![0; 65_536];
         for _ in 0..rounds {
             for socket in &self.sockets {
-                let Ok(read) = socket.recv(&mut buffer) else { continue };
+                let Ok(read) = crate::reading::undisturbed(|| socket.recv(&mut buffer)) else { continue };
                 let message = Message(String::from_utf8_lossy(&buffer[..read]).into_owned());
                 if wanted(&message) {
                     return Some(message);

@@ -97,6 +97,8 @@ fn requests_of_no_dialog_are_told_481_and_acks_nothing() {
 #[test]
 fn a_retransmission_is_answered_by_its_transaction() {
     let mut ladder = Originating::new("");
+    ladder.alice.hears_retransmissions = true;
+    ladder.core.hears_retransmissions = true;
     let invite = Invite::new(&ladder.alice, BOB, SESSION);
     let (arrived, from) = ladder.passes(&invite);
     let provisional = |message: &Message| message.status() == 100;
@@ -130,6 +132,7 @@ fn a_retransmission_is_answered_by_its_transaction() {
 #[test]
 fn a_2xx_is_sent_again_until_it_is_acknowledged_and_then_the_call_ends() {
     let mut ladder = Originating::new("[sip]\nt1 = \"20ms\"\n");
+    ladder.alice.hears_retransmissions = true;
     let invite = Invite::new(&ladder.alice, BOB, LARGE);
     let (arrived, from) = ladder.passes(&invite);
     let sdp = crate::ue::answer_sdp("127.0.0.1:9".parse().expect("an address"), "bob", "active", "recvonly");

@@ -105,6 +105,9 @@ enum Wire {
     },
 }
 
+/// Messages a user agent remembers in order to know a retransmission.
+const HEARD_MAX: usize = 64;
+
 /// A SIP endpoint on a loopback port.
 pub struct Ue {
     pub name: String,
@@ -115,6 +118,10 @@ pub struct Ue {
     count: u32,
     /// Call-IDs of the INVITEs that [`Ue::expect_call`] gave.
     calls: BTreeSet<String>,
+    /// What came lately. Octets that come again are a retransmission, which a user agent's transactions absorb (RFC 3261 17).
+    heard: VecDeque<String>,
+    /// Retransmissions are handed to the test like everything else.
+    pub hears_retransmissions: bool,
     /// Where what it says and hears is noted.
     pub tape: Option<Tape>,
 }
@@ -143,6 +150,8 @@ impl Ue {
             kept: VecDeque::new(),
             count: 0,
             calls: BTreeSet::new(),
+            heard: VecDeque::new(),
+            hears_retransmissions: false,
             tape: None,
         }
     }
@@ -163,6 +172,8 @@ impl Ue {
             wire: Wire::Tcp { listener, streams: Vec::new() },
             kept: VecDeque::new(),
             calls: BTreeSet::new(),
+            heard: VecDeque::new(),
+            hears_retransmissions: false,
             count: 0,
             tape: None,
         }
@@ -219,7 +230,21 @@ impl Ue {
         }
     }
 
+    /// What has come and is no retransmission, if anything.
     pub fn poll(&mut self) -> Option<(Message, SocketAddr)> {
+        let mut came = self.receive()?;
+        while !self.hears_retransmissions && self.heard.contains(&came.0.0) {
+            came = self.receive()?;
+        }
+        let (message, from) = came;
+        if self.heard.len() == HEARD_MAX {
+            self.heard.pop_front();
+        }
+        self.heard.push_back(message.0.clone());
+        Some((message, from))
+    }
+
+    fn receive(&mut self) -> Option<(Message, SocketAddr)> {
         let mut buffer = vec![0; 65_536];
         match &mut self.wire {
             Wire::Udp(socket, _) => {

@@ -66,7 +66,7 @@ fn meeting(folder: &Path, origin: Option<Box<str>>, target: Option<Box<str>>) ->
 fn read_to(stream: &mut impl Read, end: &str) -> std::io::Result<String> {
     let (mut text, mut buffer) = (String::new(), [0; 4096]);
     while !text.contains(end) {
-        match stream.read(&mut buffer)? {
+        match crate::reading::read(stream, &mut buffer)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
             read => text.push_str(&String::from_utf8_lossy(&buffer[..read])),
         }
@@ -227,7 +227,7 @@ fn handshakes_under_way_are_bounded() {
     let mute: Vec<TcpStream> = (0..HANDSHAKES).map(|_| TcpStream::connect(address).expect("the core listens")).collect();
     let mut over = TcpStream::connect(address).expect("the kernel takes it");
     over.set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
-    let read = over.read(&mut [0; 64]);
+    let read = crate::reading::read(&mut over, &mut [0; 64]);
     let closed = read.map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |octets| octets == 0);
     assert!(closed, "one more than the bound is closed");
     drop(mute);

@@ -1,7 +1,7 @@
 //! Long messages over one connection: a sender with chunks of any size, and a reader that checks every octet as it comes.
 
 use crate::msrp::Msrp;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::sync::mpsc;
 
@@ -120,7 +120,8 @@ impl Reader {
     pub fn read_until(mut self, enough: impl Fn(&Seen) -> bool) -> Seen {
         let mut buffer = vec![0; 256 * 1024];
         while !enough(&self.seen) {
-            let read = self.stream.read(&mut buffer).unwrap_or_else(|error| panic!("{error}; seen: {:?}", self.seen));
+            let read = crate::reading::read(&mut self.stream, &mut buffer)
+                .unwrap_or_else(|error| panic!("{error}; seen: {:?}", self.seen));
             if read == 0 {
                 break;
             }
