@@ -6,7 +6,7 @@
 use super::faults;
 use io_uring::squeue::Entry;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue, opcode};
+use io_uring::{Builder, EnterFlags, IoUring, cqueue, opcode};
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -81,7 +81,27 @@ pub struct Ring {
 
 /// Why a ring finds no memory, and what to do.
 pub const fn no_memory() -> &'static str {
-    "the kernel books rings as locked memory, and the limit is used up: LimitMEMLOCK in the unit, `ulimit -l` in a shell; `cpm-pf tune` says how much"
+    "the kernel has no memory for a ring; without CAP_IPC_LOCK it books rings as locked memory, and then the limit is used up: LimitMEMLOCK in the unit, `ulimit -l` in a shell; `cpm-pf tune` says how much"
+}
+
+/// How often, and how far apart, a ring is asked for while the kernel has no memory for it.
+const TRIES: u32 = 10;
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
+/// Makes a ring. A kernel that is busy reclaiming pages refuses one with ENOMEM although there will be room in a moment: half
+/// a second is spent on asking again.
+fn build(builder: &Builder, submissions: u32) -> io::Result<IoUring> {
+    let mut left = TRIES;
+    loop {
+        match builder.build(submissions) {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory && left == 0 => {
+                return Err(io::Error::new(error.kind(), no_memory()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => left -= 1,
+            done => return done,
+        }
+        std::thread::sleep(TRY_AGAIN);
+    }
 }
 
 impl Ring {
@@ -100,11 +120,7 @@ impl Ring {
         } else {
             builder.setup_defer_taskrun()
         };
-        let ring = builder.build(submissions).map_err(|error| match error.kind() {
-            io::ErrorKind::OutOfMemory => io::Error::new(error.kind(), no_memory()),
-            _ => error,
-        })?;
-        Ok(Self { ring, faked: Vec::new() })
+        Ok(Self { ring: build(&builder, submissions)?, faked: Vec::new() })
     }
 
     /// Queues an operation.
