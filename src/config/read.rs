@@ -5,6 +5,7 @@ use super::*;
 use crate::base::transport::Transport;
 use std::ops::Range;
 use std::path::Path;
+use toml::de::DeValue;
 
 /// Something wrong in the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,7 +48,7 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Vec<Mistake>> {
     for error in &syntax {
         findings.borrow_mut().push((error.span().unwrap_or(0..0), error.message().replace('\n', ", "), "TOML 1.0".into()));
     }
-    let config = whole(&Section::new("", Some(document.get_ref()), &findings), text.len());
+    let config = whole(&Section::whole(document.get_ref(), &findings), text.len());
     let mut findings = findings.into_inner();
     if findings.is_empty() {
         return Ok(config);
@@ -73,8 +74,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 fn whole(root: &Section<'_, '_>, end: usize) -> Config {
     let mut config = Config::default();
-    sip(root.section("sip"), &mut config.sip, end);
-    msrp(root.section("msrp"), &mut config.msrp, config.sip.tls.is_some(), end);
+    let mut addresses = Addresses::default();
+    sip(root.section("sip"), &mut config.sip, &mut addresses, end);
+    msrp(root.section("msrp"), &mut config.msrp, config.sip.tls.is_some(), &mut addresses, end);
     node(root.section("node"), &mut config);
     cores(root.section("cores"), &mut config.cores);
     policy(root.section("policy"), &mut config.policy);
@@ -82,9 +84,58 @@ fn whole(root: &Section<'_, '_>, end: usize) -> Config {
     xdm(root.section("xdm"), &mut config.xdm);
     store(root.section("store"), &mut config.store);
     limits(root.section("limits"), &mut config.limits);
-    admin(root.section("admin"), &mut config.admin);
+    admin(root.section("admin"), &mut config.admin, &mut addresses);
     root.leftovers();
     config
+}
+
+/// Addresses that something listens on already, with the key that says so.
+#[derive(Default)]
+struct Addresses(Vec<(&'static str, Listen)>);
+
+impl Addresses {
+    /// Notes an address; one that the kernel will not give twice is a mistake, and so it would not be found where several cores share it.
+    fn add(&mut self, section: &Section<'_, '_>, key: &'static str, listen: Listen, at: Range<usize>) {
+        let stream = |listen: &Listen| listen.transport != Transport::Udp;
+        let (ip, port) = (listen.address.ip(), listen.address.port());
+        let clash = |other: &Listen| {
+            let there = other.address.ip();
+            let overlap = ip == there || (ip.is_ipv4() == there.is_ipv4() && (ip.is_unspecified() || there.is_unspecified()));
+            port != 0 && port == other.address.port() && overlap && stream(&listen) == stream(other)
+        };
+        if let Some((by, other)) = self.0.iter().find(|(_, other)| clash(other)) {
+            let what = format!("{key} has {}, and {by} has {}", value::print_listen(&listen), value::print_listen(other));
+            section.wrong(at, what, "each address and port once");
+        }
+        self.0.push((key, listen));
+    }
+}
+
+/// `listen`: at least one address, none of them twice.
+fn listens(
+    section: &Section<'_, '_>,
+    name: &'static str,
+    accepted: &str,
+    read: impl Fn(&str) -> Option<Listen>,
+    addresses: &mut Addresses,
+    end: usize,
+) -> Vec<(Listen, Range<usize>)> {
+    let Some(value) = section.get("listen") else {
+        section.wrong(
+            end..end,
+            format!("{name} is missing: nothing is listened to"),
+            format!("listen = [ADDRESS, …] with {accepted}"),
+        );
+        return Vec::new();
+    };
+    if value.get_ref().as_array().is_some_and(|array| array.is_empty()) {
+        section.wrong(value.span(), format!("{name} is empty: nothing is listened to"), format!("[ADDRESS, …] with {accepted}"));
+    }
+    let list = section.list("listen", accepted, |value| value.as_str().and_then(&read)).unwrap_or_default();
+    for (listen, at) in &list {
+        addresses.add(section, name, *listen, at.clone());
+    }
+    list
 }
 
 fn node(section: Section<'_, '_>, config: &mut Config) {
@@ -95,8 +146,7 @@ fn node(section: Section<'_, '_>, config: &mut Config) {
             std::net::IpAddr::V4(ip) => ip.to_string(),
         };
     }
-    let host = |text: &str| !text.is_empty() && text.bytes().all(|o| o.is_ascii_alphanumeric() || b"-._:[]".contains(&o));
-    if let Some(text) = section.checked("host", "a host name or an IP address, without port", host) {
+    if let Some(text) = section.checked("host", HOST, host) {
         config.node.host = text;
     }
     let release = |text: &str| {
@@ -115,6 +165,18 @@ fn node(section: Section<'_, '_>, config: &mut Config) {
     }
     section.duration("handover_timeout", &mut config.node.handover_timeout, Duration::ZERO, DAY);
     section.finish();
+}
+
+const HOST: &str = "a host name or an IP address, without port";
+
+/// RFC 3261 §25.1 `host`; an IPv6 address may do without its brackets.
+fn host(text: &str) -> bool {
+    let v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().is_ok();
+    let name = |text: &str| text.bytes().all(|o| o.is_ascii_alphanumeric() || b"-._".contains(&o));
+    match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(v6),
+        None => (!text.is_empty() && name(text)) || v6(text),
+    }
 }
 
 fn cores(section: Section<'_, '_>, cores: &mut Cores) {
@@ -138,40 +200,35 @@ fn cores(section: Section<'_, '_>, cores: &mut Cores) {
     section.finish();
 }
 
-fn sip(section: Section<'_, '_>, sip: &mut Sip, end: usize) {
-    if let Some(list) = section.list("listen", value::SIP_LISTEN, |value| value.as_str().and_then(value::listen)) {
-        tls_needs_certificate(&section, &list, section.section("tls").exists(), "[sip.tls]");
-        sip.listen = list.into_iter().map(|(listen, _)| listen).collect();
-    }
-    if sip.listen.is_empty() {
-        let at = section.get("listen").map_or(end..end, |value| value.span());
-        section.wrong(at, "[sip] listens nowhere", format!("listen = [ADDRESS, …] with {}", value::SIP_LISTEN));
-    }
+fn sip(section: Section<'_, '_>, sip: &mut Sip, addresses: &mut Addresses, end: usize) {
+    let list = listens(&section, "sip.listen", value::SIP_LISTEN, value::listen, addresses, end);
+    tls_needs_certificate(&section, &list, section.section("tls").exists(), "[sip.tls]");
+    sip.listen = list.into_iter().map(|(listen, _)| listen).collect();
     for (key, field) in [("core", &mut sip.core), ("isf", &mut sip.isf)] {
         *field = section.checked(key, SIP_URI, sip_uri).or(field.take());
     }
     if let Some(list) = section.list("trusted", value::NETWORK, |value| value.as_str().and_then(value::network)) {
         sip.trusted = list.into_iter().map(|(network, _)| network).collect();
     }
-    section.strings("home_domains", &mut sip.home_domains);
+    if let Some(list) = section.list("home_domains", HOST, |value| value.as_str().filter(|text| host(text)).map(str::to_owned)) {
+        sip.home_domains = list.into_iter().map(|(domain, _)| domain).collect();
+    }
     section.duration("t1", &mut sip.t1, Duration::from_millis(10), 10 * SECOND);
     if let Some(size) = section.size("max_message", 1300, 16 << 20) {
         sip.max_message = size as usize;
     }
     batch_wait(&section, &mut sip.batch_wait, Duration::from_millis(5), "\"auto\", or \"0us\" to \"5ms\"");
     sip.tls = tls(section.section("tls"));
-    sip.hep = hep(section.section("hep"), &section);
+    sip.hep = hep(section.section("hep"));
     section.finish();
 }
 
-fn hep(section: Section<'_, '_>, parent: &Section<'_, '_>) -> Option<Hep> {
-    let exists = section.exists();
+fn hep(section: Section<'_, '_>) -> Option<Hep> {
     let accepted = "\"udp://ADDRESS:PORT\" with an IP address";
     let collector = section.read("collector", accepted, |value| value.as_str()?.strip_prefix("udp://")?.parse().ok());
     let capture_id = section.number("capture_id", 0, u32::MAX.into()).unwrap_or(1) as u32;
-    if exists && section.get("collector").is_none() {
-        let at = parent.get("hep").map_or(0..0, |value| value.span());
-        section.wrong(at, "[sip.hep] has no collector", format!("collector = {accepted}"));
+    if section.exists() && section.get("collector").is_none() {
+        section.missing("collector", format!("collector = {accepted}"));
     }
     section.finish();
     collector.map(|collector| Hep { collector, capture_id })
@@ -200,17 +257,12 @@ fn tls(section: Section<'_, '_>) -> Option<Tls> {
     })
 }
 
-fn msrp(section: Section<'_, '_>, msrp: &mut Msrp, sip_tls: bool, end: usize) {
+fn msrp(section: Section<'_, '_>, msrp: &mut Msrp, sip_tls: bool, addresses: &mut Addresses, end: usize) {
     let tcp = |text: &str| value::listen(text).filter(|listen| listen.transport != Transport::Udp);
-    if let Some(list) = section.list("listen", value::MSRP_LISTEN, |value| value.as_str().and_then(tcp)) {
-        tls_needs_certificate(&section, &list, sip_tls || section.section("tls").exists(), "[msrp.tls] or [sip.tls]");
-        msrp.listen = list.into_iter().map(|(listen, _)| listen).collect();
-    }
-    if msrp.listen.is_empty() {
-        let at = section.get("listen").map_or(end..end, |value| value.span());
-        section.wrong(at, "[msrp] listens nowhere", format!("listen = [ADDRESS, …] with {}", value::MSRP_LISTEN));
-    }
-    msrp.host = section.checked("host", "a host name or an IP address", |text| !text.is_empty());
+    let list = listens(&section, "msrp.listen", value::MSRP_LISTEN, tcp, addresses, end);
+    tls_needs_certificate(&section, &list, sip_tls || section.section("tls").exists(), "[msrp.tls] or [sip.tls]");
+    msrp.listen = list.into_iter().map(|(listen, _)| listen).collect();
+    msrp.host = section.checked("host", HOST, host);
     if msrp.host.is_none() && msrp.listen.iter().any(|listen| listen.address.ip().is_unspecified()) {
         let at = section.get("listen").map_or(0..0, |value| value.span());
         section.wrong(
@@ -297,9 +349,19 @@ fn policy(section: Section<'_, '_>, policy: &mut Policy) {
 
 const SIP_URI: &str = "a SIP URI, \"sip:HOST:PORT;lr\"";
 
+/// RFC 3261 §19.1.1, as far as a typing error goes: what stands here is read whole where it is used.
 fn sip_uri(text: &str) -> bool {
     let rest = text.strip_prefix("sip:").or_else(|| text.strip_prefix("sips:"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with([';', '?']) && !rest.contains([' ', '<', '>', '"']))
+    rest.is_some_and(|rest| {
+        let authority = rest.split([';', '?']).next().unwrap_or_default();
+        let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
+        let (name, port) = match server.rfind(']') {
+            Some(end) => server.split_at(end + 1),
+            None => server.split_at(server.find(':').unwrap_or(server.len())),
+        };
+        let right = |port: &str| port.bytes().all(|o| o.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+        host(name) && (port.is_empty() || port.strip_prefix(':').is_some_and(right)) && !rest.contains([' ', '<', '>', '"'])
+    })
 }
 
 fn registrations(section: Section<'_, '_>, registrations: &mut Registrations) {
@@ -312,7 +374,12 @@ fn registrations(section: Section<'_, '_>, registrations: &mut Registrations) {
 
 fn registered_user(section: Section<'_, '_>) -> Option<RegisteredUser> {
     let accepted = "a SIP or TEL address, \"sip:bob@example.net\"";
-    let address = section.checked("address", accepted, |text| sip_uri(text) || text.starts_with("tel:"));
+    let tel =
+        |text: &str| text.strip_prefix("tel:").is_some_and(|number| !number.is_empty() && !number.contains([' ', '<', '>', '"']));
+    let address = section.checked("address", accepted, |text| sip_uri(text) || tel(text));
+    if section.get("address").is_none() {
+        section.missing("address", accepted);
+    }
     let clients = section.sections("client").into_iter().filter_map(registered_client).collect();
     section.finish();
     Some(RegisteredUser { address: address?, clients })
@@ -320,6 +387,9 @@ fn registered_user(section: Section<'_, '_>) -> Option<RegisteredUser> {
 
 fn registered_client(section: Section<'_, '_>) -> Option<RegisteredClient> {
     let contact = section.checked("contact", SIP_URI, sip_uri);
+    if section.get("contact").is_none() {
+        section.missing("contact", SIP_URI);
+    }
     let instance = section.checked("instance", "\"<urn:…>\"", |text| text.starts_with("<urn:") && text.ends_with('>'));
     let gruu = section.checked("gruu", SIP_URI, sip_uri);
     let known = |text: &str| {
@@ -393,9 +463,12 @@ fn limits(section: Section<'_, '_>, limits: &mut Limits) {
     section.finish();
 }
 
-fn admin(section: Section<'_, '_>, admin: &mut Admin) {
-    if let Some(address) = section.read("listen", "\"ADDRESS:PORT\"", |value| value.as_str().and_then(|text| text.parse().ok())) {
+fn admin(section: Section<'_, '_>, admin: &mut Admin, addresses: &mut Addresses) {
+    let address = |value: &DeValue<'_>| value.as_str().and_then(|text| text.parse().ok());
+    if let Some(address) = section.read("listen", "\"ADDRESS:PORT\" with an IP address", address) {
         admin.listen = Some(address);
+        let at = section.get("listen").map_or(0..0, |value| value.span());
+        addresses.add(&section, "admin.listen", Listen { transport: Transport::Tcp, address }, at);
     }
     if let Some(path) = section.checked("cdr", "the path of a file", |text| !text.is_empty()) {
         admin.cdr = Some(path.into());
@@ -429,6 +502,64 @@ mod tests {
         let places: Vec<(usize, usize)> = mistakes.iter().map(|mistake| (mistake.line, mistake.column)).collect();
         assert_eq!(places, [(2, 1), (4, 13), (6, 11), (7, 6), (10, 11)]);
         assert!(shown[0].starts_with("pf.toml:2:1: unknown key \"hots\" in [node]; accepted: host, release"), "{}", shown[0]);
+    }
+
+    /// What is wrong with a file that has these lines beside the smallest ones.
+    fn wrong(more: &str) -> Vec<String> {
+        let mistakes = parse("f", &format!("{SMALLEST}{more}")).map_or_else(|mistakes| mistakes, |_| Vec::new());
+        mistakes.iter().map(|mistake| format!("{}:{}: {}", mistake.line, mistake.column, mistake.what)).collect()
+    }
+
+    #[test]
+    fn a_mistake_names_the_whole_key_and_what_stands_there() {
+        let more =
+            "[limits]\ndialogs = -1\n[node]\nhost = 5\ndrain_timeout = 1.5\n[policy]\nmedia = \"message\"\nblacklist = \"yes\"\n";
+        let shown = [
+            "6:11: limits.dialogs is -1",
+            "8:8: node.host is 5",
+            "9:17: node.drain_timeout is 1.5",
+            "11:9: policy.media is \"message\", no array",
+            "12:13: policy.blacklist is \"yes\"",
+        ];
+        assert_eq!(wrong(more), shown);
+    }
+
+    #[test]
+    fn what_must_be_given_is_missed_where_its_table_stands() {
+        let more = "[registrations]\nuser = [1]\n";
+        assert_eq!(wrong(more), ["6:9: registrations.user has 1"]);
+        let more = "[[registrations.user]]\n[[registrations.user]]\naddress = \"sip:bob@example.net\"\n[[registrations.user.client]]\nprimary = true\n";
+        let shown = ["5:1: registrations.user.address is missing", "8:1: registrations.user.client.contact is missing"];
+        assert_eq!(wrong(more), shown);
+        let mistakes = parse("f", "[sip]\nlisten = []\n").unwrap_err();
+        let shown: Vec<&str> = mistakes.iter().map(|mistake| mistake.what.as_str()).collect();
+        assert_eq!(shown, ["sip.listen is empty: nothing is listened to", "msrp.listen is missing: nothing is listened to"]);
+    }
+
+    #[test]
+    fn an_address_that_stands_twice_is_a_mistake() {
+        let text = "[sip]\nlisten = [\"udp://127.0.0.1:5060\", \"tcp://127.0.0.1:5060\", \"tls://0.0.0.0:5060\"]\n[sip.tls]\n\
+                    [msrp]\nhost = \"h\"\nlisten = [\"tcp://0.0.0.0:2855\", \"tcp://[::]:2855\", \"tcp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n\
+                    [admin]\nlisten = \"127.0.0.1:2855\"\n";
+        let mistakes = parse("f", text).unwrap_err();
+        let shown: Vec<(usize, &str)> = mistakes.iter().map(|mistake| (mistake.line, mistake.what.as_str())).collect();
+        let sip = "sip.listen has tls://0.0.0.0:5060, and sip.listen has tcp://127.0.0.1:5060";
+        let admin = "admin.listen has tcp://127.0.0.1:2855, and msrp.listen has tcp://0.0.0.0:2855";
+        assert_eq!(shown, [(2, sip), (8, admin)]);
+    }
+
+    #[test]
+    fn what_no_host_and_no_uri_can_be_is_a_mistake() {
+        for right in ["sip:127.0.0.1:5070;lr", "sip:core.example.net", "sips:bob@[::1]:5061;transport=tls", "sip:a:b@h:1?x=y"] {
+            assert!(sip_uri(right), "{right}");
+        }
+        for wrong in
+            ["127.0.0.1", "sip:", "sip:;lr", "sip:h:99999", "sip:h:0", "sip:h:", "sip:h:x;lr", "sip:[::1", "sip:a b", "sip:bob@"]
+        {
+            assert!(!sip_uri(wrong), "{wrong}");
+        }
+        assert!(host("pf1.example.net") && host("127.0.0.1") && host("[::1]") && host("::1"));
+        assert!(!host("") && !host("a b") && !host("h:5060") && !host("sip:h") && !host("[h]"));
     }
 
     #[test]

@@ -18,18 +18,35 @@ pub(super) struct Section<'d, 'i> {
     /// "[sip]" as the reader knows it.
     name: String,
     table: Option<&'d DeTable<'i>>,
+    /// Where it stands in the file.
+    at: Range<usize>,
     asked: RefCell<Vec<&'static str>>,
     findings: &'d Findings,
 }
 
 impl<'d, 'i> Section<'d, 'i> {
-    pub fn new(name: impl Into<String>, table: Option<&'d DeTable<'i>>, findings: &'d Findings) -> Self {
-        Self { name: name.into(), table, asked: RefCell::default(), findings }
+    /// The whole file.
+    pub fn whole(table: &'d DeTable<'i>, findings: &'d Findings) -> Self {
+        Self::new("", Some(table), 0..0, findings)
+    }
+
+    fn new(name: impl Into<String>, table: Option<&'d DeTable<'i>>, at: Range<usize>, findings: &'d Findings) -> Self {
+        Self { name: name.into(), table, at, asked: RefCell::default(), findings }
+    }
+
+    /// A key as the reader knows it, with the tables that lead to it: "sip.tls.certificate".
+    fn path(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 
     /// Notes a mistake at a value.
     pub fn wrong(&self, at: Range<usize>, what: impl Into<String>, accepted: impl Into<String>) {
         self.findings.borrow_mut().push((at, what.into(), accepted.into()));
+    }
+
+    /// Notes that a key is missing which must be given.
+    pub fn missing(&self, key: &str, accepted: impl Into<String>) {
+        self.wrong(self.at.clone(), format!("{} is missing", self.path(key)), accepted);
     }
 
     /// Whether the table stands in the file at all.
@@ -46,26 +63,31 @@ impl<'d, 'i> Section<'d, 'i> {
 
     /// A table within this one.
     pub fn section(&self, key: &'static str) -> Section<'d, 'i> {
-        let name = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
-        let table = self.get(key).and_then(|value| {
-            let table = value.get_ref().as_table();
-            if table.is_none() {
-                self.wrong(value.span(), format!("{name} is not a table"), format!("a table [{name}]"));
-            }
-            table
-        });
-        Section::new(name, table, self.findings)
+        let name = self.path(key);
+        let Some(value) = self.get(key) else { return Section::new(name, None, 0..0, self.findings) };
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.wrong(value.span(), format!("{name} is not a table"), format!("a table [{name}]"));
+        }
+        Section::new(name, table, value.span(), self.findings)
     }
 
     /// An array of tables.
     pub fn sections(&self, key: &'static str) -> Vec<Section<'d, 'i>> {
-        let name = format!("{}.{key}", self.name);
+        let name = self.path(key);
         let Some(value) = self.get(key) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
             self.wrong(value.span(), format!("{name} is not an array of tables"), format!("[[{name}]]"));
             return Vec::new();
         };
-        array.iter().map(|entry| Section::new(name.clone(), entry.get_ref().as_table(), self.findings)).collect()
+        let mut sections = Vec::with_capacity(array.len());
+        for entry in array.iter() {
+            match entry.get_ref().as_table() {
+                Some(table) => sections.push(Section::new(name.clone(), Some(table), entry.span(), self.findings)),
+                None => self.wrong(entry.span(), format!("{name} has {}", shown(entry.get_ref())), format!("[[{name}]]")),
+            }
+        }
+        sections
     }
 
     /// Reports keys that nobody asked for; the end of a section.
@@ -89,9 +111,7 @@ impl<'d, 'i> Section<'d, 'i> {
         let value = self.get(key)?;
         let read = read(value.get_ref());
         if read.is_none() {
-            let shown =
-                value.get_ref().as_str().map_or_else(|| value.get_ref().type_str().to_owned(), |text| format!("\"{text}\""));
-            self.wrong(value.span(), format!("{key} is {shown}"), accepted);
+            self.wrong(value.span(), format!("{} is {}", self.path(key), shown(value.get_ref())), accepted);
         }
         read
     }
@@ -112,7 +132,7 @@ impl<'d, 'i> Section<'d, 'i> {
         let value = self.get(key)?;
         let read = value.get_ref().as_str().filter(|text| accept(text)).map(str::to_owned);
         if read.is_none() {
-            self.wrong(value.span(), format!("{key} is none of what it can be"), accepted);
+            self.wrong(value.span(), format!("{} is none of what it can be", self.path(key)), accepted);
         }
         read
     }
@@ -161,17 +181,15 @@ impl<'d, 'i> Section<'d, 'i> {
     ) -> Option<Vec<(T, Range<usize>)>> {
         let value = self.get(key)?;
         let Some(array) = value.get_ref().as_array() else {
-            self.wrong(value.span(), format!("{key} is not an array"), format!("an array of {accepted}"));
+            let what = format!("{} is {}, no array", self.path(key), shown(value.get_ref()));
+            self.wrong(value.span(), what, format!("an array, [VALUE, …], of {accepted}"));
             return None;
         };
         let mut list = Vec::with_capacity(array.len());
         for element in array.iter() {
             match read(element.get_ref()) {
                 Some(read) => list.push((read, element.span())),
-                None => {
-                    let shown = element.get_ref().as_str().unwrap_or_else(|| element.get_ref().type_str());
-                    self.wrong(element.span(), format!("{key} has \"{shown}\""), accepted);
-                }
+                None => self.wrong(element.span(), format!("{} has {}", self.path(key), shown(element.get_ref())), accepted),
             }
         }
         Some(list)
@@ -181,6 +199,19 @@ impl<'d, 'i> Section<'d, 'i> {
         if let Some(list) = self.list(key, "a string", |value| value.as_str().map(str::to_owned)) {
             *field = list.into_iter().map(|(text, _)| text).collect();
         }
+    }
+}
+
+/// A value as it is told in a mistake: as it stands in the file, or its kind.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(number) => number.as_str().to_owned(),
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Boolean(truth) => truth.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(_) => "an array".into(),
+        DeValue::Table(_) => "a table".into(),
     }
 }
 

@@ -263,7 +263,7 @@ fn a_new_process_that_cannot_begin_changes_nothing() {
     // An address that is taken: found after everything was let go.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     let address = taken.local_addr().expect("bound");
-    let wrong = good.replace("\"tcp://127.0.0.1:0\"", &format!("\"tcp://{address}\""));
+    let wrong = good.replacen("\"tcp://127.0.0.1:0\"", &format!("\"tcp://{address}\""), 1);
     std::fs::write(ladder.pf.path("cpm-pf.toml"), wrong).expect("writable");
     let (mut child, ready) = ladder.pf.try_to_succeed();
     assert_eq!((ready.as_str(), child.wait().expect("it is our child").code()), ("", Some(1)));
