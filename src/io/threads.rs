@@ -336,7 +336,8 @@ impl Running {
         let (sip, msrp) = certificates(&config)?;
         self.config = Arc::new(config);
         for mailbox in &self.signalling {
-            mailbox.post(Order::Reload(self.config.clone(), sip.clone()));
+            let fingerprint = msrp.as_ref().map(|tls| tls.fingerprint.clone());
+            mailbox.post(Order::Reload { config: self.config.clone(), tls: sip.clone(), fingerprint });
         }
         for mailbox in &self.media {
             mailbox.post(MediaOrder::Reload(self.config.clone(), msrp.clone()));

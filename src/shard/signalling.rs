@@ -454,6 +454,11 @@ impl Signalling {
         }
     }
 
+    /// MSRP has another certificate: what is offered and answered from now on names it. Before [`Signalling::reload`].
+    pub fn certified(&mut self, fingerprint: Option<&str>) {
+        self.bound.fingerprint = fingerprint.map(Into::into);
+    }
+
     /// A new configuration: policy, trust, routes and limits count from the next request on; static registrations at once.
     pub fn reload(&mut self, now: Instant, config: Arc<Config>, out: &mut Outbox) {
         self.addresses = Addresses::new(&config, &self.bound);

@@ -1,8 +1,9 @@
 //! SIP over TLS: certificates, mutual authentication, reload.
 
+use crate::ladder::Originating;
 use crate::proxy::{PATIENCE, Proxy};
 use crate::reading;
-use crate::ue::{self, Message};
+use crate::ue::{self, Invite, Message, SESSION};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -59,7 +60,7 @@ pub fn connect(proxy: &Proxy, config: Arc<ClientConfig>) -> Stream {
 }
 
 /// Asks, and gives back the first line of the answer.
-fn ask(proxy: &Proxy, stream: &mut Stream, call: &str) -> std::io::Result<String> {
+pub fn ask(proxy: &Proxy, stream: &mut Stream, call: &str) -> std::io::Result<String> {
     let own = proxy.udp;
     write!(
         stream,
@@ -119,6 +120,31 @@ fn a_reload_brings_a_new_certificate_and_keeps_old_connections() {
         new.conn.peer_certificates().expect("a certificate")[0] != before
     });
     assert_eq!(ask(&proxy, &mut old, "still").unwrap(), "SIP/2.0 200 OK");
+}
+
+/// RFC 8122 §5: the certificate that a peer will be shown is the one whose fingerprint it was offered.
+#[test]
+fn a_reload_brings_the_fingerprint_of_the_new_certificate() {
+    let authority = authority();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    certificate(folder.path(), &authority);
+    let listen = "[msrp]\nlisten = [\"tcp://127.0.0.1:0\", \"tls://127.0.0.1:0\"]\n[msrp.tls]\nca = \"ca.pem\"\n";
+    let mut ladder = Originating::in_folder(folder, listen);
+    let own = |pf: &Proxy| {
+        let certificate = CertificateDer::from_pem_file(pf.path("cert.pem")).expect("a certificate");
+        cpm_pf::io::tls::fingerprint(&certificate).to_string()
+    };
+    let offered = |ladder: &mut Originating| {
+        let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION);
+        let invite = invite.sdp("TCP/MSRP", "TCP/TLS/MSRP").sdp("msrp://", "msrps://");
+        ladder.passes(&invite).0.attribute("fingerprint").to_owned()
+    };
+    assert_eq!(offered(&mut ladder), own(&ladder.pf));
+    certificate(ladder.pf.folder.path(), &authority);
+    ladder.pf.signal("HUP");
+    ladder.pf.until("the log tells of the reload", |pf| pf.log().contains("configuration reloaded"));
+    // The core that is asked first may have begun its turn before.
+    assert!((0..2).any(|_| offered(&mut ladder) == own(&ladder.pf)), "the old certificate is still offered");
 }
 
 #[test]

@@ -316,6 +316,7 @@ impl Engine {
                 MediaOrder::Ping(asked) => drop(asked.send(())),
                 MediaOrder::Reload(config, tls) => {
                     self.shard.reload(&config);
+                    self.gather.reload(config.msrp.batch_wait);
                     (self.config, self.tls) = (config, tls);
                 }
                 MediaOrder::Stop => self.stopping = true,

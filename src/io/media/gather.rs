@@ -49,11 +49,20 @@ pub struct Gather {
 impl Gather {
     /// `available`: the kernel has a minimum wait.
     pub fn new(wait: BatchWait, available: bool, now: Instant) -> Self {
-        let chosen = match wait {
-            BatchWait::At(wait) if available => (wait, 64),
+        let chosen = (Duration::ZERO, 1);
+        let mut gather =
+            Self { wait, available, started: now, number: 1, receives: 0, octets: 0, connections: 0, heads: 0, chosen };
+        gather.reload(wait);
+        gather
+    }
+
+    /// A new `msrp.batch_wait`.
+    pub fn reload(&mut self, wait: BatchWait) {
+        self.wait = wait;
+        self.chosen = match wait {
+            BatchWait::At(wait) if self.available => (wait, 64),
             _ => (Duration::ZERO, 1),
         };
-        Self { wait, available, started: now, number: 1, receives: 0, octets: 0, connections: 0, heads: 0, chosen }
     }
 
     /// How long to gather, and how many completions at most.
@@ -116,6 +125,15 @@ mod tests {
         }
         gather.turn(start + WINDOW, u64::from(receives * messages));
         gather.wait()
+    }
+
+    #[test]
+    fn a_reload_counts_from_the_next_turn_on() {
+        let mut gather = Gather::new(BatchWait::Auto, true, Instant::from_unix_s(1));
+        gather.reload(BatchWait::At(Duration::from_micros(150)));
+        assert_eq!(gather.wait().0, Duration::from_micros(150));
+        gather.reload(BatchWait::Auto);
+        assert_eq!(gather.wait().0, Duration::ZERO);
     }
 
     #[test]

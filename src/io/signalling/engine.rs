@@ -255,13 +255,14 @@ impl Engine {
             taken += 1;
             let now = self.clock.now();
             match order {
-                Order::Reload(config, tls) => {
+                Order::Reload { config, tls, fingerprint } => {
                     if self.config.sip.hep != config.sip.hep {
                         self.watch.hep = Hep::open(config.sip.hep.as_ref());
                     }
                     self.config = config.clone();
                     self.tcp.reload(tls, config.sip.max_message, config.limits.clone());
                     self.gather.reload(config.sip.batch_wait);
+                    self.shard.certified(fingerprint.as_deref());
                     self.shard.reload(now, config, &mut self.out);
                 }
                 Order::Drain => {

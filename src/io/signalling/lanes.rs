@@ -82,8 +82,8 @@ pub enum Passed {
 /// From the main thread and the admin server to a signalling core.
 #[derive(Debug)]
 pub enum Order {
-    /// A new configuration, and the certificates it names.
-    Reload(Arc<Config>, Option<Tls>),
+    /// A new configuration, the certificates it names, and `a=fingerprint` of MSRP's.
+    Reload { config: Arc<Config>, tls: Option<Tls>, fingerprint: Option<Arc<str>> },
     /// No new dialogs.
     Drain,
     /// End every session with BYE, and stop when that is done, at the latest after `linger`.
