@@ -41,7 +41,7 @@ enum Command {
     /// Runs the proxy.
     Run(Run),
     /// Checks a configuration file and prints what it comes to.
-    Check(File),
+    Check(Check),
     /// Reads this machine and prints what to change of it, and why.
     Tune(Tuned),
     /// Starts the proxy and two clients on loopback, sends a large message and a session through it, and checks what arrives.
@@ -53,6 +53,15 @@ struct File {
     /// The configuration, a TOML file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+}
+
+#[derive(Args)]
+struct Check {
+    #[command(flatten)]
+    file: File,
+    /// Prints mistakes alone.
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 #[derive(Args)]
@@ -81,9 +90,9 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(match line.command {
-        Command::Check(file) => check(&file.config),
+        Command::Check(options) => check(&options),
         Command::Tune(tuned) => tune(tuned.config.as_deref()),
-        Command::Run(options) => logged(line.log_format, || run(&options)),
+        Command::Run(options) => logged(line.log_format, || run(&options, line.log_format)),
         Command::Demo(options) => logged(line.log_format, || demo::run(&options)),
     })
 }
@@ -95,8 +104,9 @@ fn logged(format: Format, body: impl FnOnce() -> u8) -> u8 {
     body()
 }
 
-fn check(file: &Path) -> u8 {
-    match config::read::load(file) {
+fn check(options: &Check) -> u8 {
+    match config::read::load(&options.file.config) {
+        Ok(_) if options.quiet => DONE,
         Ok(config) => {
             // A reader that has seen enough may close the pipe.
             let _ = write!(std::io::stdout(), "{}", config.render());
@@ -117,6 +127,9 @@ fn warn(config: &Config) {
     for advice in tune::advise(&Host::read(), config).iter().filter(|advice| advice.weight != Weight::Note) {
         eprintln!("warning: {advice}");
     }
+    for missing in threads::unusable_files(config) {
+        eprintln!("warning: {missing}; `run` in this folder ends with exit code {WRONG}");
+    }
 }
 
 fn tune(file: Option<&Path>) -> u8 {
@@ -134,13 +147,17 @@ fn tune(file: Option<&Path>) -> u8 {
     }
 }
 
-fn run(options: &Run) -> u8 {
+fn run(options: &Run, format: Format) -> u8 {
     let file = &options.file.config;
     let config = match config::read::load(file) {
         Ok(config) => Arc::new(config),
         Err(mistakes) => {
             for mistake in mistakes {
-                eprintln!("{mistake}");
+                match format {
+                    Format::Text => eprintln!("{mistake}"),
+                    // Whoever reads JSON gets nothing else.
+                    Format::Json => tracing::error!("{mistake}"),
+                }
             }
             return WRONG;
         }

@@ -8,6 +8,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -86,7 +88,10 @@ impl Drop for Guard {
 pub fn start(format: Format) -> std::io::Result<Guard> {
     let shared =
         Arc::new(Shared { lines: ArrayQueue::new(LINES_MAX), dropped: AtomicU64::new(0), stopping: AtomicBool::new(false) });
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
+    let filter = wanted.as_ref().map_or_else(|| Ok(EnvFilter::new("info")), EnvFilter::try_new);
+    let mistake = filter.as_ref().err().map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     let queue = Queue(shared.clone());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue).with_ansi(false);
     match format {
@@ -100,12 +105,30 @@ pub fn start(format: Format) -> std::io::Result<Guard> {
         let backtrace = std::backtrace::Backtrace::capture();
         tracing::error!(thread, %backtrace, "{panic}");
     }));
+    if let Some(error) = mistake {
+        tracing::warn!(error, "RUST_LOG is not understood; what is info or worse is logged");
+    }
     let written = shared.clone();
-    let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&written))?;
+    let thread = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&written, format))?;
     Ok(Guard { shared, thread: Some(thread) })
 }
 
-fn write_lines(shared: &Shared) {
+/// The line that stands for lines that were dropped, in the form of all others.
+fn dropped_line(format: Format, count: u64) -> String {
+    let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+    let target = module_path!();
+    match format {
+        Format::Text => format!("{now}  WARN {target}: log lines dropped count={count}\n"),
+        Format::Json => {
+            let line = serde_json::json!({
+                "timestamp": now, "level": "WARN", "message": "log lines dropped", "count": count, "target": target
+            });
+            format!("{line}\n")
+        }
+    }
+}
+
+fn write_lines(shared: &Shared, format: Format) {
     let mut batch = Vec::with_capacity(64 * 1024);
     loop {
         // Read before the queue: what was pushed before the stop is in the queue now.
@@ -118,7 +141,7 @@ fn write_lines(shared: &Shared) {
         }
         let dropped = shared.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            let _ = writeln!(batch, "{{\"level\":\"WARN\",\"message\":\"log lines dropped\",\"count\":{dropped}}}");
+            batch.extend_from_slice(dropped_line(format, dropped).as_bytes());
         }
         if !batch.is_empty() {
             // A closed standard error is nobody's concern but the operator's.
@@ -129,5 +152,18 @@ fn write_lines(shared: &Shared) {
         } else {
             std::thread::park_timeout(PAUSE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_for_dropped_lines_looks_like_every_other_line() {
+        let text = dropped_line(Format::Text, 7);
+        assert!(text.ends_with(" WARN cpm_pf::io::logging: log lines dropped count=7\n"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&dropped_line(Format::Json, 7)).expect("a line of JSON");
+        assert_eq!((&json["level"], &json["count"]), (&"WARN".into(), &7.into()));
     }
 }

@@ -53,6 +53,8 @@ pub enum StartError {
     Bind(BindError),
     /// A certificate or key cannot be used.
     Tls(Unusable),
+    /// The token of the admin server cannot be used.
+    Token(String),
     /// A store or a thread.
     Other(String),
 }
@@ -60,7 +62,7 @@ pub enum StartError {
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            StartError::Kernel(what) | StartError::Other(what) => f.write_str(what),
+            StartError::Kernel(what) | StartError::Token(what) | StartError::Other(what) => f.write_str(what),
             StartError::Bind(error) => error.fmt(f),
             StartError::Tls(error) => error.fmt(f),
         }
@@ -72,7 +74,7 @@ impl StartError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             StartError::Kernel(_) => 3,
-            StartError::Tls(_) => 2,
+            StartError::Tls(_) | StartError::Token(_) => 2,
             StartError::Bind(_) | StartError::Other(_) => 1,
         }
     }
@@ -192,6 +194,16 @@ fn certificates(config: &Config) -> Result<(Option<Tls>, Option<Tls>), StartErro
     Ok((sip, msrp))
 }
 
+/// What is wrong with files that the configuration names, certificates and the token: `run` would not start with them.
+pub fn unusable_files(config: &Config) -> Vec<String> {
+    let load = |key: &str, tls: &Option<crate::config::Tls>| {
+        tls.as_ref().and_then(|tls| Tls::load(tls).err()).map(|error| format!("{key}: {error}"))
+    };
+    let token = config.admin.token_file.as_ref().and_then(|file| admin::token::read(file).err());
+    let token = token.map(|error| format!("admin.token_file: {error}"));
+    load("sip.tls", &config.sip.tls).into_iter().chain(load("msrp.tls", &config.msrp.tls)).chain(token).collect()
+}
+
 /// The MSRP addresses with the ports that stand for 0; every core has the same.
 fn bound_msrp(config: &Config, listeners: &[Vec<Listener>]) -> Vec<Listen> {
     let first = listeners.first().map_or(&[][..], Vec::as_slice);
@@ -202,13 +214,14 @@ fn bound_msrp(config: &Config, listeners: &[Vec<Listener>]) -> Vec<Listen> {
 fn admin_listener(config: &crate::config::Admin, taken: &mut Option<Taken>) -> Result<Option<TcpListener>, StartError> {
     let Some(address) = config.listen else { return Ok(None) };
     if let Some(file) = &config.token_file {
-        admin::token::read(file).map_err(|error| StartError::Other(format!("admin.token_file: {error}")))?;
+        admin::token::read(file).map_err(|error| StartError::Token(format!("admin.token_file: {error}")))?;
     }
     let listen = Listen { transport: Transport::Tcp, address };
     if let Some((_, socket)) = taken.as_mut().and_then(|taken| taken.sockets(Role::Admin, listen).pop()) {
         return Ok(Some(socket.into()));
     }
-    TcpListener::bind(address).map(Some).map_err(|error| StartError::Other(format!("cannot listen on http://{address}: {error}")))
+    let bound = sockets::patiently(|| TcpListener::bind(address));
+    bound.map(Some).map_err(|error| StartError::Other(format!("cannot listen on http://{address} (admin.listen): {error}")))
 }
 
 /// Takes answers of the services to the cores that asked.

@@ -58,6 +58,7 @@ pub fn advise(host: &Host, config: &Config) -> Vec<Advice> {
     network(host, config, &mut list);
     memory(host, &mut list);
     laboratory(config, &mut list);
+    exposed(config, &mut list);
     list.sort_by_key(|advice| advice.weight);
     list
 }
@@ -155,6 +156,33 @@ fn laboratory(config: &Config, list: &mut Vec<Advice>) {
             why: "RFC 4028 section 5 knows no session interval below 90 seconds: refreshes cost more than the sessions they keep",
             how: "leave it out, unless this is a laboratory".into(),
         });
+    }
+}
+
+/// What the configuration opens to others, or promises to nobody.
+fn exposed(config: &Config, list: &mut Vec<Advice>) {
+    let admin = &config.admin;
+    if let Some(address) = admin.listen.filter(|address| !address.ip().is_loopback() && admin.token_file.is_none()) {
+        list.push(Advice {
+            weight: Weight::Should,
+            what: format!("admin.listen = \"{address}\" without admin.token_file"),
+            why: "whoever reaches that address can read who calls whom, capture calls and drain the node",
+            how: "give it a token_file, or listen on 127.0.0.1".into(),
+        });
+    }
+    let policy = &config.policy;
+    for (key, expires) in [
+        ("policy.large_message_session_expires", policy.large_message_session_expires),
+        ("policy.session_session_expires", policy.session_session_expires),
+    ] {
+        if expires < policy.min_se {
+            list.push(Advice {
+                weight: Weight::Should,
+                what: format!("{key} = {}s and policy.min_se = {}s", expires.as_secs(), policy.min_se.as_secs()),
+                why: "we ask others for intervals that we refuse ourselves (422)",
+                how: format!("raise {key}, or lower policy.min_se"),
+            });
+        }
     }
 }
 
@@ -409,6 +437,21 @@ mod tests {
     fn said(files: &[(&str, &str)], config: &Config) -> Vec<String> {
         let (_root, host) = host(files);
         advise(&host, config).iter().map(|advice| format!("{:?} {}", advice.weight, advice.what)).collect()
+    }
+
+    #[test]
+    fn what_is_open_to_everybody_and_what_we_refuse_ourselves_is_warned_of() {
+        let mut config = config();
+        config.admin.listen = "0.0.0.0:9060".parse().ok();
+        config.policy.min_se = std::time::Duration::from_secs(1790);
+        let shown = [
+            "Should admin.listen = \"0.0.0.0:9060\" without admin.token_file",
+            "Should policy.large_message_session_expires = 1740s and policy.min_se = 1790s",
+        ];
+        assert_eq!(said(&[], &config), shown);
+        config.admin.token_file = Some("token".into());
+        config.policy.min_se = std::time::Duration::from_secs(90);
+        assert_eq!(said(&[], &config), [""; 0]);
     }
 
     #[test]

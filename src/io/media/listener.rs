@@ -5,7 +5,7 @@ use crate::base::transport::Transport;
 use crate::config::Listen;
 use crate::io::handover::take::Taken;
 use crate::io::handover::wire::Role;
-use crate::io::signalling::sockets::{BindError, taken_over};
+use crate::io::signalling::sockets::{BindError, nobody_has, taken_over};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +42,7 @@ pub fn bind(
             }
             continue;
         }
+        nobody_has(*one)?;
         for core in &mut all {
             let (socket, bound) = bind_one(address, congestion).map_err(|error| BindError { listen: *one, error })?;
             address = bound;
@@ -71,7 +72,8 @@ fn bind_one(address: SocketAddr, congestion: &str) -> io::Result<(Socket, Socket
 pub(super) fn prepare(socket: &Socket, congestion: &str) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if !congestion.is_empty() {
-        socket.set_tcp_congestion(congestion.as_bytes())?;
+        let unknown = |error: io::Error| io::Error::new(error.kind(), format!("msrp.congestion = \"{congestion}\": {error}"));
+        socket.set_tcp_congestion(congestion.as_bytes()).map_err(unknown)?;
     }
     Ok(())
 }
@@ -92,6 +94,6 @@ mod tests {
     fn a_congestion_control_that_is_not_there_is_an_error() {
         let address = "127.0.0.1:0".parse().expect("an address");
         let bound = bind(&[Listen { transport: Transport::Tcp, address }], 1, "pigeon", &mut None);
-        assert!(bound.is_err_and(|error| error.error.raw_os_error() == Some(libc::ENOENT)));
+        assert!(bound.is_err_and(|error| error.to_string().contains("msrp.congestion = \"pigeon\"")));
     }
 }

@@ -35,7 +35,14 @@ pub struct BindError {
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Listen { transport, address } = self.listen;
-        write!(f, "cannot listen on {}://{address}: {}", transport.as_via().to_ascii_lowercase(), self.error)
+        write!(f, "cannot listen on {}://{address}: {}", transport.as_via().to_ascii_lowercase(), self.error)?;
+        match self.error.kind() {
+            io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+                write!(f, "; ports below 1024 need CAP_NET_BIND_SERVICE (AmbientCapabilities= in the unit)")
+            }
+            io::ErrorKind::AddrInUse => write!(f, "; `ss -lnp` shows who has it"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -63,8 +70,11 @@ pub fn bind(listens: &[Listen], cores: usize, taken: &mut Option<Taken>) -> Resu
             bound.push(here);
             continue;
         }
+        if cores > 1 {
+            nobody_has(here)?;
+        }
         for core in &mut sockets {
-            let socket = open(here, cores > 1).map_err(|error| BindError { listen: here, error })?;
+            let socket = patiently(|| open(here, cores > 1)).map_err(|error| BindError { listen: here, error })?;
             if let Some(address) = socket.local_addr().ok().and_then(|address| address.as_socket()) {
                 here.address = address;
             }
@@ -73,6 +83,52 @@ pub fn bind(listens: &[Listen], cores: usize, taken: &mut Option<Taken>) -> Resu
         bound.push(here);
     }
     Ok((bound, sockets))
+}
+
+/// How long an address may be in use before that is an error: the sockets of a process that died go a moment after itself.
+const IN_USE_MAX: Duration = Duration::from_secs(1);
+/// Between two tries.
+const IN_USE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Tries again for a while where an address is in use.
+///
+/// # Errors
+/// The last one.
+pub fn patiently<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && waited < IN_USE_MAX => {
+                std::thread::sleep(IN_USE_PAUSE);
+                waited += IN_USE_PAUSE;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Several cores share an address by SO_REUSEPORT, and so could another process of the same user, without a word: half of what
+/// comes would be its. Whether somebody has the address is asked with a socket that does not share.
+///
+/// # Errors
+/// Somebody has it.
+pub fn nobody_has(listen: Listen) -> Result<(), BindError> {
+    if listen.address.port() == 0 {
+        return Ok(());
+    }
+    let ask = || {
+        let kind = if listen.transport == Transport::Udp { Type::DGRAM } else { Type::STREAM };
+        let socket = Socket::new(Domain::for_address(listen.address), kind, None)?;
+        if listen.address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        if listen.transport != Transport::Udp {
+            // What is left of connections that ended is nobody.
+            socket.set_reuse_address(true)?;
+        }
+        socket.bind(&SockAddr::from(listen.address))
+    };
+    patiently(ask).map_err(|error| BindError { listen, error })
 }
 
 /// Where an address is bound, and its sockets by core.
