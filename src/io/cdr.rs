@@ -14,6 +14,8 @@ use std::time::Duration;
 /// Records that may wait: some seconds of a busy node while a disk hangs.
 const RECORDS_MAX: usize = 16 * 1024;
 const PAUSE: Duration = Duration::from_millis(50);
+/// Where the last try failed.
+const PAUSE_FAILING: Duration = Duration::from_secs(1);
 
 /// Where cores leave their records.
 #[derive(Clone)]
@@ -54,34 +56,74 @@ impl Records {
     }
 
     /// Writes records as they come, in the services thread; with no file they are let go. Ends after [`Records::stop`].
+    ///
+    /// What cannot be written, on a disk that is full, is tried again and again, and nothing new is taken meanwhile: then the queue
+    /// fills, and what finds it full is dropped and counted.
     pub async fn write(self, file: Option<PathBuf>) {
-        let mut failing = false;
+        let (mut lines, mut failing) = (Vec::new(), false);
         loop {
             let stopping = self.0.stopping.load(Ordering::Acquire);
-            let mut lines = Vec::new();
-            while let Some(record) = self.0.waiting.pop() {
-                if file.is_some() && serde_json::to_writer(&mut lines, &record).is_ok() {
-                    lines.push(b'\n');
-                }
+            if lines.is_empty() {
+                lines = self.take(file.is_some());
             }
-            if let Some(file) = file.clone().filter(|_| !lines.is_empty()) {
-                let written = tokio::task::spawn_blocking(move || append(&file, &lines)).await;
-                let failed = !matches!(&written, Ok(Ok(())));
-                if failed && !failing {
-                    tracing::error!(?written, "call records cannot be written");
+            if let Some(file) = file.as_ref().filter(|_| !lines.is_empty()) {
+                let error = append(file, &mut lines).await.err();
+                match (&error, failing) {
+                    (Some(error), false) => tracing::error!(?file, %error, "call records cannot be written; they wait"),
+                    (None, true) => tracing::info!(?file, dropped = self.dropped(), "call records are written again"),
+                    _ => {}
                 }
-                failing = failed;
+                failing = error.is_some();
+                if failing && stopping {
+                    let lost = lines.iter().filter(|octet| **octet == b'\n').count() + self.0.waiting.len();
+                    return tracing::error!(?file, lost, "call records are lost");
+                }
             } else if stopping {
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(if failing { PAUSE_FAILING } else { PAUSE }).await;
         }
+    }
+
+    /// What waits, as lines.
+    fn take(&self, wanted: bool) -> Vec<u8> {
+        let mut lines = Vec::new();
+        while let Some(record) = self.0.waiting.pop() {
+            if wanted && serde_json::to_writer(&mut lines, &record).is_ok() {
+                lines.push(b'\n');
+            }
+        }
+        lines
     }
 }
 
-fn append(file: &Path, lines: &[u8]) -> std::io::Result<()> {
+/// Appends lines to a file; those that were written are gone from `lines`, so that the others can be tried again.
+async fn append(file: &Path, lines: &mut Vec<u8>) -> std::io::Result<()> {
+    let (file, octets) = (file.to_owned(), std::mem::take(lines));
+    let written = tokio::task::spawn_blocking(move || {
+        let mut done = 0;
+        let result = append_now(&file, &octets, &mut done);
+        (octets, done, result)
+    });
+    // A panic of ours: what was to be written is gone with it.
+    let (octets, done, result) = written.await.map_err(std::io::Error::other)?;
+    lines.extend_from_slice(&octets[done..]);
+    result
+}
+
+/// `done`: octets that are in the file; a disk that fills up takes a part of a line.
+fn append_now(file: &Path, octets: &[u8], done: &mut usize) -> std::io::Result<()> {
     if let Some(directory) = file.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    std::fs::OpenOptions::new().create(true).append(true).open(file)?.write_all(lines)
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+    while *done < octets.len() {
+        match file.write(&octets[*done..]) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(written) => *done += written,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,9 @@
 //! The operator's contract: arguments, exit codes, the ready line, signals, reload, the admin server.
 
+use crate::ladder::Originating;
 use crate::proxy::{self, Proxy};
+use crate::secure;
+use crate::ue::{Invite, SESSION};
 use std::process::{Command, Output};
 
 fn program(arguments: &[&str]) -> Output {
@@ -61,6 +64,69 @@ fn an_address_that_is_taken_ends_the_start_with_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains(&address.to_string()), "{}", text(&output.stderr));
     assert!(output.stdout.is_empty());
+}
+
+/// Cores share an address among themselves, and with nobody else.
+#[test]
+fn an_address_of_another_proxy_ends_the_start_with_1_whatever_the_number_of_cores() {
+    let cores = "[cores]\nsignaling = [0, 1]\nmedia = [0, 1]\n";
+    let first = Proxy::start(cores);
+    for listen in [
+        format!("[sip]\nlisten = [\"udp://{}\"]", first.udp),
+        format!("[sip]\nlisten = [\"tcp://{}\"]", first.tcp.expect("bound")),
+        format!("[msrp]\nlisten = [\"tcp://{}\"]", first.msrp),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (code, told) = Proxy::fails(folder, &format!("{cores}---\n{listen}"));
+        assert!(code == Some(1) && told.contains("Address already in use"), "{listen}: {code:?} {told}");
+    }
+}
+
+#[test]
+fn a_file_that_is_named_and_cannot_be_used_ends_the_start_with_2_and_check_warns_of_it() {
+    let listen = "[sip]\nlisten = [\"tls://127.0.0.1:0\"]\n[sip.tls]\ncertificate = \"not-there.pem\"\n";
+    for (key, more) in [("not-there.pem", listen), ("admin.token_file", "[admin]\ntoken_file = \"not-there\"\n")] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("one.toml");
+        std::fs::write(&file, proxy::config(more)).expect("the folder can be written");
+        let checked = program(&["check", "--config", &file.display().to_string()]);
+        let warned = text(&checked.stderr);
+        let of_key = |line: &str| line.starts_with("warning: ") && line.contains(key);
+        assert!(checked.status.code() == Some(0) && warned.lines().any(of_key), "{warned}");
+        let quiet = program(&["check", "--quiet", "--config", &file.display().to_string()]);
+        assert_eq!((quiet.status.code(), text(&quiet.stdout), text(&quiet.stderr)), (Some(0), String::new(), String::new()));
+        let (code, told) = Proxy::fails(folder, more);
+        assert!(code == Some(2) && told.contains(key), "{code:?} {told}");
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("one.toml");
+    std::fs::write(&file, proxy::config("")).expect("the folder can be written");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cpm-pf"))
+        .args(["run", "--config"])
+        .arg(&file)
+        .current_dir(folder.path())
+        .env("RUST_LOG", "what=ever=this")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut log = std::io::BufReader::new(child.stderr.take().expect("piped"));
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut log, &mut first).expect("a line");
+    assert!(first.contains("RUST_LOG is not understood"), "{first}");
+    drop(log);
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    let mut ready = String::new();
+    std::io::BufRead::read_line(&mut stdout, &mut ready).expect("a line");
+    let admin = ready.split("admin=").nth(1).and_then(|address| address.trim().parse().ok()).expect("an address");
+    assert_eq!(proxy::http(admin, "POST", "/reload", "").0, 202);
+    assert_eq!(proxy::http(admin, "GET", "/healthz", "").0, 200);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().is_ok_and(|status| status.success()));
+    assert_eq!(child.wait().expect("it is our child").code(), Some(0));
 }
 
 #[test]
@@ -146,6 +212,69 @@ fn a_bad_file_is_not_reloaded_and_all_its_mistakes_are_told() {
     assert_eq!(proxy.get("/readyz").0, 200);
     proxy.signal("TERM");
     assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn a_reload_without_a_certificate_leaves_the_listeners_the_old_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    secure::certificate(folder.path(), &secure::authority());
+    let listen = "[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tls://127.0.0.1:0\"]\n";
+    let pf = Proxy::start_in(folder, &format!("{listen}[sip.tls]\nca = \"ca.pem\"\n"));
+    pf.configure("");
+    pf.signal("HUP");
+    for key in ["sip.listen", "sip.tls"] {
+        let named = |line: &str| line.contains("cannot change") && line.contains(&format!("key=\"{key}\""));
+        pf.until(&format!("the log names {key}"), |pf| pf.log().lines().any(named));
+    }
+    pf.until("the rest is taken", |pf| pf.log().contains("configuration reloaded"));
+    let mut stream = secure::connect(&pf, secure::client(pf.folder.path(), false));
+    assert_eq!(secure::ask(&pf, &mut stream, "after").expect("it answers"), "SIP/2.0 200 OK");
+}
+
+#[test]
+fn mistakes_are_json_too_where_the_log_is() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("one.toml");
+    std::fs::write(&file, "[sip]\nt1 = 1\n").expect("the folder can be written");
+    let output = program(&["run", "--log-format", "json", "--config", &file.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    let line = |line| serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{error}: {told}"));
+    let messages: Vec<String> = told.lines().map(|text| line(text)["message"].to_string()).collect();
+    assert!(messages.iter().any(|message| message.contains("one.toml:2:6: sip.t1 is 1")), "{told}");
+}
+
+/// A file that cannot be written for a while loses nothing.
+#[test]
+fn call_records_wait_for_a_disk_that_takes_them() {
+    let mut ladder = Originating::new("[policy]\nauthorised_originators = []\n[admin]\ncdr = \"records/cdr.jsonl\"\n");
+    // In the place of the folder stands a file.
+    std::fs::write(ladder.pf.path("records"), "").expect("the folder can be written");
+    let refused = |ladder: &mut Originating| {
+        let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION);
+        ladder.refused(&invite, 403);
+    };
+    refused(&mut ladder);
+    ladder.pf.until("the log tells of it", |pf| pf.log().contains("call records cannot be written"));
+    refused(&mut ladder);
+    std::fs::remove_file(ladder.pf.path("records")).expect("it is there");
+    ladder.pf.until("both are there", |pf| {
+        let text = std::fs::read_to_string(pf.path("records/cdr.jsonl")).unwrap_or_default();
+        text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).count() == 2
+    });
+    ladder.pf.until("the log tells of that", |pf| pf.log().contains("call records are written again"));
+    assert_eq!(ladder.pf.metric("cpm_pf_cdr_dropped_total", &[]), 0.0);
+}
+
+#[test]
+fn a_disk_that_stays_full_delays_no_call_and_no_end() {
+    let mut ladder = Originating::new("[policy]\nauthorised_originators = []\n[admin]\ncdr = \"/dev/full\"\n");
+    let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION);
+    ladder.refused(&invite, 403);
+    ladder.pf.until("the log tells of it", |pf| pf.log().contains("No space left on device"));
+    ladder.pf.signal("TERM");
+    assert_eq!(ladder.pf.wait().code(), Some(0));
+    assert!(ladder.pf.log().contains("call records are lost"));
 }
 
 #[test]
