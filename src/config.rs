@@ -5,7 +5,7 @@
 
 pub mod read;
 pub mod render;
-mod secret;
+pub mod secret;
 mod section;
 pub mod value;
 

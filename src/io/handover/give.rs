@@ -2,6 +2,7 @@
 
 use super::wire::{self, Frame, Given, Hello, PROTOCOL};
 use crate::config::Config;
+use crate::config::secret::without_password;
 use crate::io::control::{Event, Process};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -88,7 +89,9 @@ pub fn objection(hello: &Hello, config: &Config, taken: (u16, u16)) -> Option<St
         ));
     }
     if hello.stores != stores(config) {
-        return Some(format!("it has other stores or works elsewhere ({:?}, we: {:?})", hello.stores, stores(config)));
+        let shown = |stores: Vec<String>| stores.iter().map(|store| without_password(store)).collect::<Vec<_>>().join(", ");
+        let (theirs, ours) = (shown(hello.stores.clone()), shown(stores(config)));
+        return Some(format!("it has other stores or works elsewhere ({theirs}; we: {ours})"));
     }
     if taken.0 + hello.cores.0 > 256 || taken.1 + hello.cores.1 > 256 {
         return Some("too many processes are still ending their sessions".into());
@@ -126,6 +129,16 @@ pub fn give(stream: &UnixStream, sockets: &[Socket], spool: RawFd, given: Given)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_objected_to_other_stores_tells_no_password() {
+        let mut config = Config::default();
+        config.store.deferred = "nats://user:secret@h:4222".into();
+        let hello = |stores| Hello { protocol: PROTOCOL, release: String::new(), cores: (1, 1), stores };
+        assert_eq!(objection(&hello(stores(&config)), &config, (1, 1)), None);
+        let why = objection(&hello(vec!["nats://other:hidden@h:4222".into()]), &config, (1, 1)).expect("other stores");
+        assert!(why.contains("nats://user:***@h:4222") && !why.contains("secret") && !why.contains("hidden"), "{why}");
+    }
 
     #[test]
     fn the_socket_is_for_us_alone_and_takes_the_place_of_the_one_before() {
