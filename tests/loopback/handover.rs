@@ -4,7 +4,8 @@ use crate::deferral;
 use crate::ladder::Originating;
 use crate::msrp::{Msrp, Waiting};
 use crate::proxy::{PATIENCE, Proxy, registered};
-use crate::soak::{hang_up, session};
+use crate::secure;
+use crate::soak::{begin, hang_up, session};
 use crate::ue::{Invite, Message, SESSION, Ue, answer_sdp};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -143,6 +144,111 @@ fn a_connection_outlives_its_process() {
     let last = call(&mut ladder, &mut alice);
     end(&mut ladder, &mut alice, &last);
     assert_eq!(alice.connections(), 1);
+}
+
+/// Two signalling and two media cores on each side, and every transport.
+const CORES: &str = "[node]\nhandover = \"next.sock\"\n[cores]\nsignaling = [0, 1]\nmedia = [0, 1]\n[sip]\nlisten = [\"udp://127.0.0.1:0\", \"tcp://127.0.0.1:0\", \"tls://127.0.0.1:0\"]\n[sip.tls]\nca = \"ca.pem\"\n";
+
+/// A session that this user begins, with both MSRP ends connected: which core serves it depends on the user.
+fn session_of(ladder: &mut Originating, waiting: &Waiting, user: usize) -> (Msrp, Msrp, Message) {
+    let address = format!("sip:alice{user}@example.net");
+    let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION)
+        .with("P-Asserted-Identity", &format!("<{address}>"))
+        .with("P-Served-User", &format!("<{address}>;sescase=orig"));
+    begin(ladder, waiting, &invite)
+}
+
+/// How many different cores have these legs: a Contact user and an MSRP session id begin with a core's number.
+fn cores<'a>(of: impl Iterator<Item = &'a str>) -> usize {
+    of.map(|id| id[..2].to_owned()).collect::<std::collections::BTreeSet<_>>().len()
+}
+
+/// A call of alice's over TLS, answered by the core.
+fn call_over_tls(ladder: &mut Originating, alice: &mut Ue) -> Message {
+    let tls = ladder.pf.tls.expect("bound");
+    let invite = Invite::new(alice, "sip:bob@example.org", SESSION);
+    alice.send(tls, &invite.text());
+    let (arrived, from) = ladder.core.expect_call();
+    accept(&mut ladder.core, &arrived, from);
+    let ok = alice.expect_answer(&invite, 200);
+    alice.ack(tls, &invite.message(), &ok);
+    ladder.core.expect("ACK");
+    ok
+}
+
+/// The end of it, by whom it began.
+fn end_over_tls(ladder: &mut Originating, alice: &mut Ue, ok: &Message) {
+    let bye = alice.in_dialog("BYE", ok, 1);
+    alice.send(ladder.pf.tls.expect("bound"), &bye);
+    let (bye, from) = ladder.core.expect_from("BYE");
+    ladder.core.answer(&bye, from, "200 OK", "", "");
+    alice.next("200 to BYE", |message| message.status() == 200 && message.want("CSeq").ends_with("BYE"));
+}
+
+#[test]
+fn several_cores_hand_over_and_sessions_over_every_transport_go_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    secure::certificate(folder.path(), &secure::authority());
+    let mut ladder = Originating::in_folder(folder, CORES);
+    let waiting = Waiting::new();
+    let mut standing: Vec<_> = (0..8).map(|user| session_of(&mut ladder, &waiting, user)).collect();
+    let contacts = standing.iter().map(|(.., ok)| ok.uri_in("Contact").trim_start_matches("sip:"));
+    let paths = standing.iter().map(|(.., ok)| ok.attribute("path").rsplit('/').next().unwrap_or_default());
+    assert_eq!((cores(contacts), cores(paths)), (2, 2), "both cores of each kind have sessions");
+    let mut tcp = Ue::tcp("alice");
+    let over_tcp = call(&mut ladder, &mut tcp);
+    for round in 0..2 {
+        ladder.pf.succeed();
+        for (at, (a, b, _)) in standing.iter_mut().enumerate() {
+            talk(a, b, &format!("round{round}at{at}"));
+        }
+        for user in 0..4 {
+            let (mut a, mut b, ok) = session_of(&mut ladder, &waiting, user);
+            talk(&mut a, &mut b, &format!("newone{round}{user}"));
+            hang_up(&mut ladder, &ok);
+        }
+    }
+    // Each of the two processes before still serves what began with it, and ends with the last of that.
+    end(&mut ladder, &mut tcp, &over_tcp);
+    for (.., ok) in &standing {
+        hang_up(&mut ladder, ok);
+    }
+    for _ in 0..2 {
+        assert_eq!(ladder.pf.former_ends().code(), Some(0));
+    }
+    let (mut a, mut b, ok) = session_of(&mut ladder, &waiting, 1);
+    talk(&mut a, &mut b, "atlast01");
+    hang_up(&mut ladder, &ok);
+    assert_eq!(ladder.pf.metric("cpm_pf_rejections_total", &[]), 0.0);
+}
+
+/// The keys of a TLS connection cannot move: it stays with the process that has it, for as long as that has sessions.
+#[test]
+fn a_tls_connection_stays_with_its_process_and_new_ones_go_to_the_new_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    secure::certificate(folder.path(), &secure::authority());
+    let mut ladder = Originating::in_folder(folder, CORES);
+    let config = secure::client(ladder.pf.folder.path(), false);
+    let mut old = Ue::tls("alice", secure::connect(&ladder.pf, config.clone()));
+    let (first, second) = (call_over_tls(&mut ladder, &mut old), call_over_tls(&mut ladder, &mut old));
+    ladder.pf.succeed();
+    ladder.pf.until("the old one knows", |pf| pf.log().contains("handed over: ending when the sessions have"));
+
+    let mut new = Ue::tls("alice", secure::connect(&ladder.pf, config));
+    let third = call_over_tls(&mut ladder, &mut new);
+    ladder.pf.until("its two legs are the new process's", |pf| pf.metric("cpm_pf_dialogs", &[]) == 2.0);
+
+    // In-dialog requests over the old connection, both ways.
+    end_over_tls(&mut ladder, &mut old, &first);
+    // What is new on the old connection is passed on.
+    let fourth = call_over_tls(&mut ladder, &mut old);
+    ladder.pf.until("it is the new process's, too", |pf| pf.metric("cpm_pf_dialogs", &[]) == 4.0);
+    end_over_tls(&mut ladder, &mut old, &fourth);
+    end_over_tls(&mut ladder, &mut old, &second);
+    assert_eq!(ladder.pf.former_ends().code(), Some(0));
+    assert!(old.is_closed(), "the connection ends with its process, and its peer is told");
+    end_over_tls(&mut ladder, &mut new, &third);
+    assert_eq!(ladder.pf.metric("cpm_pf_rejections_total", &[]), 0.0);
 }
 
 /// Answers INVITE and BYE until `stop`.

@@ -22,8 +22,13 @@ const WARM: Duration = Duration::from_secs(60);
 /// A call through the program, both MSRP ends connected.
 pub fn session(ladder: &mut Originating, waiting: &Waiting, service: &str) -> (Msrp, Msrp, Message) {
     let invite = Invite::new(&ladder.alice, "sip:bob@example.org", service);
+    begin(ladder, waiting, &invite)
+}
+
+/// The call that this INVITE begins.
+pub fn begin(ladder: &mut Originating, waiting: &Waiting, invite: &Invite) -> (Msrp, Msrp, Message) {
     let contact = format!("<sip:bob@{}>", ladder.core.address);
-    let (arrived, ok) = ladder.established(&invite, &contact, &answer_sdp(waiting.address(), "bob", "passive", "sendrecv"));
+    let (arrived, ok) = ladder.established(invite, &contact, &answer_sdp(waiting.address(), "bob", "passive", "sendrecv"));
     let mut b = waiting.accept(&format!("msrp://{}/bob;tcp", waiting.address()), arrived.attribute("path"));
     let opening = b.expect("SEND-EMPTY");
     b.answer(&opening, "200 OK");

@@ -2,6 +2,7 @@
 //! the proxy.
 
 use crate::proxy::PATIENCE;
+use crate::secure::Stream;
 use crate::tape::Tape;
 use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeSet, VecDeque};
@@ -103,6 +104,8 @@ enum Wire {
         listener: TcpListener,
         streams: Vec<(TcpStream, Vec<u8>)>,
     },
+    /// One connection of its own making.
+    Tls(Box<Stream>, Vec<u8>),
 }
 
 /// Messages a user agent remembers in order to know a retransmission.
@@ -179,6 +182,22 @@ impl Ue {
         }
     }
 
+    /// Over a TLS connection that is there already.
+    pub fn tls(name: &str, stream: Stream) -> Ue {
+        let address = stream.sock.local_addr().expect("connected");
+        Ue {
+            name: name.into(),
+            address,
+            wire: Wire::Tls(Box::new(stream), Vec::new()),
+            kept: VecDeque::new(),
+            calls: BTreeSet::new(),
+            heard: VecDeque::new(),
+            hears_retransmissions: false,
+            count: 0,
+            tape: None,
+        }
+    }
+
     /// Listens over TCP, at the port of the same number.
     pub fn listen_beside(&self) -> TcpListener {
         let Wire::Udp(_, tcp) = &self.wire else { panic!("{} speaks TCP already", self.name) };
@@ -192,8 +211,19 @@ impl Ue {
         streams.iter().filter(|(stream, _)| open(stream)).count()
     }
 
+    /// Whether its peer has ended its TLS connection, in good order.
+    pub fn is_closed(&mut self) -> bool {
+        let Wire::Tls(stream, held) = &mut self.wire else { return false };
+        stream.sock.set_nonblocking(false).expect("a socket can be blocking");
+        stream.read_to_end(held).is_ok()
+    }
+
     pub fn transport(&self) -> &'static str {
-        if matches!(self.wire, Wire::Udp(..)) { "UDP" } else { "TCP" }
+        match self.wire {
+            Wire::Udp(..) => "UDP",
+            Wire::Tcp { .. } => "TCP",
+            Wire::Tls(..) => "TLS",
+        }
     }
 
     /// Sends text as it is (line ends `\n` become `\r\n`).
@@ -209,6 +239,10 @@ impl Ue {
         match &mut self.wire {
             Wire::Udp(socket, _) => {
                 socket.send_to(octets, to).expect("loopback takes a datagram");
+            }
+            Wire::Tls(stream, _) => {
+                stream.sock.set_nonblocking(false).expect("a socket can be blocking");
+                stream.write_all(octets).and_then(|()| stream.flush()).expect("the connection is open");
             }
             Wire::Tcp { streams, .. } => {
                 let at =
@@ -251,6 +285,17 @@ impl Ue {
                 socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket has a time limit");
                 let (read, from) = socket.recv_from(&mut buffer).ok()?;
                 Some((Message(String::from_utf8_lossy(&buffer[..read]).into_owned()), from))
+            }
+            Wire::Tls(stream, held) => {
+                stream.sock.set_nonblocking(true).expect("a socket can be non-blocking");
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    held.extend_from_slice(&buffer[..read]);
+                }
+                let message = split(held);
+                if message.is_none() {
+                    std::thread::yield_now();
+                }
+                Some((message?, stream.sock.peer_addr().ok()?))
             }
             Wire::Tcp { listener, streams } => {
                 while let Ok((stream, _)) = listener.accept() {

@@ -168,6 +168,15 @@ impl Connection {
         }
     }
 
+    /// Tells the peer of a TLS connection that this is the end, as far as the kernel takes it now.
+    pub fn bid_farewell(&mut self) {
+        if let Some(session) = &mut self.tls {
+            session.close(&mut self.queue);
+            // A peer that does not read sees the end of the stream alone.
+            let _ = self.flush();
+        }
+    }
+
     /// Writes as much of the queue as the kernel takes.
     pub fn flush(&mut self) -> Flushed {
         while self.sent < self.queue.len() {

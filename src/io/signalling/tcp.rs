@@ -466,6 +466,8 @@ impl Tcp {
         if matches!(end, End::Overflow | End::HalfMessage | End::Broken) {
             // What is queued in the kernel for a peer that does not read would keep the socket for minutes: it is reset.
             let _ = connection.socket.set_linger(Some(Duration::ZERO));
+        } else if matches!(connection.state, State::Open | State::HalfClosed { .. }) {
+            connection.bid_farewell();
         }
         // Operations under way hold the socket until they end; this ends them.
         let _ = connection.socket.shutdown(std::net::Shutdown::Both);

@@ -67,6 +67,12 @@ impl Session {
         Ok(())
     }
 
+    /// RFC 8446 §6.1: says that nothing more comes from us.
+    pub fn close(&mut self, queue: &mut Vec<u8>) {
+        self.0.send_close_notify();
+        self.output(queue);
+    }
+
     /// Writes what TLS itself wants sent.
     pub fn output(&mut self, queue: &mut Vec<u8>) {
         while self.0.wants_write() {
