@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// How long sessions are given to end with BYE when the time to drain is over.
 const LINGER: Duration = Duration::from_secs(2);
+/// What the end itself may take beyond that: stores, call records and the log are written.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// How long the next process may take to begin.
 const BEGIN_MAX: Duration = Duration::from_secs(60);
 /// How long to sleep where nothing is due.
@@ -153,11 +155,14 @@ impl Supervisor {
 
     fn terminate(&mut self) {
         self.told = true;
-        let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
+        let drain_timeout = self.running.config().node.drain_timeout;
+        // The unit's TimeoutStopSec= would cut a longer drain short.
+        let patience = format!("EXTEND_TIMEOUT_USEC={}", (drain_timeout + LINGER + STOP_MARGIN).as_micros());
+        let _ = sd_notify::notify(false, &[NotifyState::Stopping, NotifyState::Custom(&patience)]);
         if matches!(self.life, Life::Handing { .. }) {
             self.resume("told to end meanwhile");
         }
-        let until = self.clock.now() + self.running.config().node.drain_timeout;
+        let until = self.clock.now() + drain_timeout;
         match self.life {
             // The other process takes what is new: nothing is refused.
             Life::HandedOn { until: before, ending } => self.life = Life::HandedOn { until: before.min(until), ending },
