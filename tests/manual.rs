@@ -94,6 +94,18 @@ fn the_manual_has_the_default_of_each_key_that_has_one() {
     }
 }
 
+/// The fields of a JSON object.
+fn fields(object: &impl serde::Serialize) -> BTreeSet<String> {
+    let value = serde_json::to_value(object).expect("it is JSON");
+    value.as_object().expect("an object").keys().cloned().collect()
+}
+
+#[test]
+fn the_manual_has_every_field_of_call_records_and_sessions() {
+    assert_eq!(named("## Every field of a call record\n"), fields(&cpm_pf::shard::record::Cdr::default()));
+    assert_eq!(named("## Every field of a session\n"), fields(&cpm_pf::shard::watching::SessionView::default()));
+}
+
 /// Every metric's name that the sources print.
 fn metrics(folder: &Path, into: &mut BTreeSet<String>) {
     for path in std::fs::read_dir(folder).expect("the folder is there").flatten().map(|entry| entry.path()) {
