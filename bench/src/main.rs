@@ -87,6 +87,11 @@ impl Run {
             let set: Vec<String> = self.set.iter().cloned().chain(more).collect();
             let scenario = Scenario::load(Some(&self.scenario), &set)?;
             let meter = self.pid.map(|pid| cpu::Meter::new(pid, self.thread.clone()));
+            if let (Some(pid), Some(meter)) = (self.pid, &meter)
+                && meter.read() == 0
+            {
+                return Err(format!("--pid {pid}: there is no such process, or it has no such thread"));
+            }
             outcomes.push(mix::run(&scenario, meter, self.quiet)?);
         }
         let text = match &outcomes[..] {
