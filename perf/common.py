@@ -33,8 +33,8 @@ def config(name, changes=()):
         file.write(text)
     return path
 
-def ours(*changes):
-    return lambda: [os.path.join(TARGET, "cpm-pf"), "run", "--config", config("cpm-pf.toml", changes)]
+def ours(*changes, binary=os.path.join(TARGET, "cpm-pf")):
+    return lambda: [binary, "run", "--config", config("cpm-pf.toml", changes)]
 
 def tls():
     """A key and a certificate that both ends and both relays use."""
@@ -57,6 +57,7 @@ PEERS = {
     "haproxy-tls": (lambda: (tls(), ["haproxy", "-db", "-f", config("haproxy-tls.cfg")])[1], 2863, {"via": "tcp", "relay": "127.0.0.1:2863", "tls": True}),
     "nginx": (lambda: ["nginx", "-c", config("nginx.conf")], 2862, {"via": "tcp", "relay": "127.0.0.1:2862"}),
     "splice": (lambda: [os.path.join(TARGET, "splice-pump"), "127.0.0.1:2861", "127.0.0.1:28550"], 2861, {"via": "tcp", "relay": "127.0.0.1:2861"}),
+    "copy": (lambda: [os.path.join(TARGET, "copy-pump"), "127.0.0.1:2865", "127.0.0.1:28550"], 2865, {"via": "tcp", "relay": "127.0.0.1:2865"}),
     "kamailio": (lambda: ["kamailio", "-f", config("kamailio-msrp.cfg"), "-m", "1024", "-M", "64", "-DD", "-P", RUN + "/k.pid", "-w", RUN],
                  2864, {"via": "msrp", "relay": "127.0.0.1:2864"}),
     "kamailio-sip": (lambda: ["kamailio", "-f", config("kamailio-proxy.cfg"), "-m", "1024", "-M", "32", "-DD", "-P", RUN + "/ks.pid", "-w", RUN],
@@ -66,7 +67,7 @@ PEERS = {
     # The load itself, caller to called party.
     "direct": (None, 0, {"via": "direct"}),
 }
-BLIND = "HAProxy, nginx, the splice pump and the bound move octets blindly: they neither parse nor rewrite nor scan. They are a limit, not peers."
+BLIND = "HAProxy, nginx, the pumps and the bound move octets blindly: they neither parse nor rewrite nor scan. They are a limit, not peers."
 
 def listens(port):
     for file in ("/proc/net/tcp", "/proc/net/tcp6"):
