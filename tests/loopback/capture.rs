@@ -16,6 +16,10 @@ const BODY: &str = "Kq3-only-a-body-says-this";
 /// What `tshark` reads of a capture, a line for each packet: fields between tabs. None, and a line about it: it is not installed.
 fn tshark(file: &Path, options: &[&str], fields: &[&str]) -> Option<Vec<Vec<String>>> {
     let mut command = Command::new("tshark");
+    // Ports are the kernel's choice, and may be those of some other protocol: what the octets look like counts first.
+    for transport in ["tcp", "udp"] {
+        command.args(["-o", &format!("{transport}.try_heuristic_first:TRUE")]);
+    }
     command.arg("-r").arg(file).args(options).args(["-T", "fields"]).env("HOME", file.parent().expect("a file has a folder"));
     for field in fields {
         command.args(["-e", field]);
