@@ -339,6 +339,13 @@ impl Drop for Pages {
     }
 }
 
+/// Where the first buffer begins: half a page behind the start of one.
+///
+/// The kernel copies with `rep movsb`, and what it sends lands at the start of a page more often than anywhere else. Where the
+/// target lies 1 to 15 octets behind the source, counted within their pages, AMD's processors copy 2.4 GB a second instead of
+/// 45 (measured on Zen 4); a buffer that begins a page, and a head that grew by a few octets, are just that.
+const HALF_A_PAGE: usize = 2048;
+
 /// A ring of provided buffers: the kernel takes the oldest when a socket has something to receive.
 ///
 /// An *incremental* buffer (kernel 6.12) is filled by one receive after another until it is full; otherwise every
@@ -360,7 +367,7 @@ impl BufferRing {
     pub fn new(ring: &Ring, group: Group, count: u16, octets_each: u32, incremental: bool) -> io::Result<Self> {
         assert!(count.is_power_of_two(), "the kernel wants a power of two");
         let entries = Pages::new(usize::from(count) * size_of::<io_uring::types::BufRingEntry>())?;
-        let memory = Pages::new(usize::from(count) * octets_each as usize)?;
+        let memory = Pages::new(HALF_A_PAGE + usize::from(count) * octets_each as usize)?;
         let flags = if incremental { io_uring::types::IOU_PBUF_RING_INC as u16 } else { 0 };
         // SAFETY: `entries` holds `count` entries and is unmapped after the ring is gone (see the type).
         unsafe {
@@ -407,7 +414,7 @@ impl BufferRing {
     pub fn address(&self, buffer: u16, offset: u32) -> *mut u8 {
         assert!(buffer < self.count && offset <= self.octets_each, "inside this ring's memory");
         // SAFETY: the result lies inside the mapping, by the assertion.
-        unsafe { self.memory.as_ptr().add(usize::from(buffer) * self.octets_each as usize + offset as usize) }
+        unsafe { self.memory.as_ptr().add(HALF_A_PAGE + usize::from(buffer) * self.octets_each as usize + offset as usize) }
     }
 
     /// Octets that a completion said were received.
