@@ -14,7 +14,7 @@ pub const END_LINE_OCTETS_MAX: usize = 9 + IDENT_OCTETS_MAX + 3;
 const DASHES: &[u8; 9] = b"\r\n-------";
 /// The first so many octets are searched with the fixed needle: in a buffer full of short messages the end is near, and
 /// building a finder for one transaction costs 55 ns.
-const LONG: usize = 4096;
+const LONG: usize = 512;
 /// So many look-alikes, and the fixed needle is given up.
 const LOOK_ALIKES_MAX: usize = 8;
 static ANY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(DASHES));
