@@ -151,6 +151,8 @@ pub struct Msrp {
     pub batch_wait: BatchWait,
     /// TCP congestion control of both legs; empty: the system's.
     pub congestion: String,
+    /// Long bodies are sent from the buffers they came in on, without a copy, where the kernel can.
+    pub zero_copy_send: bool,
     pub tls: Option<Tls>,
 }
 
@@ -357,6 +359,7 @@ impl Default for Config {
                 high_water: 256 * 1024,
                 batch_wait: BatchWait::Auto,
                 congestion: String::new(),
+                zero_copy_send: false,
                 tls: None,
             },
             policy: Policy {

@@ -287,6 +287,7 @@ fn msrp(section: Section<'_, '_>, msrp: &mut Msrp, sip_tls: bool, addresses: &mu
     }
     batch_wait(&section, &mut msrp.batch_wait, Duration::from_micros(200), "\"auto\", or \"0us\" to \"200us\"");
     section.string("congestion", &mut msrp.congestion);
+    section.boolean("zero_copy_send", &mut msrp.zero_copy_send);
     msrp.tls = tls(section.section("tls"));
     section.finish();
 }

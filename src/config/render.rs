@@ -68,6 +68,7 @@ impl Config {
         string(out, "high_water", &print_size(msrp.high_water as u64));
         batch_wait(out, msrp.batch_wait);
         string(out, "congestion", &msrp.congestion);
+        plain(out, "zero_copy_send", msrp.zero_copy_send);
         tls(out, "msrp.tls", msrp.tls.as_ref());
     }
 

@@ -1,10 +1,10 @@
 //! What the running kernel has, found by trying: required features end the start with exit code 3, optional ones are used
 //! where they are.
 //!
-//! `CPM_PF_WITHOUT=incremental,min_wait,credit` makes the program do without the optional ones it names, so that every way
+//! `CPM_PF_WITHOUT=incremental,min_wait,credit,zero_copy` makes the program do without the optional ones it names, so that every way
 //! through the engines can be tested on one kernel.
 
-use super::ring::{self, BufferRing, Completion, Plain, Ring, Wait, token};
+use super::ring::{self, BufferRing, Completion, Plain, Ring, Wait, send_without_copy, token};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -22,6 +22,8 @@ pub struct Features {
     pub min_wait: bool,
     /// `optlen` of a multishot receive, 6.17: it ends by itself after so many octets.
     pub credit: bool,
+    /// `IORING_OP_SENDMSG_ZC`, 6.1, which tells whether it copied all the same, 6.2: for `msrp.zero_copy_send`.
+    pub zero_copy: bool,
 }
 
 impl Features {
@@ -32,6 +34,7 @@ impl Features {
                 "incremental" => self.incremental = false,
                 "min_wait" => self.min_wait = false,
                 "credit" => self.credit = false,
+                "zero_copy" => self.zero_copy = false,
                 _ => {}
             }
         }
@@ -69,6 +72,7 @@ pub fn probe() -> Result<Features, Missing> {
         incremental_buffers = features.incremental,
         min_wait = features.min_wait,
         receive_credit = features.credit,
+        zero_copy = features.zero_copy,
         "io_uring features in use"
     );
     Ok(features)
@@ -105,7 +109,8 @@ fn try_all() -> Result<Features, Missing> {
         drop(buffers);
     });
     let credit = try_credit(&mut ring).unwrap_or(false);
-    Ok(Features { incremental: incremental.is_ok(), min_wait, credit })
+    let zero_copy = try_zero_copy(&mut ring).unwrap_or(false);
+    Ok(Features { incremental: incremental.is_ok(), min_wait, credit, zero_copy })
 }
 
 /// A receive with more credit than octets sent must still be armed, one with less must have ended.
@@ -118,6 +123,25 @@ fn try_credit(ring: &mut Ring) -> io::Result<bool> {
     let armed = |completions: &[Completion]| completions.iter().any(|one| one.result > 0 && one.more());
     let ended = |completions: &[Completion]| completions.iter().any(|one| one.result > 0 && !one.more());
     Ok(armed(&larger?) && ended(&smaller?))
+}
+
+/// An operation that the kernel does not know ends with -EINVAL, as does an unknown flag of it; one on a socket that cannot do it
+/// with another error.
+fn try_zero_copy(ring: &mut Ring) -> io::Result<bool> {
+    let (ours, _theirs) = UnixStream::pair()?;
+    // SAFETY: `msghdr` is plain data of which all zeroes says "nothing to send"; it outlives the operation, which ends below.
+    let header: libc::msghdr = unsafe { std::mem::zeroed() };
+    let user_data = token(2, 0, 0);
+    // SAFETY: as above.
+    unsafe { ring.push(&send_without_copy(ours.as_raw_fd(), &header, user_data))? };
+    let mut completions: Vec<Completion> = Vec::new();
+    loop {
+        ring.wait(Wait { timeout: None, gather: Duration::ZERO, completions: 1 })?;
+        ring.reap(&mut completions);
+        if let Some(own) = completions.iter().find(|completion| completion.user_data == user_data) {
+            return Ok(own.result != -libc::EINVAL);
+        }
+    }
 }
 
 /// Completions of a multishot receive on a socket that holds four octets.
@@ -157,8 +181,10 @@ mod tests {
 
     #[test]
     fn what_is_named_is_done_without() {
-        let all = Features { incremental: true, min_wait: true, credit: true };
-        assert_eq!(all.without(" credit,incremental "), Features { incremental: false, min_wait: true, credit: false });
+        let all = Features { incremental: true, min_wait: true, credit: true, zero_copy: true };
+        let less = Features { min_wait: true, zero_copy: true, ..Features::default() };
+        assert_eq!(all.without(" credit,incremental "), less);
+        assert_eq!(all.without("zero_copy"), Features { zero_copy: false, ..all });
         assert_eq!(all.without(""), all);
     }
 }

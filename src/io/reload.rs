@@ -25,6 +25,7 @@ pub fn merge(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
         "msrp.listen": msrp.listen,
         "msrp.host": msrp.host,
         "msrp.congestion": msrp.congestion,
+        "msrp.zero_copy_send": msrp.zero_copy_send,
         "registrations.source": registrations.source,
         "store.history": store.history,
         "store.deferred": store.deferred,

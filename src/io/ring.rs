@@ -55,6 +55,15 @@ impl Completion {
     pub fn buffer_more(&self) -> bool {
         cqueue::buffer_more(self.flags)
     }
+    /// The operation completed before; now the kernel is done with the memory it was lent.
+    pub fn notification(&self) -> bool {
+        cqueue::notif(self.flags)
+    }
+    /// Of a notification: the octets were copied all the same.
+    pub const fn was_copied(&self) -> bool {
+        const COPIED: u32 = 1 << 31; // IORING_NOTIF_USAGE_ZC_COPIED
+        self.result as u32 & COPIED != 0
+    }
     /// The socket held more when this was received.
     pub fn nonempty(&self) -> bool {
         cqueue::sock_nonempty(self.flags)
@@ -290,6 +299,17 @@ impl Plain {
 /// The entry points to `header`: see [`Ring::push`].
 pub fn receive_datagrams(fd: RawFd, header: *const libc::msghdr, group: Group, user_data: u64) -> Entry {
     opcode::RecvMsgMulti::new(Fd(fd), header, group).build().user_data(user_data)
+}
+
+/// Sends what `header` names without a copy and without waiting, and tells by a notification when its memory is free again, and
+/// whether it was copied all the same.
+///
+/// The entry points to `header`, and through it to what is sent: see [`Ring::push`], but "completion" is here the one that says
+/// that no more follows ([`Completion::more`]).
+pub fn send_without_copy(fd: RawFd, header: *const libc::msghdr, user_data: u64) -> Entry {
+    const REPORT_USAGE: u16 = 1 << 3; // IORING_SEND_ZC_REPORT_USAGE
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    opcode::SendMsgZc::new(Fd(fd), header).ioprio(REPORT_USAGE).flags(flags as u32).build().user_data(user_data)
 }
 
 /// Sets `optlen`, for which the crate has no setter: the octets after which a multishot receive ends.

@@ -16,6 +16,7 @@
 use super::acks::Acks;
 use super::queue::Queue;
 use super::tls::Session;
+use super::zero_copy::ZeroCopy;
 use crate::base::clock::Instant;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Handle;
@@ -94,6 +95,8 @@ pub struct Link {
     pub dirty: bool,
     /// The socket took less than it was offered, at this time; a poll is under way.
     pub blocked: Option<Instant>,
+    /// A send without a copy is under way, or must not be the next.
+    pub zero_copy: ZeroCopy,
     /// It stands in the list of those that hold buffers while blocked.
     pub stuck: bool,
 
@@ -128,6 +131,7 @@ impl Link {
             queue: Queue::default(),
             dirty: false,
             blocked: None,
+            zero_copy: ZeroCopy::Idle,
             stuck: false,
             finish: Finish::No,
             closing: None,

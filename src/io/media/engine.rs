@@ -23,6 +23,7 @@ use super::hold::Hold;
 use super::lanes::{Core, EngineCounts, Lanes};
 use super::listener::Listener;
 use super::op::{self, Kind};
+use super::zero_copy::ZeroCopies;
 use crate::base::clock::Instant;
 use crate::base::prng::Prng;
 use crate::base::slab::Key;
@@ -75,6 +76,7 @@ pub struct Engine {
     pub(super) ring: Ring,
     pub(super) buffers: Buffers,
     pub(super) files: Files,
+    pub(super) zero_copies: ZeroCopies,
     pub(super) links: Links,
 
     pub(super) shard: Media,
@@ -125,7 +127,7 @@ impl Engine {
     /// # Errors
     /// The kernel gives no ring or no buffers.
     pub fn new(core: Core) -> io::Result<Self> {
-        let pools = Pools::fitting(core.features);
+        let pools = Pools::fitting(core.features, core.config.msrp.zero_copy_send);
         Self::with_pools(core, pools)
     }
 
@@ -143,6 +145,7 @@ impl Engine {
             ring,
             buffers,
             files: Files::default(),
+            zero_copies: ZeroCopies::new(core.config.msrp.zero_copy_send, core.features, core.number),
             links: Links::with_capacity(MEDIA_CONNECTIONS_MAX),
             shard: Media::new(core.number, &core.config, Prng::from_entropy(seed)),
             out: MediaOutbox::default(),
@@ -237,6 +240,7 @@ impl Engine {
         match Kind::of(completion) {
             Some(Kind::Accept) => self.accepted(completion),
             Some(Kind::File) => self.file_done(completion),
+            Some(Kind::ZeroCopy) => self.zero_copy_done(completion),
             Some(Kind::Wake) if !completion.more() => self.submit(&op::wake::arm(self.lanes.wake.as_raw_fd())),
             Some(Kind::Wake | Kind::Cancel) => {}
             Some(kind) => {

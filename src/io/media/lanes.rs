@@ -122,6 +122,9 @@ pub struct EngineCounts {
     pub octets_copied_out: u64,
     /// Octets of small pieces put together to be sent as one.
     pub octets_joined: u64,
+    /// Sends without a copy, and those of them that the kernel copied all the same.
+    pub zero_copies: u64,
+    pub zero_copies_copied: u64,
     /// Connections accepted, opened, refused for want of room, handed to another core.
     pub accepted: u64,
     pub connected: u64,
@@ -135,7 +138,7 @@ pub struct EngineCounts {
 
 impl EngineCounts {
     /// Each with its label `count` of `cpm_pf_msrp_engine_total`.
-    pub const fn named(&self) -> [(&'static str, u64); 17] {
+    pub const fn named(&self) -> [(&'static str, u64); 19] {
         [
             ("turns", self.turns),
             ("waits", self.waits),
@@ -148,6 +151,8 @@ impl EngineCounts {
             ("missing-buffers", self.buffers_missing),
             ("copied-bytes", self.octets_copied_out),
             ("joined-bytes", self.octets_joined),
+            ("zero-copy-sends", self.zero_copies),
+            ("zero-copy-sends-copied", self.zero_copies_copied),
             ("accepted", self.accepted),
             ("connected", self.connected),
             ("refused", self.refused),

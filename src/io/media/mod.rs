@@ -16,3 +16,4 @@ mod queue;
 mod receiving;
 mod sending;
 mod tls;
+mod zero_copy;

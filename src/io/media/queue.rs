@@ -5,6 +5,7 @@
 //! somebody needs that buffer more ([`Queue::copy_out`]).
 
 use super::buffers::Buffers;
+use super::zero_copy::Lending;
 use crate::shard::media_outbox::Buffer;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -111,6 +112,29 @@ impl Queue {
             }
         }
         (count, octets_max - left)
+    }
+
+    /// The first pieces, for a send that goes on after the turn: lent ones are held for `send`, others copied into it, up to a
+    /// piece that is too long for that.
+    pub fn lend(&self, buffers: &mut Buffers, turn: &[u8], octets_max: usize, send: &mut Lending) {
+        let mut left = octets_max;
+        for piece in self.pieces.iter().take(PIECES_MAX) {
+            let own = match piece {
+                Piece::Lent { buffer, octets } => {
+                    let octets = octets.start..octets.end.min(octets.start.saturating_add(left as u32));
+                    left -= octets.len();
+                    send.lent(*buffer, octets, buffers);
+                    &[][..]
+                }
+                Piece::Turn(octets) => &turn[octets.start as usize..octets.end as usize],
+                Piece::Own { octets, sent } => &octets[*sent..],
+            };
+            let own = &own[..own.len().min(left)];
+            if left == 0 && own.is_empty() || !send.own(own) {
+                return;
+            }
+            left -= own.len();
+        }
     }
 
     /// So many octets are sent: lets go of the pieces they lay in.

@@ -9,6 +9,7 @@ use super::connection::{Finish, Stage};
 use super::engine::{Due, Engine};
 use super::op;
 use super::queue::{PIECES_MAX, Queue};
+use super::zero_copy::ZeroCopy;
 use crate::base::slab::Key;
 use crate::io::faults;
 use crate::shard::media_outbox::{Connection, Gone};
@@ -20,7 +21,7 @@ const COPY_AT_ONCE: usize = 4 * 1024;
 /// Octets of plaintext sealed ahead of the socket.
 const SEALED_AHEAD: usize = 64 * 1024;
 /// Octets offered to a socket at once: more than any takes.
-const OFFERED_MAX: usize = 4 * 1024 * 1024;
+pub(super) const OFFERED_MAX: usize = 4 * 1024 * 1024;
 
 /// Octets of several pieces that are put together before they are sent.
 const COPY_TO_SEND: usize = 1024;
@@ -57,9 +58,17 @@ impl Engine {
     /// One send; whether there may be something for another.
     fn flush_some(&mut self, key: Key) -> bool {
         let Some(link) = self.links.get_mut(key) else { return false };
-        if link.closing.is_some() || link.blocked.is_some() || link.stage == Stage::Connecting {
+        if link.closing.is_some()
+            || link.blocked.is_some()
+            || link.stage == Stage::Connecting
+            || link.zero_copy == ZeroCopy::UnderWay
+        {
             return false;
         }
+        if self.zero_copies.wanted() && self.send_zero_copy(key) {
+            return false;
+        }
+        let link = self.links.get_mut(key).expect("a send takes no link away");
         if link.tls.is_some() {
             self.seal(key);
         }
@@ -81,17 +90,23 @@ impl Engine {
         self.counts.octets_out += octets as u64;
         if !more {
             self.counts.sends_short += 1;
-            link.blocked = Some(self.now);
-            link.under_way += 1;
-            let operation = op::writable::arm(link.fd(), key);
-            self.submit(&operation);
+            self.wait_for_room(key);
         }
         self.has_sent(key, octets);
         more && self.links.get(key).is_some_and(|link| !link.drained())
     }
 
+    /// The socket is full: nothing more is sent until the ring tells that it takes octets again.
+    pub(super) fn wait_for_room(&mut self, key: Key) {
+        let link = self.links.get_mut(key).expect("the caller looked it up");
+        link.blocked = Some(self.now);
+        link.under_way += 1;
+        let operation = op::writable::arm(link.fd(), key);
+        self.submit(&operation);
+    }
+
     /// Octets have left: lets go of them, and tells the shard of those that were its own.
-    fn has_sent(&mut self, key: Key, octets: usize) {
+    pub(super) fn has_sent(&mut self, key: Key, octets: usize) {
         let link = self.links.get_mut(key).expect("the caller looked it up");
         let plain = match &mut link.tls {
             None => {

@@ -68,7 +68,7 @@ impl Host {
             files: u64::MAX,
             locked: u64::MAX,
             release: String::new(),
-            features: Ok(Features { incremental: true, min_wait: true, credit: true }),
+            features: Ok(Features { incremental: true, min_wait: true, credit: true, zero_copy: true }),
             memory: 0,
         };
         host.online = host.text("sys/devices/system/cpu/online").map(|text| cpus(&text)).unwrap_or_default();

@@ -7,7 +7,7 @@ mod stream;
 mod weight;
 
 use crate::counting::Counter;
-use cpm_pf::config::{Config, Cores};
+use cpm_pf::config::{Config, Cores, Msrp};
 use cpm_pf::io::media::buffers::{Pool, Pools};
 use cpm_pf::io::probe::Features;
 use cpm_pf::shard::exchange::{Command, LegFailure, LegKind, Report};
@@ -81,6 +81,37 @@ fn a_ring_whose_submissions_the_kernel_takes_by_itself_serves_as_well() {
     });
 }
 
+/// A configuration in which long bodies leave without a copy.
+fn without_copies() -> Config {
+    let msrp = Msrp { zero_copy_send: true, ..Config::default().msrp };
+    Config { msrp, ..Config::default() }
+}
+
+#[test]
+fn octets_that_leave_without_a_copy_arrive_whole() {
+    // Too few buffers for octets that wait for an acknowledgement: they are copied where none is left.
+    let tiny = Pool { count: 4, octets_each: 32 * 1024 };
+    for pools in [None, Some(Pools { chat: tiny, bulk: tiny })] {
+        let mut rig = Rig::start(Setup { config: without_copies(), pools, ..Setup::new() });
+        let pairs: Vec<Pair> = (0..3).map(|_| rig.pair(0)).collect();
+        thread::scope(|scope| {
+            for (pair, chunk) in pairs.iter().zip([64 * 1024, 1 << 20, 2048]) {
+                scope.spawn(move || exchange(pair, 8 * MIB, chunk));
+            }
+        });
+        let counts = rig.engine_counts(0);
+        assert!(counts["zero-copy-sends"] > 0, "none left without a copy: {counts:?}");
+    }
+}
+
+#[test]
+fn a_kernel_without_zero_copy_copies() {
+    let features = Setup::new().features.without("zero_copy");
+    let mut rig = Rig::start(Setup { config: without_copies(), features, ..Setup::new() });
+    exchange(&rig.pair(0), 2 * MIB, 64 * 1024);
+    assert_eq!(rig.engine_counts(0)["zero-copy-sends"], 0);
+}
+
 #[test]
 fn two_small_buffers_serve_many_sessions() {
     for features in all_features() {
@@ -105,8 +136,11 @@ fn a_reader_that_stops_pauses_its_sender_and_nobody_else() {
     let tiny = Pool { count: 4, octets_each: 16 * 1024 };
     let [all, .., none] = all_features()[..] else { panic!("the list has both") };
     // With so few buffers the kernel finds none (ENOBUFS) while the stuck reader's wait.
-    for (features, pools) in [(all, None), (none, None), (all, Some(Pools { chat: tiny, bulk: tiny }))] {
-        let mut rig = Rig::start(Setup { features, pools, counter: Some(&ALLOCATED), ..Setup::new() });
+    let few = Some(Pools { chat: tiny, bulk: tiny });
+    let ways = [(all, None, false), (none, None, false), (all, few, false), (all, None, true), (all, few, true)];
+    for (features, pools, zero_copy) in ways {
+        let config = if zero_copy { without_copies() } else { Config::default() };
+        let mut rig = Rig::start(Setup { features, pools, config, counter: Some(&ALLOCATED), ..Setup::new() });
         let (stuck, other) = (rig.pair(0), rig.pair(0));
         let before = ALLOCATED.live();
         let mut half = Half::of(&stuck.origin);

@@ -89,7 +89,7 @@ impl Rig {
                 if let Some(counter) = setup.counter {
                     count_into(counter);
                 }
-                let pools = setup.pools.unwrap_or(Pools::fitting(setup.features));
+                let pools = setup.pools.unwrap_or(Pools::fitting(setup.features, config.msrp.zero_copy_send));
                 let (features, tls) = (setup.features, setup.tls);
                 let core =
                     Core { number: number as u8, first_signalling: 0, cpu: 0, config, features, clock, tls, listeners, lanes };

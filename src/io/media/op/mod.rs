@@ -22,6 +22,8 @@ pub enum Kind {
     /// A cancellation's own completion: says nothing that the cancelled operation's does not say.
     Cancel,
     File,
+    /// A send without a copy: its result, and later its notification.
+    ZeroCopy,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             5 => Kind::Writable,
             6 => Kind::Cancel,
             7 => Kind::File,
+            8 => Kind::ZeroCopy,
             _ => return None,
         })
     }
