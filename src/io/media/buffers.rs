@@ -214,6 +214,11 @@ impl Buffers {
         self.lent[group as usize].ring.count()
     }
 
+    /// Octets of each buffer of a group.
+    pub const fn octets_each(&self, group: Group) -> u32 {
+        self.lent[group as usize].ring.octets_each()
+    }
+
     /// Buffers of a group given back since the last call.
     pub fn returned(&mut self, group: Group) -> u32 {
         std::mem::take(&mut self.lent[usize::from(group)].returned)

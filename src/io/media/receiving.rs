@@ -3,6 +3,10 @@
 //! A receive is armed with a *credit* (kernel 6.17): it ends by itself after so many octets, and is armed again when the
 //! session still takes them. So one fat sender cannot eat the ring, and pausing costs nothing: the credit just is not renewed.
 //! On older kernels a pause cancels, and what the kernel had already delivered still comes in.
+//!
+//! Where more connections have something than the buffers of bulk hold, they take turns: as many are armed as the free buffers
+//! hold credits, the others stand in a queue, and so does whoever has used its credit up. To arm them all would tell most of them
+//! only that no buffer is left.
 
 use super::acks;
 use super::buffers::{BULK, Buffers, CHAT};
@@ -21,7 +25,7 @@ const CREDIT: [u32; 2] = [64 * 1024, 256 * 1024];
 const BULK_WITHIN: Duration = Duration::from_millis(20);
 /// How long a reader may hold buffers that others wait for, before its octets are copied out.
 const STUCK_MAX: Duration = Duration::from_millis(1);
-/// Receives armed again for each buffer that is there: with incremental buffers several share one.
+/// Receives of chat armed again for each buffer that is there: with incremental buffers several share one.
 const ARMED_PER_BUFFER: usize = 4;
 
 impl Engine {
@@ -86,7 +90,7 @@ impl Engine {
                 } else if link.handing.is_some() {
                     self.send_handed(key);
                 } else {
-                    self.arm(key);
+                    self.arm_in_turn(key);
                 }
             }
             // Without credit nothing ends by itself: a receive in the wrong group is cancelled once and armed in the right one.
@@ -95,6 +99,18 @@ impl Engine {
                 self.cancel_receive(key);
             }
             _ => {}
+        }
+    }
+
+    /// Arms again, behind those that wait for buffers of bulk.
+    fn arm_in_turn(&mut self, key: Key) {
+        let taken = self.buffers.available(BULK) == 0 || !self.starved[usize::from(BULK)].is_empty();
+        match self.links.get_mut(key) {
+            Some(link) if taken && link.group == BULK && link.may_receive() => {
+                link.starved = true;
+                self.starved[usize::from(BULK)].push_back(key);
+            }
+            _ => self.arm(key),
         }
     }
 
@@ -208,12 +224,21 @@ impl Engine {
 
     /// Only as many as there are buffers for: to arm without one would end in the same completion, for ever.
     fn arm_starved(&mut self, group: Group) {
-        for _ in 0..usize::from(self.buffers.available(group)) * ARMED_PER_BUFFER {
+        let available = usize::from(self.buffers.available(group));
+        let most = match group {
+            BULK => (available * self.buffers.octets_each(BULK) as usize / CREDIT[1] as usize).max(available.min(1)),
+            _ => available * ARMED_PER_BUFFER,
+        };
+        for _ in 0..most {
             let Some(key) = self.starved[usize::from(group)].pop_front() else { return };
             if let Some(link) = self.links.get_mut(key) {
                 link.starved = false;
                 self.arm(key);
             }
+        }
+        // Those that were armed may have nothing, and then no completion would bring the next one's turn.
+        if most > 0 && !self.starved[usize::from(group)].is_empty() {
+            self.look_again = Some(self.now);
         }
     }
 }

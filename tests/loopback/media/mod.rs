@@ -126,6 +126,22 @@ fn two_small_buffers_serve_many_sessions() {
     }
 }
 
+#[test]
+fn whoever_stood_in_the_queue_for_buffers_is_heard_when_all_others_are_silent() {
+    let bulk = Pool { count: 2, octets_each: 64 * 1024 };
+    for features in all_features() {
+        let chat = Pools::fitting(features, false).chat;
+        let mut rig = Rig::start(Setup { features, pools: Some(Pools { chat, bulk }), ..Setup::new() });
+        let pairs: Vec<Pair> = (0..8).map(|_| rig.pair(0)).collect();
+        thread::scope(|scope| {
+            for pair in &pairs {
+                scope.spawn(move || exchange(pair, MIB, 64 * 1024));
+            }
+        });
+        pairs.iter().for_each(|pair| exchange(pair, 100_000, 10_000));
+    }
+}
+
 /// What a core may allocate for a reader that stops, beside its buffers: `msrp.high_water`, what a receive under way still
 /// brings (its credit, or without credit about as much), and as much again while a list of pieces grows. About 350 KB are seen.
 const HELD_MAX: i64 = 2 * MIB as i64;
