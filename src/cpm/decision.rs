@@ -3,6 +3,7 @@
 use super::headers::Field;
 use super::media_plan::MediaPlan;
 use crate::mime::multipart::Part;
+use crate::sip::header::session_expires::Refresher;
 
 /// What becomes of an initial request.
 #[derive(Clone, Debug)]
@@ -106,25 +107,23 @@ pub enum Contact {
     Own { params: String, stands_for: Option<String> },
 }
 
-/// `Session-Expires` to be written.
+/// `Session-Expires` to be written (RFC 4028 §4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionExpires {
+    /// Seconds.
     pub delta_s: u32,
     pub refresher: Refresher,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refresher {
-    Uac,
-    Uas,
-}
+impl SessionExpires {
+    /// `refresher=uac`: whoever sends the request refreshes.
+    pub const fn uac(delta_s: u32) -> Self {
+        Self { delta_s, refresher: Refresher::Uac }
+    }
 
-impl Refresher {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Refresher::Uac => "uac",
-            Refresher::Uas => "uas",
-        }
+    /// `refresher=uas`: whoever answers the request refreshes.
+    pub const fn uas(delta_s: u32) -> Self {
+        Self { delta_s, refresher: Refresher::Uas }
     }
 }
 

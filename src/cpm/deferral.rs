@@ -4,7 +4,7 @@
 //! identity, conversation and date, our own Contact, and an offer whose size is what we hold.
 
 use super::clients::{self, Ask};
-use super::decision::{Contact, Invite, OutMessage, Refresher, SessionExpires, TargetKind};
+use super::decision::{Contact, Invite, OutMessage, SessionExpires, TargetKind};
 use super::facts::Client;
 use super::headers::{self, field};
 use super::{conversation, disposition, identity, media_plan, recipients, release, service};
@@ -136,10 +136,7 @@ pub fn invite(config: &Config, client: &Client, deferred: &Deferred) -> Invite {
         from: deferred.from.clone(),
         to: deferred.to.clone(),
         contact: Contact::Own { params: String::new(), stands_for: None },
-        session_expires: Some(SessionExpires {
-            delta_s: super::session_expires::large_message(config),
-            refresher: Refresher::Uas,
-        }),
+        session_expires: Some(SessionExpires::uas(super::session_expires::large_message(config))),
         headers,
         media: media_plan::large_message_of(config, deferred.octets, &deferred.content_type),
         parts: deferred.parts.iter().map(|part| Part { headers: part.headers.clone(), body: part.body.clone().into() }).collect(),

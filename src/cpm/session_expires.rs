@@ -8,11 +8,11 @@
 //! | session to a client                       | uas       | 90 to 1799     | TSI-8.d.vi                  |
 //! | back to the origin                        | table 2   | never increased| OLM-r4, EMS-1.c, 1.d        |
 
-use super::decision::{Refresher, Service, SessionExpires};
+use super::decision::{Service, SessionExpires};
 use super::facts::Role;
 use crate::config::Config;
 use crate::sip::header::name::Name;
-use crate::sip::header::session_expires as header;
+use crate::sip::header::session_expires::{self as header, Refresher};
 use crate::sip::message::{Request, Response};
 use crate::sip::session_timer::{Answer, Offer};
 use std::time::Duration;
@@ -68,7 +68,7 @@ fn seconds(duration: Duration) -> u32 {
 pub fn answered(config: &Config, request: &Request) -> (SessionExpires, bool) {
     let ours_s = terminating_session(config);
     let wish_s = (!request.has(Name::SessionExpires)).then_some(ours_s);
-    of_answer(Offer::of(request, floor_s(config)).ok().and_then(|offer| offer.answer(wish_s, header::Refresher::Uas)), ours_s)
+    of_answer(Offer::of(request, floor_s(config)).ok().and_then(|offer| offer.answer(wish_s, Refresher::Uas)), ours_s)
 }
 
 /// What our 2xx says on the strength of a target's 2xx (OLM-r4): the shortest of what the origin asked for, what the target
@@ -76,20 +76,13 @@ pub fn answered(config: &Config, request: &Request) -> (SessionExpires, bool) {
 pub fn agreed(config: &Config, request: &Request, ok: &Response, ours_s: u32) -> (SessionExpires, bool) {
     let said = ok.header(Name::SessionExpires).and_then(|value| header::SessionExpires::parse(value).ok());
     let wish_s = said.map_or(ours_s, |said| said.delta_s.min(ours_s)).max(floor_s(config));
-    of_answer(
-        Offer::of(request, floor_s(config)).ok().and_then(|offer| offer.answer(Some(wish_s), header::Refresher::Uas)),
-        wish_s,
-    )
+    of_answer(Offer::of(request, floor_s(config)).ok().and_then(|offer| offer.answer(Some(wish_s), Refresher::Uas)), wish_s)
 }
 
 fn of_answer(answer: Option<Answer>, ours_s: u32) -> (SessionExpires, bool) {
-    let refresher = |refresher| match refresher {
-        header::Refresher::Uac => Refresher::Uac,
-        header::Refresher::Uas => Refresher::Uas,
-    };
     match answer {
-        Some(answer) => (SessionExpires { delta_s: answer.delta_s, refresher: refresher(answer.refresher) }, answer.require),
-        None => (SessionExpires { delta_s: ours_s, refresher: Refresher::Uas }, false),
+        Some(answer) => (SessionExpires { delta_s: answer.delta_s, refresher: answer.refresher }, answer.require),
+        None => (SessionExpires::uas(ours_s), false),
     }
 }
 

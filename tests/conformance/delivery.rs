@@ -3,9 +3,10 @@
 use crate::bob::*;
 use cpm_pf::base::clock::Instant;
 use cpm_pf::config::Delivery;
-use cpm_pf::cpm::decision::{Refresher, TargetKind};
+use cpm_pf::cpm::decision::TargetKind;
 use cpm_pf::cpm::deferral::{self, Body, Content};
 use cpm_pf::proves;
+use cpm_pf::sip::header::session_expires::Refresher;
 use cpm_pf::store::deferred::{Deferred, DeferredId, DeferredService};
 use std::path::PathBuf;
 

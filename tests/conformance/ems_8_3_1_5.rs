@@ -2,11 +2,12 @@
 
 use crate::bob::*;
 use cpm_pf::config::Interop;
-use cpm_pf::cpm::decision::{Answer, Contact, Refresher};
+use cpm_pf::cpm::decision::{Answer, Contact};
 use cpm_pf::cpm::session_matching;
 use cpm_pf::msrp::leg::Matching;
 use cpm_pf::proves;
 use cpm_pf::sdp::description::Description;
+use cpm_pf::sip::header::session_expires::Refresher;
 use cpm_pf::sip::message::Response;
 
 const FOCUS: &str = "<sip:focus-7@conf.example.net>;isfocus";

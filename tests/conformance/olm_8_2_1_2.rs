@@ -3,10 +3,11 @@
 use crate::alice::Alice;
 use crate::bob::{LARGE_ANSWER, LARGE_SDP, Letter, accepts, count, header, icsi, is_own, ok, values, written};
 use cpm_pf::config::{Anonymity, ExpiredMessage, Interop, OtherService};
-use cpm_pf::cpm::decision::{AckTime, Contact, Decision, LaterSuccess, NextHop, Refresher, Service, TargetKind};
+use cpm_pf::cpm::decision::{AckTime, Contact, Decision, LaterSuccess, NextHop, Service, TargetKind};
 use cpm_pf::cpm::facts::Role;
 use cpm_pf::cpm::procedures::Procedure;
 use cpm_pf::proves;
+use cpm_pf::sip::header::session_expires::Refresher;
 
 const FOCUS: &str = "<sip:conf-7@focus.example.net;gr=x>;isfocus;+g.oma.sip-im";
 

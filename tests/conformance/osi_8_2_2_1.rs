@@ -5,11 +5,12 @@ use crate::bob::{
     CHAT_ANSWER, CHAT_SDP, Letter, PHONE, PHONE_GRUU, TABLET, accepts, count, header, icsi, is_own, ok, values, written,
 };
 use cpm_pf::config::{Anonymity, OtherService, PreferredService};
-use cpm_pf::cpm::decision::{AckTime, Contact, FollowUp, Invite, LaterSuccess, NextHop, Refresher, Service, TargetKind};
+use cpm_pf::cpm::decision::{AckTime, Contact, FollowUp, Invite, LaterSuccess, NextHop, Service, TargetKind};
 use cpm_pf::cpm::facts::Role;
 use cpm_pf::cpm::history;
 use cpm_pf::cpm::procedures::Procedure;
 use cpm_pf::proves;
+use cpm_pf::sip::header::session_expires::Refresher;
 use cpm_pf::sip::message::Response;
 use cpm_pf::store::history::{Body, Object};
 

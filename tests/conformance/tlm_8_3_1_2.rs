@@ -2,13 +2,12 @@
 
 use crate::bob::*;
 use cpm_pf::config::{Anonymity, Delivery, Interop, IsfService, OtherService};
-use cpm_pf::cpm::decision::{
-    AnswerTime, Contact, Decision, FollowUp, LaterSuccess, NextHop, Purpose, Refresher, Service, TargetKind,
-};
+use cpm_pf::cpm::decision::{AnswerTime, Contact, Decision, FollowUp, LaterSuccess, NextHop, Purpose, Service, TargetKind};
 use cpm_pf::cpm::facts::Role;
 use cpm_pf::cpm::procedures::Procedure;
 use cpm_pf::cpm::refusal::Refusal;
 use cpm_pf::proves;
+use cpm_pf::sip::header::session_expires::Refresher;
 use cpm_pf::xdm::uri_list::UriList;
 use std::rc::Rc;
 

@@ -3,11 +3,12 @@
 use crate::bob::*;
 use cpm_pf::config::{Anonymity, Delivery, Interop, OtherService, SessionAnswer, SessionClients};
 use cpm_pf::cpm::decision::Service;
-use cpm_pf::cpm::decision::{Answer, AnswerTime, Bridge, Contact, Decision, LaterSuccess, NextHop, Refresher, TargetKind};
+use cpm_pf::cpm::decision::{Answer, AnswerTime, Bridge, Contact, Decision, LaterSuccess, NextHop, TargetKind};
 use cpm_pf::cpm::facts::Role;
 use cpm_pf::cpm::procedures::Procedure;
 use cpm_pf::cpm::refusal::Refusal;
 use cpm_pf::proves;
+use cpm_pf::sip::header::session_expires::Refresher;
 use cpm_pf::xdm::uri_list::UriList;
 use std::rc::Rc;
 

@@ -10,8 +10,8 @@
 use crate::clause;
 use crate::config::{Config, OtherService};
 use crate::cpm::decision::{
-    AckTime, Answer, AnswerTime, Bridge, Contact, Decision, FollowUp, Invite, LaterSuccess, NextHop, Refresher, Service,
-    SessionExpires, TargetKind,
+    AckTime, Answer, AnswerTime, Bridge, Contact, Decision, FollowUp, Invite, LaterSuccess, NextHop, Service, SessionExpires,
+    TargetKind,
 };
 use crate::cpm::facts::{Facts, Needs, Role};
 use crate::cpm::gates::{self, Permit};
@@ -97,7 +97,7 @@ fn to_recipient(_permit: &Permit, facts: &Facts<'_>, request: &Request) -> Resul
     let contact = contact_of(request);
 
     clause!("OLM-7.e", "OLM-7.f", "OLM-7.g");
-    let session_expires = SessionExpires { delta_s: session_expires::large_message(facts.config), refresher: Refresher::Uac };
+    let session_expires = SessionExpires::uac(session_expires::large_message(facts.config));
     // RFC 4028 §7.1: Session-Expires goes with the option tag.
     headers.push(field("Supported", "timer"));
     headers.push(field("User-Agent", release::product(facts.config)));

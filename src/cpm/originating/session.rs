@@ -14,8 +14,8 @@ use crate::clause;
 use crate::config::{Config, OtherService, PreferredService};
 use crate::cpm::clients;
 use crate::cpm::decision::{
-    AckTime, Answer, AnswerTime, Bridge, Decision, FollowUp, Invite, LaterSuccess, NextHop, Proxy, Refresher, Service,
-    SessionExpires, TargetKind,
+    AckTime, Answer, AnswerTime, Bridge, Decision, FollowUp, Invite, LaterSuccess, NextHop, Proxy, Service, SessionExpires,
+    TargetKind,
 };
 use crate::cpm::facts::{Facts, Needs, Role};
 use crate::cpm::gates::{self, Permit};
@@ -140,8 +140,7 @@ fn like_recipient(facts: &Facts<'_>, request: &Request, asserted: String) -> Res
     headers.push(field("Supported", supported));
 
     clause!("OSI-4.j", "OSI-4.k");
-    let session_expires =
-        SessionExpires { delta_s: session_expires::originating_session(facts.config), refresher: Refresher::Uac };
+    let session_expires = SessionExpires::uac(session_expires::originating_session(facts.config));
 
     Ok(Invite {
         kind: TargetKind::Recipient,
@@ -337,8 +336,7 @@ fn to_own_client(facts: &Facts<'_>, request: &Request, index: usize) -> Option<I
     invite.contact = contact::of(request);
     invite.headers.retain(|(name, _)| name != Name::Require.as_str());
     invite.parts = recipients::shown_of(request).into_iter().collect();
-    invite.session_expires =
-        Some(SessionExpires { delta_s: session_expires::terminating_session(facts.config), refresher: Refresher::Uas });
+    invite.session_expires = Some(SessionExpires::uas(session_expires::terminating_session(facts.config)));
 
     clause!("OSI-r8.b.i");
     let address = clients::address(client);

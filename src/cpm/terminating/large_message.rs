@@ -15,8 +15,8 @@ use crate::config::{Config, Interop, IsfService, OtherService};
 use crate::cpm::clients;
 use crate::cpm::contact;
 use crate::cpm::decision::{
-    AckTime, Answer, AnswerTime, Bridge, Contact, Decision, FollowUp, Invite, LaterSuccess, NextHop, Purpose, Receive, Refresher,
-    Service, SessionExpires, TargetKind,
+    AckTime, Answer, AnswerTime, Bridge, Contact, Decision, FollowUp, Invite, LaterSuccess, NextHop, Purpose, Receive, Service,
+    SessionExpires, TargetKind,
 };
 use crate::cpm::delivery::{self, Policy};
 use crate::cpm::facts::{Facts, Needs, Role};
@@ -215,7 +215,7 @@ fn to_isf(facts: &Facts<'_>, request: &Request) -> Result<Invite, Refusal> {
     headers.push(field("Supported", supported));
 
     clause!("TLM-6.c.iv", "TLM-6.c.v", "TLM-6.c.vi");
-    let session_expires = SessionExpires { delta_s: session_expires::large_message(facts.config), refresher: Refresher::Uac };
+    let session_expires = SessionExpires::uac(session_expires::large_message(facts.config));
 
     headers.push(field("P-Asserted-Service", isf_service(facts, request)?));
 
@@ -280,7 +280,7 @@ fn like_client(facts: &Facts<'_>, request: &Request, kind: TargetKind) -> Result
     let mut headers = headers::copied_to_client(facts, request);
 
     clause!("TLM-7.d", "TLM-7.e", "TLM-7.f");
-    let session_expires = SessionExpires { delta_s: session_expires::large_message(facts.config), refresher: Refresher::Uas };
+    let session_expires = SessionExpires::uas(session_expires::large_message(facts.config));
     headers.push(field("Supported", "timer"));
 
     clause!("TLM-7.g.2");

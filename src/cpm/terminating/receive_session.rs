@@ -4,7 +4,7 @@
 //! stored or deferred) and there is no target whose SDP could be used.
 
 use crate::clause;
-use crate::cpm::decision::{Answer, Contact, Refresher, SessionExpires};
+use crate::cpm::decision::{Answer, Contact, SessionExpires};
 use crate::cpm::facts::Facts;
 use crate::cpm::headers::field;
 use crate::cpm::media_plan::MediaPlan;
@@ -55,7 +55,7 @@ fn made(facts: &Facts<'_>, request: &Request, status: u16, contact: Contact, med
     } else {
         clause!("EMS-1.d.1", "EMS-1.d.2");
         let delta_s = session_expires::large_message(facts.config);
-        (SessionExpires { delta_s, refresher: Refresher::Uas }, false)
+        (SessionExpires::uas(delta_s), false)
     };
 
     clause!("EMS-1.e", "EMS-1.e.i", "EMS-1.e.ii", "EMS-1.e.iii", "EMS-1.e.iv");

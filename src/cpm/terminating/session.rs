@@ -13,7 +13,7 @@ use crate::clause;
 use crate::config::{Config, OtherService, SessionAnswer, SessionClients};
 use crate::cpm::clients::{self, Selection};
 use crate::cpm::decision::{
-    AckTime, Answer, AnswerTime, Bridge, Contact, Decision, FollowUp, Invite, LaterSuccess, NextHop, Proxy, Refresher, Service,
+    AckTime, Answer, AnswerTime, Bridge, Contact, Decision, FollowUp, Invite, LaterSuccess, NextHop, Proxy, Service,
     SessionExpires, TargetKind,
 };
 use crate::cpm::delivery::{self, Policy};
@@ -258,8 +258,7 @@ fn invitation(facts: &Facts<'_>, request: &Request, kind: TargetKind, asserted: 
     headers.push(field("Supported", "timer, recipient-list-invite"));
 
     clause!("TSI-8.d.vi.2", "TSI-8.d.vi.3", "TSI-8.d.vi.4");
-    let session_expires =
-        SessionExpires { delta_s: session_expires::terminating_session(facts.config), refresher: Refresher::Uas };
+    let session_expires = SessionExpires::uas(session_expires::terminating_session(facts.config));
 
     clause!("TSI-8.d.vi.5");
     headers.push(field("User-Agent", release::product(facts.config)));

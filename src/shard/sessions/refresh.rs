@@ -32,11 +32,7 @@ impl Refresh {
 
 /// A decision's Session-Expires as the header's.
 pub fn as_header(expires: decision::SessionExpires) -> SessionExpires {
-    let refresher = match expires.refresher {
-        decision::Refresher::Uac => Refresher::Uac,
-        decision::Refresher::Uas => Refresher::Uas,
-    };
-    SessionExpires { delta_s: expires.delta_s, refresher: Some(refresher) }
+    SessionExpires { delta_s: expires.delta_s, refresher: Some(expires.refresher) }
 }
 
 impl Signalling {
