@@ -88,6 +88,13 @@ pub enum TargetKind {
     Forward,
 }
 
+impl TargetKind {
+    /// Whether it is on the recipient's side: its answer is the origin's, and the session lives as long as one of these does.
+    pub const fn is_recipients(&self) -> bool {
+        !matches!(self, TargetKind::OwnClient { .. } | TargetKind::IsfRetry)
+    }
+}
+
 /// Where the first hop is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NextHop {

@@ -19,7 +19,7 @@ use super::writing::MAX_FORWARDS;
 use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;
 use crate::base::timers::Handle;
-use crate::cpm::decision::{AckTime, LaterSuccess, Service};
+use crate::cpm::decision::Service;
 use crate::cpm::facts::{Client, Role};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::{deferral, delivery, disposition};
@@ -271,28 +271,11 @@ impl Signalling {
             ..Cdr::default()
         };
         let source = Leg::new(LegKind::Source, LegState::Media, Dialog::calling("", "", "", "", "", &[]));
-        let session = Session {
-            role: Role::Terminating,
-            procedure: Procedure::TerminatingLargeMessage,
-            service: Service::LargeMessage,
-            state: State::Standing,
-            later: LaterSuccess::Join,
-            ack: AckTime::AtOnce,
-            interop: self.config.msrp.interop,
-            legs: vec![source],
-            streams: Vec::with_capacity(1),
-            call: None,
-            keeping: None,
-            delivering: Some(Box::new(Delivering { user: user.into(), status: None })),
-            record: Box::new(record),
-            started: now,
-            originator: None,
-            replaceable: None,
-            reason: None,
-            guard: None,
-            draining: false,
-            early: None,
-        };
+        let (procedure, service) = (Procedure::TerminatingLargeMessage, Service::LargeMessage);
+        let mut session = Session::new(now, Role::Terminating, procedure, service, self.config.msrp.interop, record);
+        session.state = State::Standing;
+        session.delivering = Some(Box::new(Delivering { user: user.into(), status: None }));
+        session.legs.push(source);
         let Ok(key) = self.sessions.table.insert(session) else { return self.delivery_over(now, user, Outcome::NotNow, out) };
         self.counts.sessions += 1;
         let line = invite.media.relayed().next().unwrap_or(0);

@@ -22,7 +22,7 @@ use crate::cpm::decision::{
     AckTime, Answer, AnswerTime, Bridge, Decision, LaterSuccess, Messages, NextHop, OutMessage, Purpose as KeepPurpose, Service,
 };
 use crate::cpm::deferral::{self, Body as KeptBody, Content};
-use crate::cpm::headers::field;
+use crate::cpm::headers::{Field, field};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::{conversation, history, identity};
@@ -33,7 +33,8 @@ use crate::sip::ids;
 use crate::sip::message::Response;
 use crate::sip::method::Method;
 use crate::sip::status;
-use crate::sip::transaction::seam::Role;
+use crate::sip::transaction::seam::{Role, ServerKey};
+use crate::sip::write::Writer;
 use crate::store::deferred::{Deferred, DeferredService};
 use crate::store::history::Body;
 
@@ -149,15 +150,30 @@ impl Signalling {
         headers.push(field("Server", crate::cpm::release::product(&self.config)));
         self.counts.invite(batch.arrived.role, service_of(batch.procedure), Outcome::Answered);
         let reason = response.map(Response::reason).filter(|reason| !reason.is_empty()).unwrap_or(status::reason(status));
-        let fill = |mut writer: crate::sip::write::Writer<'_>| {
-            for (name, value) in &headers {
+        self.respond_to_message(now, server, status, reason, &headers, out);
+    }
+
+    /// Answers a MESSAGE without a body; false: it has its answer already.
+    fn respond_to_message(
+        &mut self,
+        now: Instant,
+        server: ServerKey,
+        status: u16,
+        reason: &str,
+        headers: &[Field],
+        out: &mut Outbox,
+    ) -> bool {
+        let fill = |mut writer: Writer<'_>| {
+            for (name, value) in headers {
                 writer.named(name, value);
             }
             writer.body(b"");
         };
-        if self.transactions.respond(now, server, status, reason, fill, out) {
+        let sent = self.transactions.respond(now, server, status, reason, fill, out);
+        if sent {
             self.counts.response(Method::Message, status, Direction::Out);
         }
+        sent
     }
 
     /// Every target refused: delivery policies (8.3.1.3), else the failure goes back.
@@ -179,7 +195,7 @@ impl Signalling {
             Ok(Decision::Message(messages)) => {
                 self.page(now, batch.arrived, batch.procedure, batch.gathered, &messages, true, out)
             }
-            Ok(Decision::KeepMessage { purpose, answer }) => self.keep_message(now, batch.arrived, purpose, *answer, true, out),
+            Ok(Decision::KeepMessage { purpose, answer }) => self.keep_message(batch.arrived, purpose, *answer, true, out),
             Ok(_) => self.refuse_status(now, batch.arrived.server, 480, out),
             Err(refusal) => {
                 self.counts.invite(batch.arrived.role, service_of(batch.procedure), Outcome::Failed);
@@ -196,16 +212,7 @@ impl Signalling {
     }
 
     /// Keeps a MESSAGE: in the Message Storage Server or among the deferred; answered when that is durable.
-    pub(super) fn keep_message(
-        &mut self,
-        now: Instant,
-        arrived: Arrived,
-        purpose: KeepPurpose,
-        answer: Answer,
-        tried: bool,
-        out: &mut Outbox,
-    ) {
-        let _ = now;
+    pub(super) fn keep_message(&mut self, arrived: Arrived, purpose: KeepPurpose, answer: Answer, tried: bool, out: &mut Outbox) {
         let id = self.own_id();
         let request = &arrived.request;
         let user = identity::served_user(arrived.role, arrived.trusted, request);
@@ -244,14 +251,8 @@ impl Signalling {
             return self.refuse(now, kept.arrived.server, &Refusal::new(480, "8.3.1.6"), out);
         }
         let (arrived, answer) = (&kept.arrived, &kept.answer);
-        let fill = |mut writer: crate::sip::write::Writer<'_>| {
-            for (name, value) in &answer.headers {
-                writer.named(name, value);
-            }
-            writer.body(b"");
-        };
-        if self.transactions.respond(now, arrived.server, answer.status, status::reason(answer.status), fill, out) {
-            self.counts.response(Method::Message, answer.status, Direction::Out);
+        let reason = status::reason(answer.status);
+        if self.respond_to_message(now, arrived.server, answer.status, reason, &answer.headers, out) {
             self.counts.invite(arrived.role, Some(Service::Pager), Outcome::Answered);
         }
         if matches!(stored, Fetched::Kept(_)) {

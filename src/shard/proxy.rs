@@ -133,8 +133,7 @@ impl Signalling {
             let transport = self.transport_of(&hop);
             let record_route = edits.record_route.then(|| {
                 clause!("OSI-5.b");
-                let user = ids::user(self.shard, &mut self.prng);
-                format!("<{};lr>", self.addresses.uri(&user, transport))
+                self.record_route(transport)
             });
             let draft = forwarded(request, flow, uri, routes, record_route.as_deref(), edits);
             ways.push((!own).then_some((draft, hop)));

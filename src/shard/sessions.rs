@@ -290,6 +290,32 @@ impl Sessions {
 }
 
 impl Session {
+    /// A session that has no leg and no stream yet. `interop` is `msrp.interop`, `record` the beginning of its call record.
+    pub fn new(now: Instant, role: Role, procedure: Procedure, service: Service, interop: Interop, record: Cdr) -> Self {
+        Self {
+            role,
+            procedure,
+            service,
+            state: State::Inviting,
+            later: LaterSuccess::Join,
+            ack: AckTime::AtOnce,
+            interop,
+            legs: Vec::with_capacity(2),
+            streams: Vec::with_capacity(1),
+            call: None,
+            keeping: None,
+            delivering: None,
+            record: Box::new(record),
+            started: now,
+            originator: None,
+            replaceable: None,
+            reason: None,
+            guard: None,
+            draining: false,
+            early: None,
+        }
+    }
+
     pub fn origin(&self) -> &Leg {
         &self.legs[0]
     }
@@ -330,6 +356,22 @@ impl Leg {
             invite_seq: 0,
             reinvited: None,
         }
+    }
+
+    /// Whether it is a target of the recipient's side.
+    pub fn is_recipients(&self) -> bool {
+        matches!(&self.kind, LegKind::Target(kind) if kind.is_recipients())
+    }
+
+    /// Whether it is a target on which the session does not depend (OSI-r1, OSI-r8).
+    pub fn is_beside(&self) -> bool {
+        matches!(&self.kind, LegKind::Target(kind) if !kind.is_recipients())
+    }
+
+    /// The m-line on this leg of the session's stream with that index; none where the leg has no part in it.
+    pub fn line_of(&self, index: usize, stream: &Stream) -> Option<usize> {
+        let Some(lines) = &self.lines else { return Some(stream.line) };
+        lines.iter().find(|(own, _)| *own == index).map(|(_, line)| *line)
     }
 }
 

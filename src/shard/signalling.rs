@@ -305,7 +305,7 @@ impl Signalling {
             Decision::Proxy(proxy) => self.proxy(now, arrived, &proxy, out),
             Decision::Receive(receive) => self.receive_message(now, arrived, procedure, gathered, &receive, out),
             Decision::Message(messages) => self.page(now, arrived, procedure, gathered, &messages, false, out),
-            Decision::KeepMessage { purpose, answer } => self.keep_message(now, arrived, purpose, *answer, false, out),
+            Decision::KeepMessage { purpose, answer } => self.keep_message(arrived, purpose, *answer, false, out),
         }
     }
 
@@ -393,10 +393,10 @@ impl Signalling {
         match self.questions.remove(&ticket) {
             Some(Waiting::Document(key)) => self.document(now, key, answer, out),
             Some(Waiting::Place { outbound, query }) => self.placed(now, outbound, &query, &answer, out),
-            Some(Waiting::Keep(keep)) => self.kept(now, *keep, &answer, out),
+            Some(Waiting::Keep(keep)) => self.kept(*keep, &answer, out),
             Some(Waiting::Deferring { keep, user }) => {
                 let again = keep.again;
-                self.kept(now, *keep, &answer, out);
+                self.kept(*keep, &answer, out);
                 if is_kept {
                     self.deferred(now, &user, again, out);
                 }
@@ -475,8 +475,7 @@ impl Signalling {
     }
 
     /// No new dialogs from here on (503 with Retry-After); running ones go on.
-    pub fn drain(&mut self, now: Instant, out: &mut Outbox) {
-        let _ = (now, out);
+    pub const fn drain(&mut self) {
         self.draining = true;
     }
 

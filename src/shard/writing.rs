@@ -1,10 +1,12 @@
 //! RFC 3261 §8.1.1, §12.2.1.1: our own requests, all but the Via, which depends on the next hop chosen last.
 
 use super::addresses::Addresses;
+use super::signalling::Signalling;
 use crate::base::transport::{Destination, Transport};
-use crate::sip::dialog::Dialog;
-use crate::sip::header::name_addr::NameAddr;
-use crate::sip::ids::Branch;
+use crate::sip::dialog::{Dialog, uri_of};
+use crate::sip::header::name::Name;
+use crate::sip::header::session_expires::Refresher;
+use crate::sip::ids::{self, Branch};
 use crate::sip::method::Method;
 use crate::sip::write::Writer;
 
@@ -54,6 +56,20 @@ impl Draft {
     }
 }
 
+impl Signalling {
+    /// A Record-Route value of ours, `<sip:user@host:port;lr>`, reachable over `transport`; its user names this core.
+    pub(super) fn record_route(&mut self, transport: Transport) -> Box<str> {
+        let user = ids::user(self.shard, &mut self.prng);
+        ["<", &self.addresses.uri(&user, transport), ";lr>"].concat().into()
+    }
+}
+
+/// Writes Session-Expires with `delta_s` in seconds; RFC 4028 §4.
+pub fn session_expires(writer: &mut Writer<'_>, delta_s: u32, refresher: Refresher) {
+    let mut digits = itoa::Buffer::new();
+    writer.parts(Name::SessionExpires, &[digits.format(delta_s), ";refresher=", refresher.as_str()]);
+}
+
 /// Transport and address of a hop, and the UDP listener that sends to it where that is settled.
 fn hop(to: &Destination) -> (Transport, std::net::IpAddr, Option<u8>) {
     match to {
@@ -67,26 +83,6 @@ fn hop(to: &Destination) -> (Transport, std::net::IpAddr, Option<u8>) {
 /// The URI whose address is the next hop of a request to `target` through `routes`.
 pub fn next_hop<'a>(target: &'a str, routes: &'a [impl AsRef<str>]) -> &'a str {
     routes.first().map_or(target, |first| uri_of(first.as_ref()))
-}
-
-fn uri_of(route: &str) -> &str {
-    NameAddr::parse(route).map_or(route, |route| route.uri)
-}
-
-/// A From or To value without its tag: what the same party is called in another dialog.
-pub fn without_tag(value: &str) -> String {
-    let Ok(address) = NameAddr::parse(value) else { return value.to_string() };
-    let mut text = String::with_capacity(value.len());
-    text.push_str(address.text[..address.text.len() - address.params.0.len()].trim_ascii_end());
-    for (name, value) in address.params.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("tag")) {
-        text.push(';');
-        text.push_str(name);
-        if let Some(value) = value {
-            text.push('=');
-            text.push_str(value);
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -113,12 +109,5 @@ mod tests {
         );
         assert_eq!(String::from_utf8(octets).unwrap(), expected);
         assert_eq!(next_hop("sip:bob@x", &["<sip:a;lr>"]), "sip:a;lr");
-    }
-
-    #[test]
-    fn a_tag_belongs_to_its_dialog_alone() {
-        assert_eq!(without_tag("\"A;tag=1\" <sip:a@x;tag=2>;tag=3;x=y"), "\"A;tag=1\" <sip:a@x;tag=2>;x=y");
-        assert_eq!(without_tag("sip:a@x;tag=3"), "sip:a@x");
-        assert_eq!(without_tag("<sip:a@x>"), "<sip:a@x>");
     }
 }

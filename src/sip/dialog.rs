@@ -298,7 +298,8 @@ pub fn without_tag(address: &NameAddr<'_>) -> String {
     value
 }
 
-fn uri_of(route: &str) -> &str {
+/// The URI of a Route or Record-Route value; the value itself where it cannot be read.
+pub fn uri_of(route: &str) -> &str {
     NameAddr::parse(route).map_or(route, |route| route.uri)
 }
 
@@ -314,6 +315,14 @@ fn bare(uri: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_belongs_to_its_dialog_alone() {
+        let without = |value| without_tag(&NameAddr::parse(value).expect("an address"));
+        assert_eq!(without("\"A;tag=1\" <sip:a@x;tag=2>;tag=3;x=y"), "\"A;tag=1\" <sip:a@x;tag=2>;x=y");
+        assert_eq!(without("sip:a@x;tag=3"), "sip:a@x");
+        assert_eq!(without("<sip:a@x>"), "<sip:a@x>");
+    }
 
     fn invite(extra: &str) -> Request {
         let text = format!(

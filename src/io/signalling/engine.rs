@@ -267,7 +267,7 @@ impl Engine {
                 }
                 Order::Drain => {
                     self.draining.get_or_insert(now);
-                    self.shard.drain(now, &mut self.out);
+                    self.shard.drain();
                 }
                 Order::LetGo(reply) => self.let_go(reply),
                 Order::TakenOver(link) => self.taken_over(now, link),

@@ -24,7 +24,7 @@ impl Media {
         match command {
             Command::Open(open) => self.open(now, *open, out),
             Command::Leg { session, leg } => match self.by_key.get(&session).copied() {
-                Some(key) => self.add_leg(now, key, *leg, out),
+                Some(key) => self.add_leg(key, *leg, out),
                 None => self.net.count(Cause::BadCommand),
             },
             Command::Bind { session, leg, peer } => match self.leg_named(session, leg) {
@@ -71,11 +71,11 @@ impl Media {
         };
         self.by_key.insert(open.session, key);
         self.net.counts.sessions += 1;
-        self.add_leg(now, key, open.origin, out);
+        self.add_leg(key, open.origin, out);
         self.arm_session(key);
     }
 
-    fn add_leg(&mut self, now: Instant, key: Key, leg: exchange::Leg, out: &mut MediaOutbox) {
+    fn add_leg(&mut self, key: Key, leg: exchange::Leg, out: &mut MediaOutbox) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if session.legs.len() >= MSRP_LEGS_MAX || session.place(leg.leg).is_some() {
             self.net.count(Cause::BadCommand);
@@ -116,7 +116,6 @@ impl Media {
             wait_until: None,
             silent: false,
         });
-        let _ = now;
         self.woken.push(key);
     }
 

@@ -312,7 +312,7 @@ impl Media {
                 if let Some(other) = other {
                     self.net.abort(other, out);
                 }
-                self.bind(now, connection, id, out);
+                self.bind(connection, id, out);
             }
         }
         if let Some(conn) = self.net.get_mut(connection) {
@@ -337,7 +337,7 @@ impl Media {
     }
 
     /// The connection is the leg's from now on.
-    fn bind(&mut self, now: Instant, connection: Connection, id: LegId, out: &mut MediaOutbox) {
+    fn bind(&mut self, connection: Connection, id: LegId, out: &mut MediaOutbox) {
         clause!("OLM-r6.b", "TSI-8.a.ii.3.b");
         self.unbound_left(connection);
         let Some(conn) = self.net.get_mut(connection) else { return };
@@ -347,7 +347,6 @@ impl Media {
         (leg.connection, leg.bound, leg.wait_until) = (Some(connection), true, None);
         out.effects.push(MediaEffect::Tell(Report::Bound { session: session.key, leg: leg.index }));
         self.woken.push(id.session);
-        let _ = now;
     }
 
     /// A request that names no session of this connection (RFC 4975 §7.3).

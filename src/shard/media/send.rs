@@ -80,7 +80,7 @@ impl Media {
                 return Flow::Next;
             }
         };
-        self.begin_sinks(now, &mut chunk, &arrival, out);
+        self.begin_sinks(&mut chunk, &arrival, out);
         let octets = arrival.body.len() as u64;
         let Some(session) = self.sessions.get(id.session) else { return Flow::Next };
         let in_place = session.targets(id.session, chunk.takers).count() == 1;
@@ -197,7 +197,7 @@ impl Media {
     }
 
     /// Gives a chunk's head and first octets to the sinks among its takers.
-    fn begin_sinks(&mut self, now: Instant, chunk: &mut Chunk, arrival: &Arrival<'_>, out: &mut MediaOutbox) {
+    fn begin_sinks(&mut self, chunk: &mut Chunk, arrival: &Arrival<'_>, out: &mut MediaOutbox) {
         let Some(session) = self.sessions.get_mut(chunk.from.session) else { return };
         let content_type = arrival.head.content_type.of(&arrival.octets[arrival.at..]);
         let mut failed = 0u32;
@@ -221,7 +221,7 @@ impl Media {
                 }
             }
         }
-        self.sinks_failed(now, chunk, failed, out);
+        self.sinks_failed(chunk, failed, out);
     }
 
     /// More of a chunk whose head came earlier.
@@ -234,7 +234,7 @@ impl Media {
         let last = end.filter(|_| chunk.takers != 0);
         if chunk.takers != 0 {
             let piece = ground.piece(octets, body.clone(), out);
-            self.more_to_sinks(now, &mut chunk, &octets[body.clone()], &piece, out);
+            self.more_to_sinks(&mut chunk, &octets[body.clone()], &piece, out);
             // A lent end-line costs nothing; a copied one is as quickly written by hand.
             let with_end = match (last, ground) {
                 (Some(end), Ground::Lent { .. }) => Some(ground.piece(octets, body.start..end.after, out)),
@@ -300,7 +300,7 @@ impl Media {
         }
     }
 
-    fn more_to_sinks(&mut self, now: Instant, chunk: &mut Chunk, content: &[u8], piece: &Piece, out: &mut MediaOutbox) {
+    fn more_to_sinks(&mut self, chunk: &mut Chunk, content: &[u8], piece: &Piece, out: &mut MediaOutbox) {
         let Some(session) = self.sessions.get_mut(chunk.from.session) else { return };
         let mut failed = 0u32;
         for (place, leg) in session.legs.iter_mut().enumerate().filter(|(place, _)| chunk.takers & (1 << place) != 0) {
@@ -310,15 +310,14 @@ impl Media {
                 failed |= 1 << place;
             }
         }
-        self.sinks_failed(now, chunk, failed, out);
+        self.sinks_failed(chunk, failed, out);
     }
 
     /// Sinks that cannot keep this message leave it; where they decided, the sender is stopped.
-    fn sinks_failed(&mut self, now: Instant, chunk: &mut Chunk, failed: u32, out: &mut MediaOutbox) {
+    fn sinks_failed(&mut self, chunk: &mut Chunk, failed: u32, out: &mut MediaOutbox) {
         if failed == 0 {
             return;
         }
-        let _ = now;
         self.net.count(Cause::NotKept);
         chunk.takers &= !failed;
         let at = self.message_of(chunk);

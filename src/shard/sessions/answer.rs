@@ -10,9 +10,9 @@ use crate::shard::counts::{Direction, Outcome};
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::Signalling;
+use crate::shard::writing;
 use crate::sip::header::name::Name;
 use crate::sip::header::session_expires::Refresher;
-use crate::sip::ids;
 use crate::sip::message::Request;
 use crate::sip::method::Method;
 use crate::sip::reply;
@@ -37,8 +37,7 @@ impl Signalling {
         let record_route = matches!(answer.contact, Some(Contact::Copied(_))).then(|| {
             // Above the entries of the INVITE: the caller turns the list round, so we are the last hop before the focus.
             clause!("C17-3");
-            let user = ids::user(self.shard, &mut self.prng);
-            Box::<str>::from(["<", &self.addresses.uri(&user, transport), ";lr>"].concat())
+            self.record_route(transport)
         });
         let sdp = answer.media.as_ref().map(|plan| self.local_sdp(key, 0, plan));
         clause!("OLM-r6.a", "OSI-r6.a", "EMS-2");
@@ -51,8 +50,7 @@ impl Signalling {
                 writer.field(Name::Contact, contact);
             }
             if let Some(expires) = answer.session_expires {
-                let mut digits = itoa::Buffer::new();
-                writer.parts(Name::SessionExpires, &[digits.format(expires.delta_s), ";refresher=", expires.refresher.as_str()]);
+                writing::session_expires(&mut writer, expires.delta_s, expires.refresher);
             }
             if answer.require_timer {
                 writer.field(Name::Require, "timer");
@@ -122,7 +120,7 @@ impl Signalling {
             self.bye(now, key, 0, out);
             return self.finish(now, key, out);
         }
-        self.drop_call(now, key, out);
+        self.drop_call(key);
     }
 
     /// OSI-r6: the targets whose ACK waited for the origin's get it.
@@ -150,8 +148,7 @@ impl Signalling {
     }
 
     /// Drops what only the making of a session needs, once it stands and no target is open.
-    pub(super) fn drop_call(&mut self, now: Instant, key: Key, out: &mut Outbox) {
-        let _ = (now, out);
+    pub(super) fn drop_call(&mut self, key: Key) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         let open = session
             .legs

@@ -29,7 +29,7 @@ use crate::shard::outbox::{Effect, Outbox};
 use crate::shard::prefetch::Gathered;
 use crate::shard::record::Cdr;
 use crate::shard::signalling::{Cookie, Signalling};
-use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::shard::writing::{self, Draft, MAX_FORWARDS};
 use crate::sip::dialog::Dialog;
 use crate::sip::header::name::Name;
 use crate::sip::ids;
@@ -62,7 +62,7 @@ impl Signalling {
             AnswerTime::OnFirst => None,
         };
         let lines = relayed_lines(plan.or(answered));
-        if !self.open_media(now, key, &arrived.request, bridge.service, &lines, out) {
+        if !self.open_media(key, &arrived.request, bridge.service, &lines, out) {
             self.forget_session(now, key);
             return self.refuse_status(now, server, 488, out);
         }
@@ -93,38 +93,11 @@ impl Signalling {
         service: Service,
         out: &mut Outbox,
     ) -> Option<Key> {
-        let request = &arrived.request;
-        let tag: Box<str> = self.transactions.local_tag(arrived.server).unwrap_or("").into();
-        let dialog = match Dialog::called(request, &tag) {
-            Ok(dialog) => dialog,
-            Err(_) => {
-                // RFC 3261 §8.1.1.8: a request that makes a dialog has one Contact.
-                self.refuse(now, arrived.server, &Refusal::new(400, "RFC 3261 §8.1.1.8"), out);
-                return None;
-            }
-        };
-        let record = Box::new(record_of(now, arrived, service_label(Some(service))));
-        let session = Session {
-            role: arrived.role,
-            procedure,
-            service,
-            state: State::Inviting,
-            later: crate::cpm::decision::LaterSuccess::Join,
-            ack: crate::cpm::decision::AckTime::AtOnce,
-            interop: self.config.msrp.interop,
-            legs: Vec::with_capacity(2),
-            streams: Vec::with_capacity(1),
-            call: None,
-            keeping: None,
-            delivering: None,
-            record,
-            started: now,
-            originator: None,
-            replaceable: None,
-            reason: None,
-            guard: None,
-            draining: false,
-            early: None,
+        let tag = self.transactions.local_tag(arrived.server).unwrap_or("");
+        let Ok(dialog) = Dialog::called(&arrived.request, tag) else {
+            // A request that makes a dialog has one Contact.
+            self.refuse(now, arrived.server, &Refusal::new(400, "RFC 3261 §8.1.1.8"), out);
+            return None;
         };
         let originator = self.originator_of(arrived);
         if let Some(originator) = &originator
@@ -136,27 +109,19 @@ impl Signalling {
             self.refuse(now, arrived.server, &refusal, out);
             return None;
         }
-        let session = Session { originator, replaceable: self.replaceable(arrived, service), ..session };
-        let Ok(key) = self.sessions.table.insert(session) else {
+        let record = record_of(now, arrived, service_label(Some(service)));
+        let mut session = Session::new(now, arrived.role, procedure, service, self.config.msrp.interop, record);
+        session.originator = originator;
+        session.replaceable = self.replaceable(arrived, service);
+        session.legs.push(origin_leg(arrived, dialog));
+        let Some(key) = self.sessions.insert(session) else {
             self.counts.invite(arrived.role, Some(service), Outcome::Shed);
             self.shed(now, arrived.server, "limits.dialogs", out);
             return None;
         };
-        let mut origin = Leg::new(LegKind::Origin, LegState::Waiting(arrived.server), dialog);
-        origin.source = Some(arrived.flow);
-        origin.back = arrived.flow.transport.reliable() && origin.dialog.route_set().next().is_none();
-        origin.updates = request.lists(Name::Allow, "UPDATE");
         self.transactions.set_cookie(arrived.server, Cookie::Origin.of(key));
-        self.sessions.tags.insert(tag, (key, 0));
-        self.ladders.hold(origin.dialog.id());
-        let session = self.sessions.table.get_mut(key).expect("the session was just made");
-        session.legs.push(origin);
-        if let Some(originator) = session.originator.clone() {
-            *self.sessions.originators.entry(originator).or_default() += 1;
-        }
-        let session = self.sessions.table.get(key).expect("the session was just made");
-        if let Some(replaceable) = session.replaceable.clone() {
-            self.sessions.contributions.insert(replaceable, key);
+        if let Some(session) = self.sessions.table.get(key) {
+            self.ladders.hold(session.origin().dialog.id());
         }
         self.counts.sessions += 1;
         self.counts.dialogs += 1;
@@ -185,14 +150,12 @@ impl Signalling {
     /// False: there is no such address of ours, or the offer names no far end.
     pub(super) fn open_media(
         &mut self,
-        now: Instant,
         key: Key,
         request: &Request,
         service: Service,
         lines: &[usize],
         out: &mut Outbox,
     ) -> bool {
-        let _ = now;
         let Some(sdp) = peers::sdp_of(request) else { return false };
         let Ok(offer) = Description::parse(sdp.as_bytes()) else { return false };
         let kind = media_kind(service);
@@ -276,8 +239,7 @@ impl Signalling {
         let copied = matches!(invite.contact, Contact::Copied(_));
         let record_route = copied.then(|| {
             clause!("C17-3");
-            let user = ids::user(self.shard, &mut self.prng);
-            Box::<str>::from(["<", &self.addresses.uri(&user, transport), ";lr>"].concat())
+            self.record_route(transport)
         });
         let (sdp, own_origin) = self.local_sdp(key, leg, &invite.media);
         let (content_type, body) = content(&sdp, &invite.parts, &mut self.prng);
@@ -303,9 +265,7 @@ impl Signalling {
             }
             writer.field(Name::Contact, contact);
             if let Some(expires) = invite.session_expires {
-                let delta_s = expires.delta_s.max(min_se.unwrap_or(0));
-                let mut digits = itoa::Buffer::new();
-                writer.parts(Name::SessionExpires, &[digits.format(delta_s), ";refresher=", expires.refresher.as_str()]);
+                writing::session_expires(&mut writer, expires.delta_s.max(min_se.unwrap_or(0)), expires.refresher);
             }
             if let Some(min_se) = min_se {
                 writer.format(Name::MinSe, format_args!("{min_se}"));
@@ -352,13 +312,7 @@ impl Signalling {
             made.lines = Some(retried_lines(&session.streams, &invite.media));
         }
         for (index, stream) in session.streams.iter().enumerate() {
-            let at = match &made.lines {
-                None => stream.line,
-                Some(lines) => match lines.iter().find(|(own, _)| *own == index) {
-                    Some((_, line)) => *line,
-                    None => continue,
-                },
-            };
+            let Some(at) = made.line_of(index, stream) else { continue };
             let line = invite.media.description.media.get(at);
             let tls = line.is_some_and(|media| media.is_msrp_over_tls());
             let address = self.addresses.msrp(tls).or_else(|| self.addresses.msrp(!tls));
@@ -482,6 +436,21 @@ impl Sessions {
         }
     }
 
+    /// Takes a session in, with its origin leg: into the tables it is counted and found in. None: there is no room.
+    fn insert(&mut self, session: Session) -> Option<Key> {
+        let tag = session.origin().dialog.id().local_tag.clone();
+        let (originator, replaceable) = (session.originator.clone(), session.replaceable.clone());
+        let key = self.table.insert(session).ok()?;
+        self.tags.insert(tag, (key, 0));
+        if let Some(originator) = originator {
+            *self.originators.entry(originator).or_default() += 1;
+        }
+        if let Some(replaceable) = replaceable {
+            self.contributions.insert(replaceable, key);
+        }
+        Some(key)
+    }
+
     /// Takes a session out of the tables it is counted and found in.
     pub fn release(&mut self, key: Key, session: &Session) {
         if let Some(originator) = &session.originator
@@ -499,6 +468,15 @@ impl Sessions {
             self.contributions.remove(replaceable);
         }
     }
+}
+
+/// The leg that an INVITE came in on.
+fn origin_leg(arrived: &Arrived, dialog: Dialog) -> Leg {
+    let mut origin = Leg::new(LegKind::Origin, LegState::Waiting(arrived.server), dialog);
+    origin.source = Some(arrived.flow);
+    origin.back = arrived.flow.transport.reliable() && origin.dialog.route_set().next().is_none();
+    origin.updates = arrived.request.lists(Name::Allow, "UPDATE");
+    origin
 }
 
 /// To the media core of a stream.
@@ -586,9 +564,4 @@ const fn leg_name(kind: &TargetKind) -> &'static str {
         TargetKind::Isf | TargetKind::IsfRetry => "ISF",
         TargetKind::Forward => "forward",
     }
-}
-
-/// Whether a target kind is one of the recipient's side.
-pub(super) const fn is_recipients(kind: &TargetKind) -> bool {
-    !matches!(kind, TargetKind::OwnClient { .. } | TargetKind::IsfRetry)
 }

@@ -116,13 +116,10 @@ impl Signalling {
             }
             writer.body(b"");
         });
-        let hop = at.dialog.next_hop().to_string();
-        let way = Hop::of_leg(at, &hop);
         let tag = at.dialog.id().local_tag.clone();
         self.sessions.parting.insert(tag.clone(), digest(&at.dialog.id().call_id, &at.dialog.id().remote_tag));
         self.leg_over(key, leg, out);
-        let purpose = Purpose::Within { session: key, leg, what: Within::Bye { tag } };
-        self.dispatch(now, purpose, Method::Bye, seam::Role::UserAgent, draft, way, out);
+        self.send_within(now, key, leg, Method::Bye, draft, Within::Bye { tag }, out);
     }
 
     /// A leg has left the session: its dialog is forgotten, its media released, its timer gone.
@@ -156,10 +153,9 @@ impl Signalling {
         if session.state == State::Ending {
             return self.finish(now, key, out);
         }
-        let own = matches!(&session.legs[usize::from(leg)].kind, LegKind::Target(kind) if !super::bridge::is_recipients(kind));
         if leg == 0 {
             self.end(now, key, "bye-origin", reason, Some(0), out);
-        } else if !own && session.living_targets() == 0 {
+        } else if !session.legs[usize::from(leg)].is_beside() && session.living_targets() == 0 {
             self.end(now, key, "bye-target", reason, Some(leg), out);
         }
     }
@@ -210,7 +206,7 @@ impl Signalling {
                     self.end(now, key, "idle", None, None, out);
                 }
             }
-            Report::Stored(stored) => self.stored(now, *stored, out),
+            Report::Stored(stored) => self.stored(*stored, out),
             Report::Delivered { session, leg, .. } if leg > 0 => {
                 if let Some((key, _)) = self.sessions.media.get(&session).copied() {
                     self.delivered(now, key, out);

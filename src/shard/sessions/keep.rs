@@ -73,7 +73,7 @@ impl Signalling {
         let server = arrived.server;
         let Some(key) = self.make_session(now, &arrived, procedure, Service::LargeMessage, out) else { return };
         let lines = relayed_lines(receive.answer.media.as_ref());
-        if !self.open_media(now, key, &arrived.request, Service::LargeMessage, &lines, out) {
+        if !self.open_media(key, &arrived.request, Service::LargeMessage, &lines, out) {
             self.forget_session(now, key);
             return self.refuse_status(now, server, 488, out);
         }
@@ -123,7 +123,7 @@ impl Signalling {
     }
 
     /// A sink holds a whole message.
-    pub(super) fn stored(&mut self, now: Instant, stored: Stored, out: &mut Outbox) {
+    pub(super) fn stored(&mut self, stored: Stored, out: &mut Outbox) {
         let Some((key, index)) = self.sessions.media.get(&stored.session).copied() else { return };
         let id = self.own_id();
         let Some(session) = self.sessions.table.get_mut(key) else { return };
@@ -160,7 +160,6 @@ impl Signalling {
         let service = DeferredService::LargeMessage;
         let deferred = deferral::keep(&self.config, arrived, deferred_id(arrived, &id), &user, &request, service, content);
         let keep = Keep { core, session: media, leg, message_id: message_id.clone(), otherwise: None, again };
-        let _ = now;
         match purpose {
             Purpose::Defer => self.defer(keep, deferred, out),
             Purpose::Store => {
@@ -180,8 +179,7 @@ impl Signalling {
     }
 
     /// The services kept a message, or did not: its sender's last chunk is answered.
-    pub(in crate::shard) fn kept(&mut self, now: Instant, keep: Keep, answer: &Fetched, out: &mut Outbox) {
-        let _ = now;
+    pub(in crate::shard) fn kept(&mut self, keep: Keep, answer: &Fetched, out: &mut Outbox) {
         let done: Result<(), StoreFailure> = match answer {
             Fetched::Kept(done) => *done,
             Fetched::Recorded(done) => {

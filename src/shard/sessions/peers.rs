@@ -50,13 +50,7 @@ impl Session {
         let mut bound = false;
         let mut rejected = Vec::new();
         for (index, stream) in self.streams.iter().enumerate().filter(|(_, stream)| stream.is_open()) {
-            let line = match &self.legs[usize::from(leg)].lines {
-                None => stream.line,
-                Some(lines) => match lines.iter().find(|(own, _)| *own == index) {
-                    Some((_, line)) => *line,
-                    None => continue,
-                },
-            };
+            let Some(line) = self.legs[usize::from(leg)].line_of(index, stream) else { continue };
             let command = match session_matching::peer(self.interop, &description, line, ours) {
                 Some(peer) => {
                     bound = true;

@@ -118,10 +118,7 @@ impl Signalling {
         if method == Method::Invite {
             at.invite_seq = seq;
         }
-        let hop = at.dialog.next_hop().to_string();
-        let way = Hop::of_leg(at, &hop);
-        let purpose = Purpose::Within { session: key, leg, what: Within::Refresh };
-        self.dispatch(now, purpose, method, seam::Role::UserAgent, draft, way, out);
+        self.send_within(now, key, leg, method, draft, Within::Refresh, out);
     }
 
     /// The answer to a refresh of ours; silence counts as 408, a dead hop as 503.

@@ -2,12 +2,12 @@
 
 use super::peers;
 use super::refresh::as_header;
-use super::{LegKind, LegState, State};
+use super::{LegState, State};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::clause;
 use crate::cpm::conversation;
-use crate::cpm::decision::{AckTime, Decision, LaterSuccess, TargetKind};
+use crate::cpm::decision::{AckTime, Decision, LaterSuccess};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::session_expires;
@@ -16,8 +16,8 @@ use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Hop, Purpose};
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::Signalling;
-use crate::shard::writing::{Draft, MAX_FORWARDS, without_tag};
-use crate::sip::dialog::Dialog;
+use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::sip::dialog::{Dialog, without_tag};
 use crate::sip::header::min_se;
 use crate::sip::header::name::Name;
 use crate::sip::message::Response;
@@ -127,8 +127,7 @@ impl Signalling {
     fn judge(&mut self, now: Instant, key: Key, leg: LegIndex, response: &Response, out: &mut Outbox) -> Result<(), Refusal> {
         const NO_CALL: Refusal = Refusal::new(500, "RFC 3261 §13.2.2.4");
         let session = self.sessions.table.get(key).ok_or(NO_CALL)?;
-        let LegKind::Target(kind) = &session.legs[usize::from(leg)].kind else { return Err(NO_CALL) };
-        if matches!(kind, TargetKind::OwnClient { .. } | TargetKind::IsfRetry) {
+        if session.legs[usize::from(leg)].is_beside() {
             clause!("OSI-r8.d.1");
             return Ok(());
         }
@@ -142,11 +141,9 @@ impl Signalling {
         let facts = call.gathered.facts(&self.config, now);
         let answer = session.procedure.on_success(&facts, &call.arrived.request, &call.bridge, target, response)?;
         let first = matches!(session.legs[0].state, LegState::Waiting(_));
-        let others = session.legs.iter().enumerate().skip(1).any(|(at, other)| {
-            at != usize::from(leg)
-                && other.state.is_answered()
-                && matches!(&other.kind, LegKind::Target(kind) if super::bridge::is_recipients(kind))
-        });
+        let others = session.legs.iter().enumerate().skip(1);
+        let others =
+            others.filter(|(at, _)| *at != usize::from(leg)).any(|(_, other)| other.state.is_answered() && other.is_recipients());
         clause!("TLM-8");
         if first {
             self.bind_target(key, leg, response, out);
@@ -168,8 +165,8 @@ impl Signalling {
             let target = usize::from(leg).checked_sub(call.first_leg)?;
             call.bridge.targets.get(target)?.session_expires.map(as_header)
         });
-        let LegKind::Target(kind) = session.legs[usize::from(leg)].kind.clone() else { return };
-        if !super::bridge::is_recipients(&kind) {
+        let recipients = session.legs[usize::from(leg)].is_recipients();
+        if !recipients {
             clause!("OSI-r8.d.2");
             self.bind_target(key, leg, response, out);
         }
@@ -185,7 +182,7 @@ impl Signalling {
         let session = self.sessions.table.get_mut(key).expect("the session was just read");
         let Some(call) = session.call.as_mut() else { return };
         call.pending = call.pending.saturating_sub(1);
-        if session.later == LaterSuccess::Bye && super::bridge::is_recipients(&kind) {
+        if session.later == LaterSuccess::Bye && recipients {
             self.cancel_targets(now, key, None, out);
         }
         let session = self.sessions.table.get(key).expect("the session was just read");
@@ -193,7 +190,7 @@ impl Signalling {
             clause!("OLM-r5.a");
             return self.end(now, key, "media refused", None, None, out);
         }
-        self.drop_call(now, key, out);
+        self.drop_call(key);
     }
 
     /// Tells the media core who is at the far end of a target leg.
@@ -208,12 +205,19 @@ impl Signalling {
     pub(super) fn acknowledge(&mut self, now: Instant, key: Key, leg: LegIndex, client: ClientKey, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         let at = &mut session.legs[usize::from(leg)];
-        let draft = Draft::of_dialog(&at.dialog, Method::Ack, at.invite_seq, MAX_FORWARDS, |writer| writer.body(b""));
         at.state = LegState::Confirmed;
-        let tag = at.dialog.id().remote_tag.clone();
+        let seq = at.invite_seq;
+        self.send_ack(now, key, leg, client, seq, out);
+    }
+
+    /// Sends the ACK of a 2xx in a leg's dialog; `seq` is the CSeq of the INVITE that it answers.
+    pub(super) fn send_ack(&mut self, now: Instant, key: Key, leg: LegIndex, client: ClientKey, seq: u32, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get(key) else { return };
+        let at = &session.legs[usize::from(leg)];
+        let draft = Draft::of_dialog(&at.dialog, Method::Ack, seq, MAX_FORWARDS, |writer| writer.body(b""));
+        let purpose = Purpose::Ack { client, tag: at.dialog.id().remote_tag.clone() };
         let hop = at.dialog.next_hop().to_string();
         let way = Hop::of_leg(at, &hop);
-        let purpose = Purpose::Ack { client, tag };
         self.dispatch(now, purpose, Method::Ack, seam::Role::UserAgent, draft, way, out);
     }
 
@@ -241,7 +245,7 @@ impl Signalling {
         else {
             return None;
         };
-        let base = Dialog::calling(call_id, &without_tag(from.text), from.tag().unwrap_or(""), &without_tag(to.text), "", &[]);
+        let base = Dialog::calling(call_id, &without_tag(&from), from.tag().unwrap_or(""), &without_tag(&to), "", &[]);
         let mut dialog = base.answered(response).ok()?;
         dialog.drop_own_route(|uri| self.addresses.is_own(uri));
         let ack = Draft::of_dialog(&dialog, Method::Ack, cseq.number, MAX_FORWARDS, |writer| writer.body(b""));
@@ -307,8 +311,7 @@ impl Signalling {
     ) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         let ending = session.state == State::Ending;
-        let recipients =
-            matches!(&session.legs[usize::from(leg)].kind, LegKind::Target(kind) if super::bridge::is_recipients(kind));
+        let recipients = session.legs[usize::from(leg)].is_recipients();
         if let Some(delivering) = session.delivering.as_mut() {
             delivering.status = Some(status);
         }
@@ -339,7 +342,7 @@ impl Signalling {
             clause!("TSI-9");
             return self.exhausted(now, key, out);
         }
-        self.drop_call(now, key, out);
+        self.drop_call(key);
     }
 
     /// Every target failed: delivery policies (8.3.1.3, 8.3.6), else the failure goes to the origin.

@@ -10,7 +10,7 @@
 //! INFO MESSAGE REFER SUBSCRIBE …   the other leg, its response back
 //! ```
 
-use super::{LegKind, LegState, State};
+use super::{LegState, State};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::cpm::decision::AckTime;
@@ -20,7 +20,7 @@ use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Hop, Purpose, Within};
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::Signalling;
-use crate::shard::writing::Draft;
+use crate::shard::writing::{Draft, MAX_FORWARDS};
 use crate::sip::header::name::Name;
 use crate::sip::message::{Message, Request, Response};
 use crate::sip::method::Method;
@@ -130,9 +130,7 @@ impl Signalling {
         if leg > 0 {
             return session.legs[0].state.is_answered().then_some(0);
         }
-        let is_target = |leg: &super::Leg| {
-            leg.state.is_answered() && matches!(&leg.kind, LegKind::Target(kind) if super::bridge::is_recipients(kind))
-        };
+        let is_target = |leg: &super::Leg| leg.state.is_answered() && leg.is_recipients();
         session.legs.iter().position(is_target).map(|at| at as LegIndex)
     }
 
@@ -142,7 +140,7 @@ impl Signalling {
         let hops = match crate::sip::validate::max_forwards(request).ok().flatten() {
             Some(0) => return self.refuse_status(now, server, 483, out),
             Some(hops) => hops - 1,
-            None => crate::shard::writing::MAX_FORWARDS,
+            None => MAX_FORWARDS,
         };
         let session = self.sessions.table.get_mut(key).expect("its leg was just found");
         let at = &mut session.legs[usize::from(other)];
@@ -261,13 +259,8 @@ impl Signalling {
         };
         // §12.2.1.2: the ACK goes to where the 2xx says.
         let _ = at.dialog.refreshed(response);
-        let number = response.cseq().map_or(at.invite_seq, |cseq| cseq.number);
-        let max_forwards = crate::shard::writing::MAX_FORWARDS;
-        let draft = Draft::of_dialog(&at.dialog, Method::Ack, number, max_forwards, |writer| writer.body(b""));
-        let tag = at.dialog.id().remote_tag.clone();
-        let hop = at.dialog.next_hop().to_string();
-        let way = Hop::of_leg(at, &hop);
-        self.dispatch(now, Purpose::Ack { client, tag }, Method::Ack, seam::Role::UserAgent, draft, way, out);
+        let seq = response.cseq().map_or(at.invite_seq, |cseq| cseq.number);
+        self.send_ack(now, key, leg, client, seq, out);
         true
     }
 

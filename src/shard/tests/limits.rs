@@ -51,7 +51,7 @@ fn draining_takes_no_new_call_and_lets_the_running_ones_go_on() {
     let ok = world.expect(ALICE, "SIP/2.0 200");
     world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
     world.expect(BOB, "ACK");
-    world.core.drain(world.now, &mut world.out);
+    world.core.drain();
     world.receives(ALICE, &session(2));
     world.expect(ALICE, "SIP/2.0 100");
     world.expect(ALICE, "SIP/2.0 503");
