@@ -1,4 +1,14 @@
 //! Floor 5: the kernel. Threads, sockets, rings, files, the clock, and every `unsafe`.
+//!
+//! ```text
+//! threads  wiring  bridge/           the threads of the process, and the lanes between them
+//! signalling/  media/  services/     the three kinds of threads
+//! ring  probe  clock  tls            what they share
+//! supervise  control  signals  reload  handover/  watchdog     the process as a whole
+//! logging  telemetry  cdr  admin/  capture/    what operators see
+//! demo/  tune/                       `cpm-pf demo` and `cpm-pf tune`
+//! faults                             made-up faults of the kernel, in debug builds alone
+//! ```
 
 pub mod admin;
 pub mod bridge;

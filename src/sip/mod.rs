@@ -1,4 +1,11 @@
 //! Floor 2: SIP (RFC 3261). No CPM, no socket.
+//!
+//! ```text
+//! message  write  uri  method  status  header/   messages: parsed into spans, written, and their parts
+//! frame  validate  lenient  owner                a message in a stream; whether it can be served; what is told where it cannot
+//! transaction/  reliable                         section 17 and RFC 6026; reliable provisional responses (RFC 3262)
+//! dialog  session_timer  glare  reply  ids       section 12, RFC 4028, crossing changes, responses, our own branches and tags
+//! ```
 
 pub mod dialog;
 pub mod frame;
