@@ -1,4 +1,4 @@
-//! The configuration as the program uses it: every key of the operator's contract with its default.
+//! The configuration as the program uses it: every key of `docs/manual.md` with its default.
 //!
 //! Sizes are octets, durations `Duration`. Reading a file into this, with a position in every mistake, is `read`'s;
 //! writing it out again, with all defaults filled in, is `render`'s.

@@ -1,4 +1,4 @@
-//! Time as the floors below the roof see it: a number handed in, never read.
+//! Time as all floors below `io` see it: a number that is handed in. No clock is read there.
 
 use std::ops::{Add, AddAssign, Sub};
 pub use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Chance from a seed: ChaCha12, so that what comes out of it is unguessable when the seed is (RFC 4975 §14.1),
-//! and the same every time when the simulator names the seed.
+//! Random numbers from a seed: ChaCha12, so that they cannot be guessed where the seed cannot (RFC 4975 §14.1), and are the
+//! same every time where the simulator names the seed.
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};

@@ -1,4 +1,4 @@
-//! Timers of one core: what is to happen when, and taking it back.
+//! The timers of one core: armed for a moment, cancelled, or taken out when they are due.
 //!
 //! An indexed four-way heap: arming and cancelling cost O(log4 n), the next moment O(1). A SIP proxy cancels nearly
 //! every timer it arms; a cancelled one leaves the heap at once, so none pile up and the memory follows what is armed.

@@ -1,14 +1,14 @@
-//! RFC 3986 §3.2.1: a password in the user information of a URI is for nobody's eyes: not `check`'s reader, not the log's.
+//! RFC 3986 §3.2.1: a password in the user information of a URI is shown neither by `cpm-pf check` nor in the log.
 
 /// What stands for it.
 const HIDDEN: &str = "***";
 
-/// The URI, or several after commas (`nats://a:b@h1,c:d@h2`), with every password hidden. For NATS a user alone is a token, and
-/// as secret.
+/// The URI, or a comma-separated list of them (`nats://a:b@h1,c:d@h2`), with every password hidden. A NATS URI may have a user
+/// alone: that is a token, and as secret.
 pub fn without_password(value: &str) -> String {
     let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
     let token = matches!(scheme, "nats" | "tls" | "ws" | "wss");
-    // A list is NATS's alone; elsewhere a comma may be of the password.
+    // Only NATS has lists; elsewhere a comma may be part of the password.
     let servers: Vec<&str> = if token { rest.split(',').collect() } else { vec![rest] };
     let hidden: Vec<String> = servers.into_iter().map(|server| of_server(server, token)).collect();
     format!("{scheme}://{}", hidden.join(","))

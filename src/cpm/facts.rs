@@ -7,7 +7,7 @@ use crate::xdm::uri_list::UriList;
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
-/// For whom the Participating Function acts (operator's contract, "session case").
+/// The session case: for which side of a request the Participating Function acts (RFC 5502 §4, `sescase`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Role {
     Originating,
@@ -47,7 +47,7 @@ pub struct Facts<'a> {
     pub replaced: &'a [usize],
 }
 
-/// A registered CPM client (brief 8): one active contact of the served user.
+/// A registered CPM Client (CR 6.6): one active contact of the served user.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Client {
     /// Address of record under which it registered.

@@ -1,7 +1,7 @@
-//! RFC 3261 §16.6, RFC 7092 §3, brief 3.10: which header fields of a received request stand again in the one we make.
+//! RFC 3261 §16.6, RFC 7092 §3: which header fields of a received request are copied into the request that we make.
 //!
-//! What belongs to a hop, to a dialog or to a user agent does not pass a back-to-back user agent; nor do those that a
-//! procedure writes itself. All else passes in its order, octet for octet, whether we know it or not.
+//! Fields that belong to a hop, to a dialog or to a user agent do not pass a back-to-back user agent, and neither do those
+//! that a procedure writes itself. All others pass in their order, octet for octet, whether we know them or not.
 
 use super::facts::Facts;
 use crate::sip::header::date;

@@ -1,4 +1,4 @@
-//! RFC 3261 §19.1.4, RFC 3966 §5, RFC 3323, RFC 3325, RFC 5502: whose request it is.
+//! RFC 3261 §19.1.4, RFC 3966 §5, RFC 3323, RFC 3325, RFC 5502: who a request comes from, and which user it is served for.
 //!
 //! A CPM Address is compared in one normal form, "sip:user@host" or "tel:+number"; lists, rules, registrations and the
 //! operator's patterns are all brought into it.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 pub struct Refusal {
     /// 300 to 699.
     pub status: u16,
-    /// Where another reason phrase than the standard one is wanted.
+    /// The reason phrase, where it is not the standard one.
     pub reason: Option<Cow<'static, str>>,
     /// Id in `tests/clauses.tsv`, or the RFC section ("RFC 4028 §9"): label of the metric, cause in log and CDR.
     pub clause: &'static str,
@@ -18,16 +18,18 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// A refusal with the standard reason phrase and no further fields.
     pub const fn new(status: u16, clause: &'static str) -> Self {
         Self { status, reason: None, clause, warning: None, headers: Vec::new() }
     }
 
-    /// With `Warning: 399 <host> "text"` (brief: the CPM code is the first word of the text).
+    /// With `Warning: 399 <host> "text"`. The CPM code is the first word of the text, as the CR writes it.
     pub const fn warn(mut self, text: &'static str) -> Self {
         self.warning = Some((399, text));
         self
     }
 
+    /// With a further header field.
     pub fn header(mut self, name: &'static str, value: String) -> Self {
         self.headers.push((name, value));
         self

@@ -1,4 +1,5 @@
-//! What of a new configuration can count while the old one runs: all but what is bound, opened or started once.
+//! Which keys of a new configuration take effect while the process runs: all but those of what is bound, opened or started
+//! once.
 
 use crate::base::transport::Transport;
 use crate::config::{Config, Listen};

@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_of_the_contract_is_on_the_page() {
+    fn every_metric_of_the_manual_is_on_the_page() {
         let page = Exposition::default().write(&scrape());
         for line in [
             "cpm_pf_build_info{version=\"",

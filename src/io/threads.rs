@@ -70,7 +70,7 @@ impl std::fmt::Display for StartError {
 }
 
 impl StartError {
-    /// The exit code of the operator's contract.
+    /// The exit code that the README promises.
     pub const fn exit_code(&self) -> u8 {
         match self {
             StartError::Kernel(_) => 3,

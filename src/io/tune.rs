@@ -1,5 +1,5 @@
-//! `cpm-pf tune`: what of this machine stands in the way of a configuration, and what to change. `check` and the log of `run`
-//! say the same of what must or should be changed.
+//! `cpm-pf tune`: compares this machine with what a configuration needs, and advises what to change. `check` and the log of `run`
+//! repeat what must or should be changed.
 
 pub mod host;
 

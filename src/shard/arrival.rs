@@ -1,5 +1,5 @@
-//! What a shard finds out about an initial request before a procedure sees it: whether its identities are believed, the
-//! rest of its route set, and for whom we act.
+//! RFC 3325 §5, RFC 3261 §16.4, RFC 5502: what is found out about a request before a procedure sees it: whether its asserted
+//! identities are believed, what is left of its route set, and for which side we act.
 
 use super::addresses::Addresses;
 use crate::base::transport::Flow;
@@ -56,7 +56,7 @@ pub fn popped<'a>(addresses: &Addresses, request: &'a Message) -> (Option<NameAd
     (own, rest.map(Box::from).collect())
 }
 
-/// The session case (operator's contract): what P-Served-User says; without it the user part or the `orig` parameter of
+/// The session case, as `docs/manual.md` has it: what P-Served-User says; without it the user part or the `orig` parameter of
 /// the Route that named us; without that, terminating if the Request-URI is a home user, else originating.
 pub fn session_case(config: &Config, trusted: bool, request: &Request, own_route: Option<NameAddr<'_>>) -> Role {
     if let Some(case) = request.header(Name::PServedUser).filter(|_| trusted).and_then(served_case) {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_session_case_is_what_the_contract_says() {
+    fn the_session_case_is_what_the_manual_says() {
         let mut config = Config::default();
         config.sip.home_domains = vec!["example.net".into()];
         let case = |trusted, uri, fields: &str, route: Option<&str>| {

@@ -1,6 +1,6 @@
-//! RFC 3261 §8.2.6, RFC 4475: the answer to a request that could not be read, from what of it can be.
+//! RFC 3261 §8.2.6, RFC 4475: the answer to a request that could not be parsed, made of those fields that can still be found.
 //!
-//! Nothing is taken for more than text here: Via, From, To, Call-ID and CSeq go back as they came, folded lines joined.
+//! They are text here and nothing more: Via, From, To, Call-ID and CSeq go back as they came, with folded lines joined.
 
 use super::header::name::Name;
 use super::header::via::{self, Via};

@@ -1,8 +1,8 @@
-//! RFC 3261 §8.2, §16.3: what a message must be before anybody serves it, and what to answer where it is not.
+//! RFC 3261 §8.2, §16.3: what every message must fulfil before it is served, and the answer to one that does not.
 //!
-//! RFC 4475 and RFC 5118 show what that means; every message of theirs is a vector with its verdict
-//! (`tests/vectors/torture`). Judged is what all elements must agree on; what depends on who serves the request (Require,
-//! bodies, methods) is its server's.
+//! RFC 4475 and RFC 5118 show what that means; each of their messages is a vector with its verdict (`tests/vectors/torture`).
+//! Only rules that hold for every SIP element are judged here. What depends on who serves the request (Require, bodies,
+//! methods) is judged there.
 
 use super::header::list;
 use super::header::name::Name;

@@ -1,4 +1,4 @@
-//! What is kept and in which shape; keeping it is `io::services`'.
+//! What the stores keep, and in which form; `io::services` writes and reads it.
 
 pub mod deferred;
 pub mod history;

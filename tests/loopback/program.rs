@@ -1,4 +1,4 @@
-//! The operator's contract: arguments, exit codes, the ready line, signals, reload, the admin server.
+//! What the program promises whoever runs it: arguments, exit codes, the ready line, signals, reload, the admin server.
 
 use crate::ladder::Originating;
 use crate::proxy::{self, Proxy};

@@ -340,8 +340,8 @@ fn isf_service(facts: &Facts<'_>, request: &Request) -> Result<String, Refusal> 
         }
         return other_service(facts, asserted.to_string());
     }
-    // The CR prints oma.cpm.msg.largemsg here and oma.cpm.largemsg everywhere else. The law first, the registered tag by
-    // choice.
+    // The CR prints oma.cpm.msg.largemsg here and oma.cpm.largemsg everywhere else. What it prints here is the default,
+    // the registered tag a choice.
     let written = |short: &str| match facts.config.policy.isf_service {
         IsfService::AsWritten => service::whole(&format!("msg.{short}")),
         IsfService::LargeMessage => service::whole(short),

@@ -12,10 +12,10 @@
 //! From `Hello` to `Ready` what comes in waits in the kernel; no datagram and no connection is lost. If the new process fails
 //! before `Ready`, or crashes later, the old one goes on as if nothing had been.
 //!
-//! Whose a message is its numbers tell: each process numbers its cores behind those of the one before ([`Span`]), and branches,
-//! tags, Contact and Record-Route users and MSRP session ids begin with a core's number. A request that names none of ours is the
-//! new process's, unless the old one has a transaction for it: those are told in `Given`. What is not here is passed on, with the
-//! flow it came in on; an MSRP connection goes over as a descriptor.
+//! The numbers in a message tell which process owns it: each process numbers its cores behind those of the one before ([`Span`]),
+//! and branches, tags, Contact and Record-Route users and MSRP session ids begin with a core's number. A request that has none of
+//! these belongs to the new process, unless the old one has a transaction for it: the keys of those are told in `Given`. A message
+//! of the other process is passed on with the flow that it came in on; an MSRP connection goes over as a descriptor.
 //!
 //! A process that is still ending its sessions can stand before one that is taken over from itself: they form a chain, and each
 //! passes on towards the older or the newer end.

@@ -1,5 +1,5 @@
-//! RFC 3261 §18.3, §8.2.7: what came in, is no message, and could not be answered leaves a line in the log, with which its packet is
-//! found in a capture: when, from whom, how many octets. Whoever sends much of it writes few lines.
+//! RFC 3261 §18.3, §8.2.7: octets that are no message and could not be answered leave a line in the log: when they came, from whom,
+//! how many there were. With that their packet is found in a capture. The lines of a second are bounded.
 
 use crate::base::clock::{Duration, Instant};
 use crate::base::transport::Flow;

@@ -97,7 +97,7 @@ fn branch(octets: &[u8]) -> Option<u64> {
     owner::header(octets, Name::Via).map(owner::hash)
 }
 
-/// Whom a request is served for, as far as the first look tells (operator's contract, "session case"): all that matters is that
+/// Whom a request is served for, as far as the first look tells (the session case of `docs/manual.md`): all that matters is that
 /// the same user comes to the same core.
 fn served_user(octets: &[u8], method: Method) -> Option<&str> {
     let user = |name| owner::header(octets, name).and_then(owner::user_in);

@@ -1,5 +1,5 @@
-//! RFC 3261 §26.1.5: who is not in `sip.trusted` may send so many requests a second and no more; what is beyond gets 503, before a
-//! transaction is made for it.
+//! RFC 3261 §26.1.5: an address that is not in `sip.trusted` may send so many requests a second; those beyond get 503 before a
+//! transaction is made for them.
 
 use crate::base::clock::{Duration, Instant};
 use crate::limits::SIP_RATED_PEERS_MAX;

@@ -1,4 +1,4 @@
-//! RFC 3261 §18.2.1: the sockets SIP is listened for on, one of each for every signalling core.
+//! RFC 3261 §18.2.1: the sockets that listen for SIP: for every address of `sip.listen`, one for each signalling core.
 
 use crate::base::transport::Transport;
 use crate::config::Listen;

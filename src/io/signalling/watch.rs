@@ -1,5 +1,5 @@
-//! Who looks on: a capture server that gets a copy of every message, and captures of single calls. Costs a look at two empty fields
-//! where there is neither.
+//! Copies of messages for those who watch: a capture server that gets every message, and captures of single calls. Where there is
+//! neither it costs a look at two empty fields.
 
 use super::hep::Hep;
 use crate::base::transport::Transport;

@@ -118,7 +118,8 @@ fn client(contact: roxmltree::Node<'_, '_>, aor: &str) -> Option<Client> {
     Some(client)
 }
 
-/// The IMEI of a handset marks the device with the subscriber's SIM (brief 8).
+/// Whether a client is on the primary device. RFC 7255: an instance id made of an IMEI is a handset's, and the handset has the
+/// subscriber's SIM.
 pub fn is_primary(client: &Client) -> bool {
     client.instance.as_deref().is_some_and(|instance| instance.to_ascii_lowercase().starts_with("<urn:gsma:imei:"))
 }

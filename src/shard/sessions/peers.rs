@@ -1,4 +1,4 @@
-//! The SDP a peer sent: found in its message, told from the one before, and the media core told who is at the far end.
+//! The SDP that a peer sent: found in its message, compared with the one before; and the media core is told who is at the far end.
 
 use super::Session;
 use super::bridge::push;

@@ -1,4 +1,4 @@
-//! RFC 3261 §18.2.1: a message on its way in: from a datagram or a stream to the core whose it is; with copies for who looks on.
+//! RFC 3261 §18.2.1: a message on its way in, from a datagram or a stream to the core that owns it; those who watch get a copy.
 
 use super::Engine;
 use crate::base::clock::Instant;

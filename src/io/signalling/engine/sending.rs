@@ -1,5 +1,5 @@
-//! RFC 3261 §18: a message on its way out: by a datagram, on a connection, or by a lane to the core that has the connection; with
-//! copies for who looks on.
+//! RFC 3261 §18: a message on its way out, by a datagram, on a connection, or by a lane to the core that has the connection; those
+//! who watch get a copy.
 
 use super::Engine;
 use crate::base::clock::Instant;
