@@ -1,4 +1,5 @@
-//! A [`Config`] as TOML text with every key, as `cpm-pf check` prints it; what is printed reads back the same.
+//! A [`Config`] as TOML text with every key, as `cpm-pf check` prints it. What is printed reads back the same, but for passwords:
+//! they are hidden.
 
 use super::secret::without_password;
 use super::value::{print_duration, print_listen, print_size};

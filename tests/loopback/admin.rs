@@ -26,11 +26,7 @@ fn arrows(steps: &Value) -> Vec<String> {
 
 /// Alice hangs up; the core answers.
 fn hang_up(session: &mut Relayed) {
-    let bye = session.ladder.alice.in_dialog("BYE", &session.ok, 1);
-    session.ladder.alice.send(session.ladder.pf.udp, &bye);
-    let (bye, from) = session.ladder.core.expect_from("BYE");
-    session.ladder.core.answer(&bye, from, "200 OK", "", "");
-    session.ladder.alice.expect_status(200);
+    session.ladder.hang_up(&session.ok);
 }
 
 #[test]

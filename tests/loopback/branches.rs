@@ -11,16 +11,12 @@ const LARGE_ICSI: &str = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg";
 const SESSION_ICSI: &str = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.session";
 const FIRST: &str = "instance = \"<urn:uuid:00000000-0000-1000-8000-000000000001>\"";
 
-fn call(ladder: &Terminating, service: &str) -> Invite {
-    Invite::new(&ladder.alice, BOB, service).terminating()
-}
-
 #[test]
 fn a_focus_that_calls_keeps_its_contact_towards_clients_and_isf() {
     let mut ladder = Terminating::new(&[FIRST], "");
     for service in [LARGE, SESSION] {
         let focus = format!("<sip:conference@{}>;isfocus", ladder.alice.address);
-        let invite = call(&ladder, service).with("Contact", &focus);
+        let invite = ladder.call(service).with("Contact", &focus);
         let (arrived, from) = ladder.passes(&invite);
         assert_eq!(arrived.want("Contact"), focus);
         assert!(arrived.want("Record-Route").contains(";lr"));
@@ -45,7 +41,7 @@ fn a_focus_that_calls_keeps_its_contact_towards_clients_and_isf() {
 #[test]
 fn a_client_that_is_a_focus_shows_its_contact_to_the_origin() {
     let mut ladder = Terminating::new(&[FIRST], "");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     let (arrived, from) = ladder.passes(&invite);
     let waiting = Waiting::new();
     let focus = format!("<sip:focus@{}>;isfocus", ladder.clients[0].address);
@@ -60,7 +56,7 @@ fn a_client_that_is_a_focus_shows_its_contact_to_the_origin() {
 #[test]
 fn without_a_primary_device_the_isf_is_asked_too() {
     let mut ladder = Terminating::new(&[FIRST], "[policy]\nisf_without_primary_device = true");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     ladder.clients[0].expect("INVITE");
     let arrived = ladder.isf.expect("INVITE");
@@ -68,7 +64,7 @@ fn without_a_primary_device_the_isf_is_asked_too() {
     proves!("TLM-7.c.1", "TLM-7.c.2", "TLM-7.l.2"; ladder.pf);
 
     let mut ladder = Terminating::new(&[&format!("{FIRST}\nprimary = true")], "[policy]\nisf_without_primary_device = true");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     ladder.passes(&invite);
     ladder.isf.nothing(ladder.pf.udp, "an INVITE though the primary device is on", |message| message.method() == "INVITE");
 }
@@ -82,7 +78,8 @@ fn the_isf_gets_the_services_as_printed_and_the_lists_it_supports() {
     put(folder.path(), "xdm/org.openmobilealliance.access-rules/users/sip:bob@example.net/access-rules", rules);
     let mut ladder = Terminating::in_folder(folder, &[FIRST], "");
     let group = format!("{LARGE_ICSI}.group");
-    let preferred = call(&ladder, LARGE)
+    let preferred = ladder
+        .call(LARGE)
         .without("P-Asserted-Service")
         .with("P-Preferred-Service", &group)
         .with("Supported", "timer, recipient-list-invite");
@@ -93,11 +90,11 @@ fn the_isf_gets_the_services_as_printed_and_the_lists_it_supports() {
     assert!(arrived.want("Supported").contains("recipient-list-invite"));
     assert_eq!(arrived.want("Contact"), focus);
     for icsi in [LARGE_ICSI, group.as_str()] {
-        let asserted = call(&ladder, LARGE).with("P-Asserted-Service", icsi);
+        let asserted = ladder.call(LARGE).with("P-Asserted-Service", icsi);
         ladder.alice.send(ladder.pf.udp, &asserted.text());
         assert_eq!(ladder.isf.expect("INVITE").all("P-Asserted-Service").collect::<Vec<_>>(), [icsi]);
     }
-    let other = call(&ladder, LARGE).with("P-Asserted-Service", "urn:urn-7:3gpp-service.ims.icsi.mmtel");
+    let other = ladder.call(LARGE).with("P-Asserted-Service", "urn:urn-7:3gpp-service.ims.icsi.mmtel");
     ladder.refused(&other, 403);
     proves!(
         "TLM-6.c.ii.4", "TLM-6.c.iii.2", "TLM-6.c.vii.2", "TLM-6.c.vii.3", "TLM-6.c.vii.4", "TLM-6.c.vii.5", "TLM-6.c.viii.1"; ladder.pf
@@ -109,14 +106,14 @@ fn services_of_a_session_are_asserted_or_refused_with_122() {
     let mut ladder = Terminating::new(&[FIRST], "[policy]\nsession_answer = \"late\"");
     let group = format!("{SESSION_ICSI}.group");
     for icsi in [SESSION_ICSI, group.as_str()] {
-        let invite = call(&ladder, SESSION).without("P-Asserted-Service").with("P-Preferred-Service", icsi);
+        let invite = ladder.call(SESSION).without("P-Asserted-Service").with("P-Preferred-Service", icsi);
         let (arrived, _) = ladder.passes(&invite);
         assert_eq!(
             (arrived.all("P-Asserted-Service").collect::<Vec<_>>(), arrived.header("P-Preferred-Service")),
             (vec![icsi], None)
         );
     }
-    let other = call(&ladder, SESSION).with("P-Asserted-Service", "urn:urn-7:3gpp-service.ims.icsi.mmtel");
+    let other = ladder.call(SESSION).with("P-Asserted-Service", "urn:urn-7:3gpp-service.ims.icsi.mmtel");
     warned(&ladder.refused(&other, 403), "122 Function not allowed");
     proves!("TSI-7.i", "TSI-7.ii", "TSI-7.iii.2", "TSI-7.iii.3"; ladder.pf);
 }
@@ -126,7 +123,7 @@ fn a_session_that_replaces_another_goes_to_the_clients_of_that_one() {
     let second = "instance = \"<urn:uuid:00000000-0000-1000-8000-000000000002>\"";
     let mut ladder = Terminating::new(&[FIRST, second], "");
     // The session that is to be replaced: only the first client took it.
-    let invite = call(&ladder, SESSION).with("Contribution-ID", "old-session");
+    let invite = ladder.call(SESSION).with("Contribution-ID", "old-session");
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let ok = ladder.alice.expect_status(200);
     ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
@@ -138,7 +135,7 @@ fn a_session_that_replaces_another_goes_to_the_clients_of_that_one() {
     ladder.clients[1].answer(&other, from, "486 Busy Here", "", "");
     ladder.clients[1].expect("ACK");
 
-    let replacing = call(&ladder, SESSION).with("Session-Replaces", "old-session");
+    let replacing = ladder.call(SESSION).with("Session-Replaces", "old-session");
     ladder.alice.send(ladder.pf.udp, &replacing.text());
     let (arrived, from) = ladder.clients[0].expect_from("INVITE");
     assert_eq!(arrived.want("Session-Replaces"), "old-session");
@@ -277,7 +274,7 @@ fn own_clients_of_another_version_get_no_copy() {
 #[test]
 fn legacy_session_matching_accepts_another_authority_where_it_is_configured() {
     let mut ladder = Terminating::new(&[FIRST], "[msrp]\ninterop = \"auto\"");
-    let invite = call(&ladder, LARGE).sdp("a=msrp-cema\r\n", "");
+    let invite = ladder.call(LARGE).sdp("a=msrp-cema\r\n", "");
     let (arrived, from) = ladder.passes(&invite);
     let waiting = Waiting::new();
     ladder.accept(0, &arrived, from, waiting.address(), "recvonly");
@@ -294,7 +291,7 @@ fn legacy_session_matching_accepts_another_authority_where_it_is_configured() {
     // Where it is not, or where both know how to go without: another authority names no session of ours.
     for (more, without) in [("", true), ("[msrp]\ninterop = \"auto\"", false)] {
         let mut ladder = Terminating::new(&[FIRST], more);
-        let mut invite = call(&ladder, LARGE).sdp("m=message 9", "m=message 7654").sdp("127.0.0.1:9/", "127.0.0.1:7654/");
+        let mut invite = ladder.call(LARGE).sdp("m=message 9", "m=message 7654").sdp("127.0.0.1:9/", "127.0.0.1:7654/");
         if without {
             invite = invite.sdp("a=msrp-cema\r\n", "");
         }
@@ -317,7 +314,7 @@ fn legacy_session_matching_accepts_another_authority_where_it_is_configured() {
 #[test]
 fn each_clients_own_answer_says_how_its_to_path_is_compared() {
     let mut ladder = Terminating::new(&[FIRST, "instance = \"<urn:x:2>\""], "[msrp]\ninterop = \"auto\"");
-    let invite = call(&ladder, SESSION);
+    let invite = ladder.call(SESSION);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let ok = ladder.alice.expect_status(200);
     ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);

@@ -6,12 +6,7 @@ use crate::proves;
 use crate::proxy::put;
 use crate::ue::{Invite, LARGE, Message, SESSION, answer_sdp};
 
-const BOB: &str = "sip:bob@example.net";
 const FIRST: &str = "instance = \"<urn:uuid:00000000-0000-1000-8000-000000000001>\"";
-
-fn call(ladder: &Terminating, service: &str) -> Invite {
-    Invite::new(&ladder.alice, BOB, service).terminating()
-}
 
 #[test]
 fn an_ims_core_gets_its_route_and_its_headers_back_octet_for_octet() {
@@ -72,7 +67,7 @@ fn an_operator_of_legacy_endpoints_offers_no_cema() {
     agrees(&ladder.passes(&invite).0, &ladder.pf);
     proves!("OLM-7.i.vi.b"; ladder.pf);
     let mut ladder = Terminating::new(&[FIRST], always);
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     agrees(&ladder.passes(&invite).0, &ladder.pf);
     proves!("TLM-7.k.vi.2"; ladder.pf);
 }
@@ -109,7 +104,7 @@ fn a_history_of_recipients_goes_to_the_isf_and_a_list_does_not() {
     let mut ladder = Terminating::in_folder(folder, &[FIRST], "");
     let list = "<?xml version=\"1.0\"?>\r\n<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\"><list><entry uri=\"sip:carol@example.net\"/></list></resource-lists>";
     for (disposition, goes) in [("recipient-list-history; handling=optional", true), ("recipient-list", false)] {
-        let mut invite = call(&ladder, LARGE).with("Content-Type", "multipart/mixed;boundary=b1");
+        let mut invite = ladder.call(LARGE).with("Content-Type", "multipart/mixed;boundary=b1");
         invite.body = format!(
             "--b1\r\nContent-Type: application/sdp\r\n\r\n{}\r\n--b1\r\nContent-Type: application/resource-lists+xml\r\nContent-Disposition: {disposition}\r\n\r\n{list}\r\n--b1--\r\n",
             invite.body
@@ -128,7 +123,7 @@ fn a_history_of_recipients_goes_to_the_isf_and_a_list_does_not() {
 #[test]
 fn a_session_whose_media_no_client_takes_is_told_480_and_never_200() {
     let mut ladder = Terminating::new(&[FIRST], "[policy]\nmedia = [\"message\", \"audio\"]\ndelivery = \"reject\"");
-    let mut invite = call(&ladder, SESSION);
+    let mut invite = ladder.call(SESSION);
     let plain = invite.clone();
     invite.body += "m=audio 4000 RTP/AVP 0\r\n";
     assert_eq!(ladder.refused(&invite, 480).header("Warning"), None);
@@ -220,7 +215,7 @@ fn a_client_that_wants_a_longer_interval_gets_it_within_what_the_clause_allows()
         "[policy]\nsession_session_expires = \"10m\"\nsession_answer = \"late\"\ndelivery = \"reject\"",
     );
     for (min_se, again) in [("1200", Some("1200;refresher=uas")), ("1800", None)] {
-        let invite = call(&ladder, SESSION);
+        let invite = ladder.call(SESSION);
         let (arrived, from) = ladder.passes(&invite);
         assert_eq!((arrived.want("Session-Expires"), arrived.header("Min-SE")), ("600;refresher=uas", None));
         ladder.clients[0].answer(&arrived, from, "422 Session Interval Too Small", &format!("Min-SE: {min_se}\n"), "");

@@ -38,11 +38,7 @@ fn relayed(ladder: &mut Originating, body: &[u8]) {
     a.expect("200");
     let (came, _b) = reader.join().expect("it reads");
     assert!(came == body, "octets out are octets in");
-    let bye = ladder.alice.in_dialog("BYE", &ok, 1);
-    ladder.alice.send(ladder.pf.udp, &bye);
-    ladder.alice.expect_status(200);
-    let (bye, from) = ladder.core.expect_from("BYE");
-    ladder.core.answer(&bye, from, "200 OK", "", "");
+    ladder.hang_up(&ok);
 }
 
 /// CPU seconds for a gigabyte.

@@ -7,16 +7,11 @@ use crate::proves;
 use crate::ue::{Invite, LARGE, Message, SESSION};
 use std::net::SocketAddr;
 
-const BOB: &str = "sip:bob@example.net";
 const CLIENTS: [&str; 3] = [
     "instance = \"<urn:uuid:00000000-0000-1000-8000-000000000001>\"",
     "instance = \"<urn:uuid:00000000-0000-1000-8000-000000000002>\"",
     "instance = \"<urn:uuid:00000000-0000-1000-8000-000000000003>\"",
 ];
-
-fn call(ladder: &Terminating, service: &str) -> Invite {
-    Invite::new(&ladder.alice, BOB, service).terminating()
-}
 
 fn octets(count: u32) -> Vec<u8> {
     (0..count).map(|n| (n % 251) as u8).collect()
@@ -32,7 +27,7 @@ struct Standing {
 
 fn standing(clients: usize) -> Standing {
     let mut ladder = Terminating::new(&CLIENTS[..clients], "");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let invited: Vec<(Message, SocketAddr)> = ladder.clients.iter_mut().map(|client| client.expect_from("INVITE")).collect();
     let waiting: Vec<Waiting> = invited.iter().map(|_| Waiting::new()).collect();
@@ -179,9 +174,9 @@ fn when_every_client_dies_amid_a_chunk_the_origin_is_told() {
 fn when_every_client_is_silent_a_message_is_kept_and_a_session_ended() {
     // Timer B is 64 times that.
     let mut ladder = Terminating::new(&CLIENTS[..2], "[sip]\nt1 = \"50ms\"");
-    let message = call(&ladder, LARGE);
+    let message = ladder.call(LARGE);
     ladder.alice.send(ladder.pf.udp, &message.text());
-    let chat = call(&ladder, SESSION);
+    let chat = ladder.call(SESSION);
     ladder.alice.send(ladder.pf.udp, &chat.text());
     let answer = |ladder: &mut Terminating, invite: &Invite| {
         let call = invite.get("Call-ID");

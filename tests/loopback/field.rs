@@ -46,7 +46,7 @@ fn a_path_with_another_port_than_its_line_is_served_where_it_says_cema() {
 #[test]
 fn a_client_that_shows_our_request_uri_as_its_contact_is_still_reached() {
     for (mut ladder, transport) in [(Terminating::new(&["primary = true"], ""), "udp"), (over_tcp(), "tcp")] {
-        let invite = Invite::new(&ladder.alice, BOB, SESSION).terminating();
+        let invite = ladder.call(SESSION);
         let (arrived, from) = ladder.passes(&invite);
         let ok = ladder.alice.expect_status(200);
         ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);

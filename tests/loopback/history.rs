@@ -61,11 +61,7 @@ fn large(ladder: &mut Originating, body: &[u8]) -> Invite {
     a.send("msg1", body);
     assert_eq!(b.message(), body);
     a.expect("200");
-    let bye = ladder.alice.in_dialog("BYE", &ok, 1);
-    ladder.alice.send(ladder.pf.udp, &bye);
-    ladder.alice.expect_status(200);
-    let (bye, from) = ladder.core.expect_from("BYE");
-    ladder.core.answer(&bye, from, "200 OK", "", "");
+    ladder.hang_up(&ok);
     invite
 }
 
@@ -84,11 +80,7 @@ fn chat(ladder: &mut Originating, vary: impl Fn(Invite) -> Invite, contact: &str
     b.send("pong", b"from bob");
     assert_eq!(a.message(), b"from bob");
     b.expect("200");
-    let bye = ladder.alice.in_dialog("BYE", &ok, 1);
-    ladder.alice.send(ladder.pf.udp, &bye);
-    ladder.alice.expect_status(200);
-    let (bye, from) = ladder.core.expect_from("BYE");
-    ladder.core.answer(&bye, from, "200 OK", "", "");
+    ladder.hang_up(&ok);
     invite
 }
 

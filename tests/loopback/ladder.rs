@@ -110,6 +110,16 @@ impl Originating {
         self.core.expect("ACK");
         (arrived, ok)
     }
+
+    /// Alice ends the session that her `ok` began; the core hears it. Hers is the first request in the dialog.
+    #[track_caller]
+    pub fn hang_up(&mut self, ok: &Message) {
+        let bye = self.alice.in_dialog("BYE", ok, 1);
+        self.alice.send(self.pf.udp, &bye);
+        self.alice.expect_status(200);
+        let (bye, from) = self.core.expect_from("BYE");
+        self.core.answer(&bye, from, "200 OK", "", "");
+    }
 }
 
 /// Alice beyond the proxy, bob's clients registered behind it.
@@ -133,6 +143,11 @@ impl Terminating {
         let registered = registered("sip:bob@example.net", &list);
         let pf = Proxy::start_in(folder, &format!("{more}\n---\n[sip]\nisf = \"sip:{};lr\"\n{registered}", isf.address));
         Self { alice, clients, isf, pf }
+    }
+
+    /// Alice's INVITE for bob, as his core hands it to us.
+    pub fn call(&self, service: &str) -> Invite {
+        Invite::new(&self.alice, "sip:bob@example.net", service).terminating()
     }
 
     /// Sends the INVITE; what the first client gets of it.

@@ -49,11 +49,7 @@ fn one_message(ladder: &mut Originating, tape: &Tape, invite: &Invite, direction
     let sdp = answer_sdp(waiting.address(), "bob1", "passive", direction);
     let (arrived, ok) = ladder.established(invite, contact, &sdp);
     let _ends = talk(tape, invite, &ok, &arrived, &waiting, "bob1");
-    let bye = ladder.alice.in_dialog("BYE", &ok, 1);
-    ladder.alice.send(ladder.pf.udp, &bye);
-    ladder.alice.expect_status(200);
-    let (bye, from) = ladder.core.expect_from("BYE");
-    ladder.core.answer(&bye, from, "200 OK", "", "");
+    ladder.hang_up(&ok);
     waiting.address()
 }
 
@@ -184,7 +180,7 @@ fn empty() -> tempfile::TempDir {
 fn a_large_message_arrives_by_8_3_1_2_and_8_3_1_5() {
     let tape = Tape::default();
     let mut ladder = terminating(empty(), &[PHONE, TABLET], "", &tape);
-    let invite = Invite::new(&ladder.alice, BOB, LARGE).terminating();
+    let invite = ladder.call(LARGE);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let (first, from_first) = ladder.clients[0].expect_from("INVITE");
     let (second, from_second) = ladder.clients[1].expect_from("INVITE");
@@ -239,7 +235,7 @@ fn a_message_for_one_who_is_not_to_be_disturbed_is_kept_by_8_3_1_5() {
         <actions><oxe:allow-do-not-disturb>true</oxe:allow-do-not-disturb></actions></rule></ruleset>"#;
     put(folder.path(), &format!("xdm/org.openmobilealliance.access-rules/users/{BOB}/access-rules"), rules);
     let mut ladder = terminating(folder, &[PHONE], "", &tape);
-    let invite = Invite::new(&ladder.alice, BOB, LARGE).terminating().without("Session-Expires");
+    let invite = ladder.call(LARGE).without("Session-Expires");
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let accepted = ladder.alice.expect_status(202);
     ladder.alice.ack(ladder.pf.udp, &invite.message(), &accepted);
@@ -262,7 +258,7 @@ fn a_message_for_one_who_is_not_to_be_disturbed_is_kept_by_8_3_1_5() {
 fn a_session_arrives_by_8_3_2_1() {
     let tape = Tape::default();
     let mut ladder = terminating(empty(), &[PHONE, TABLET], "", &tape);
-    let invite = Invite::new(&ladder.alice, BOB, SESSION).terminating();
+    let invite = ladder.call(SESSION);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let ok = ladder.alice.expect_status(200);
     ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);

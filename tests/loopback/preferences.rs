@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-const BOB: &str = "sip:bob@example.net";
 const RULES: &str = "xcap/org.openmobilealliance.access-rules/users/sip:bob@example.net/access-rules";
 const LISTS: &str = "xcap/resource-lists/users/sip:bob@example.net/index";
 
@@ -54,7 +53,7 @@ const NOBODY: &str = "[policy]\ndelivery = \"reject\"\n[limits]\noverload_queue_
 
 /// Calls; the final answer.
 fn called(ladder: &mut Terminating, service: &str) -> Message {
-    let invite = Invite::new(&ladder.alice, BOB, service).terminating();
+    let invite = ladder.call(service);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let own = invite.get("Call-ID").map(str::to_owned);
     let (answer, _) =
@@ -97,7 +96,7 @@ fn a_rule_changed_at_the_server_counts_after_the_cache_and_its_death_refuses_no_
 
     // Twenty calls at once and one after them: one fetch for each of the two documents.
     let mut ladder = Terminating::new(&[], &xdm(port, "60s"));
-    let invites: Vec<Invite> = (0..20).map(|_| Invite::new(&ladder.alice, BOB, LARGE).terminating()).collect();
+    let invites: Vec<Invite> = (0..20).map(|_| ladder.call(LARGE)).collect();
     for invite in &invites {
         ladder.alice.send(ladder.pf.udp, &invite.text());
     }

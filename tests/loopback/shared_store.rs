@@ -20,24 +20,39 @@ fn store(ports: &[u16]) -> String {
     format!("[store]\ndeferred = \"nats://{}\"\n", servers.join(","))
 }
 
+/// A JetStream server of a test's own.
+struct Shared {
+    folder: tempfile::TempDir,
+    port: u16,
+    server: Server,
+    /// The configuration of a node that shares it.
+    more: String,
+}
+
+/// None: this machine has no NATS server.
+fn shared() -> Option<Shared> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [port] = free();
+    let server = nats(folder.path(), port, &[])?;
+    Some(Shared { folder, port, server, more: store(&[port]) })
+}
+
 fn octets(count: u32) -> Vec<u8> {
     (0..count).map(|n| (n.wrapping_mul(131) % 251) as u8).collect()
 }
 
 #[test]
 fn what_one_node_accepted_another_delivers_when_the_first_is_dead() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let [port] = free();
-    let Some(_nats) = nats(folder.path(), port, &[]) else { return };
-    let more = store(&[port]);
+    let Some(shared) = shared() else { return };
+    let more = shared.more.as_str();
     let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
-    let (a, b) = (Proxy::start(&more), Proxy::start(&more));
+    let (a, b) = (Proxy::start(more), Proxy::start(more));
     let body = octets(400_000);
     let invite = accepted(&mut alice, &a, "msg1", &body, |invite| invite);
     accepted(&mut alice, &a, "msg2", b"the second", |invite| invite);
     drop(a.kill());
 
-    register(&b, &bob, &more);
+    register(&b, &bob, more);
     let (arrived, id, came) = taken(&mut bob);
     assert!(id == "msg1" && came == body, "octets out are octets in");
     assert_eq!(arrived.header("Conversation-ID"), invite.get("Conversation-ID"));
@@ -48,17 +63,15 @@ fn what_one_node_accepted_another_delivers_when_the_first_is_dead() {
 
 #[test]
 fn two_nodes_that_know_the_client_deliver_each_message_once() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let [port] = free();
-    let Some(_nats) = nats(folder.path(), port, &[]) else { return };
-    let more = store(&[port]);
+    let Some(shared) = shared() else { return };
+    let more = shared.more.as_str();
     let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
-    let (a, b) = (Proxy::start(&more), Proxy::start(&more));
+    let (a, b) = (Proxy::start(more), Proxy::start(more));
     for n in 0..4 {
         accepted(&mut alice, &a, &format!("msg{n}"), b"once", |invite| invite);
     }
     for node in [&a, &b] {
-        register(node, &bob, &more);
+        register(node, &bob, more);
     }
     let mut ids: Vec<String> = (0..4).map(|_| taken(&mut bob).1).collect();
     ids.sort();
@@ -71,14 +84,12 @@ fn two_nodes_that_know_the_client_deliver_each_message_once() {
 
 #[test]
 fn a_node_that_died_amid_a_delivery_goes_on_with_it_when_it_is_back() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let [port] = free();
-    let Some(_nats) = nats(folder.path(), port, &[]) else { return };
-    let more = store(&[port]);
+    let Some(shared) = shared() else { return };
+    let more = shared.more.as_str();
     let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
-    let a = Proxy::start(&more);
+    let a = Proxy::start(more);
     accepted(&mut alice, &a, "msg1", b"twice begun", |invite| invite);
-    register(&a, &bob, &more);
+    register(&a, &bob, more);
     bob.expect("INVITE");
     let a = Proxy::start_in(a.kill(), &format!("{more}\n---\n{}", registered(BOB, &[(bob.address, CLIENT)])));
     assert_eq!(taken(&mut bob).2, b"twice begun");
@@ -87,12 +98,10 @@ fn a_node_that_died_amid_a_delivery_goes_on_with_it_when_it_is_back() {
 
 #[test]
 fn while_the_servers_are_away_senders_are_told_and_afterwards_all_is_as_before() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let [port] = free();
-    let Some(server) = nats(folder.path(), port, &[]) else { return };
-    let more = store(&[port]);
+    let Some(Shared { folder, port, server, more }) = shared() else { return };
+    let more = more.as_str();
     let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
-    let pf = Proxy::start(&more);
+    let pf = Proxy::start(more);
     accepted(&mut alice, &pf, "msg1", b"before", |invite| invite);
     server.kill();
     let (mut sender, _, ok) = session(&mut alice, &pf, |invite| invite);
@@ -114,7 +123,7 @@ fn while_the_servers_are_away_senders_are_told_and_afterwards_all_is_as_before()
         }
         assert!(Instant::now() < until, "the servers are back: {answer:?}");
     }
-    register(&pf, &bob, &more);
+    register(&pf, &bob, more);
     assert_eq!(taken(&mut bob).2, b"before");
     assert_eq!(taken(&mut bob).2, b"after");
     waiting(&pf, 0);

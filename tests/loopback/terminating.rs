@@ -12,10 +12,6 @@ const SESSION_ICSI: &str = "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.session";
 const FIRST: &str = "instance = \"<urn:uuid:00000000-0000-1000-8000-000000000001>\"\nprimary = true";
 const WITH_GRUU: &str = "instance = \"<urn:uuid:00000000-0000-1000-8000-000000000002>\"\ngruu = \"sip:bob@example.net;gr=urn:uuid:00000000-0000-1000-8000-000000000002\"";
 
-fn call(ladder: &Terminating, service: &str) -> Invite {
-    Invite::new(&ladder.alice, BOB, service).terminating()
-}
-
 /// A folder with Bob's rules: what `actions` holds, for standalone messages of CPM.
 fn rules(actions: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -64,7 +60,7 @@ fn each_suitable_client_gets_an_invite_of_its_own() {
     ladder.pf.signal("HUP");
     ladder.pf.until("the reload is told", |pf| pf.log().contains("reload"));
 
-    let invite = call(&ladder, LARGE).with("Subject", "lunch").with("InReplyTo-Contribution-ID", "earlier");
+    let invite = ladder.call(LARGE).with("Subject", "lunch").with("InReplyTo-Contribution-ID", "earlier");
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let (first, from_first) = ladder.clients[0].expect_from("INVITE");
     let (second, from_second) = ladder.clients[1].expect_from("INVITE");
@@ -143,7 +139,7 @@ fn a_sender_on_the_blacklist_is_told_122() {
     for (service, who) in [(LARGE, "sip:alice@example.net"), (SESSION, "sip:Alice@EXAMPLE.net")] {
         let who = who.replace("Alice", "alice");
         let mut ladder = Terminating::in_folder(blacklist(&who), &[FIRST], "");
-        let invite = call(&ladder, service);
+        let invite = ladder.call(service);
         warned(&ladder.refused(&invite, 403), "122 Function not allowed");
         if service == LARGE {
             proves!("TLM-5.a", "TLM-5.b", "TLM-5.d"; ladder.pf);
@@ -153,12 +149,12 @@ fn a_sender_on_the_blacklist_is_told_122() {
     }
     let mut ladder = Terminating::in_folder(blacklist("sip:somebody@else.org"), &[FIRST], "");
     for service in [LARGE, SESSION] {
-        let invite = call(&ladder, service);
+        let invite = ladder.call(service);
         ladder.passes(&invite);
     }
     proves!("TLM-5.c", "TSI-3.c"; ladder.pf);
     let mut ladder = Terminating::in_folder(blacklist("sip:alice@example.net"), &[FIRST], "[policy]\nblacklist = false");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     ladder.passes(&invite);
 }
 
@@ -166,15 +162,15 @@ fn a_sender_on_the_blacklist_is_told_122() {
 fn a_rule_to_reject_is_told_122_and_beats_every_other() {
     let both = "<oxe:allow-reject-invite>true</oxe:allow-reject-invite><oxe:allow-defer>true</oxe:allow-defer><oxe:allow-interwork>true</oxe:allow-interwork>";
     let mut ladder = Terminating::in_folder(rules(both), &[FIRST], "");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     warned(&ladder.refused(&invite, 403), "122 Function not allowed");
     proves!("TLM-6.a.1", "TLM-6.0.4"; ladder.pf);
     // The rule is for standalone messages; a session asks for do-not-disturb alone.
-    let invite = call(&ladder, SESSION);
+    let invite = ladder.call(SESSION);
     ladder.passes(&invite);
 
     let mut ladder = Terminating::in_folder(rules("<oxe:allow-reject-invite>false</oxe:allow-reject-invite>"), &[FIRST], "");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     ladder.passes(&invite);
     proves!("TLM-6.a.2", "TLM-6.0.3"; ladder.pf);
     for (enabler, media) in [
@@ -184,7 +180,7 @@ fn a_rule_to_reject_is_told_122_and_beats_every_other() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         rules_in(&folder, enabler, media, "<oxe:allow-reject-invite>true</oxe:allow-reject-invite>");
         let mut ladder = Terminating::in_folder(folder, &[FIRST], "");
-        let invite = call(&ladder, LARGE);
+        let invite = ladder.call(LARGE);
         ladder.passes(&invite);
         proves!("TLM-6.0.1", "TLM-6.0.2"; ladder.pf);
     }
@@ -193,14 +189,14 @@ fn a_rule_to_reject_is_told_122_and_beats_every_other() {
 #[test]
 fn do_not_disturb_defers_a_message_and_refuses_a_session() {
     let mut ladder = Terminating::in_folder(rules("<oxe:allow-do-not-disturb>true</oxe:allow-do-not-disturb>"), &[FIRST], "");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     deferred(&mut ladder, &invite, 202);
     proves!("TLM-6.b.1", "TLM-6.b.2"; ladder.pf);
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     rules_in(&folder, "CPM", "", "<oxe:allow-do-not-disturb>true</oxe:allow-do-not-disturb>");
     let mut ladder = Terminating::in_folder(folder, &[FIRST], "");
-    let invite = call(&ladder, SESSION);
+    let invite = ladder.call(SESSION);
     assert_eq!(ladder.refused(&invite, 480).header("Warning"), None);
     proves!("TSI-4.a", "TSI-4.b"; ladder.pf);
 }
@@ -226,7 +222,7 @@ fn deferred(ladder: &mut Terminating, invite: &Invite, status: u16) {
 #[test]
 fn a_user_without_a_client_gets_the_message_later() {
     let mut ladder = Terminating::new(&[], "");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     deferred(&mut ladder, &invite, 200);
     proves!("TLM-7.b.2"; ladder.pf);
 
@@ -250,12 +246,12 @@ fn a_user_without_a_client_gets_the_message_later() {
 #[test]
 fn a_rule_to_defer_or_to_store_makes_us_the_endpoint() {
     let mut ladder = Terminating::in_folder(rules("<oxe:allow-defer>true</oxe:allow-defer>"), &[FIRST], "");
-    let invite = call(&ladder, LARGE).without("Session-Expires");
+    let invite = ladder.call(LARGE).without("Session-Expires");
     deferred(&mut ladder, &invite, 200);
     proves!("TLM-6.f.0", "TLM-6.f.i", "TLM-6.f.ii", "EMS-1.d.1", "EMS-1.d.2"; ladder.pf);
 
     let mut ladder = Terminating::in_folder(rules("<oxe:allow-store>true</oxe:allow-store>"), &[FIRST], "");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let ok = ladder.alice.expect_status(200);
     ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
@@ -284,7 +280,8 @@ pub fn holds(folder: &std::path::Path, octets: &[u8]) -> bool {
 fn a_rule_to_interwork_sends_it_to_the_isf() {
     for (action, clients_too) in [("allow-interwork", false), ("allow-deliver-and-interwork", true)] {
         let mut ladder = Terminating::in_folder(rules(&format!("<oxe:{action}>true</oxe:{action}>")), &[FIRST], "");
-        let invite = call(&ladder, LARGE)
+        let invite = ladder
+            .call(LARGE)
             .without("P-Asserted-Service")
             .with("P-Preferred-Service", LARGE_ICSI)
             .with("Subject", "s")
@@ -328,7 +325,7 @@ fn a_rule_to_interwork_sends_it_to_the_isf() {
         &[FIRST],
         "[policy]\nisf_service = \"largemsg\"",
     );
-    let invite = call(&ladder, LARGE).without("P-Asserted-Service").with("P-Preferred-Service", LARGE_ICSI);
+    let invite = ladder.call(LARGE).without("P-Asserted-Service").with("P-Preferred-Service", LARGE_ICSI);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     assert_eq!(ladder.isf.expect("INVITE").want("P-Asserted-Service"), LARGE_ICSI);
 }
@@ -340,7 +337,7 @@ fn a_rule_to_forward_changes_the_recipient() {
     let mut ladder =
         Terminating::in_folder(rules(&format!("<oxe:allow-forward uri=\"{target}\">true</oxe:allow-forward>")), &[FIRST], "");
     let mut carol = carol;
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     assert_eq!(carol.expect("INVITE").uri(), target);
     ladder.quiet();
@@ -350,7 +347,7 @@ fn a_rule_to_forward_changes_the_recipient() {
 #[test]
 fn when_every_client_refuses_the_refusal_is_passed_on_and_when_none_answers_it_is_kept() {
     let mut ladder = Terminating::new(&[FIRST, WITH_GRUU], "");
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     for client in &mut ladder.clients {
         let (arrived, from) = client.expect_from("INVITE");
@@ -359,7 +356,7 @@ fn when_every_client_refuses_the_refusal_is_passed_on_and_when_none_answers_it_i
     }
     ladder.alice.expect_status(603);
 
-    let invite = call(&ladder, LARGE);
+    let invite = ladder.call(LARGE);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     for client in &mut ladder.clients {
         let (arrived, from) = client.expect_from("INVITE");
@@ -373,7 +370,7 @@ fn when_every_client_refuses_the_refusal_is_passed_on_and_when_none_answers_it_i
 #[test]
 fn a_session_is_answered_at_once_and_offered_to_each_client() {
     let mut ladder = Terminating::new(&[FIRST, WITH_GRUU], "");
-    let invite = call(&ladder, SESSION).with("Subject", "s").with("InReplyTo-Contribution-ID", "e");
+    let invite = ladder.call(SESSION).with("Subject", "s").with("InReplyTo-Contribution-ID", "e");
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let ok = ladder.alice.expect_status(200);
     ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
@@ -435,7 +432,7 @@ fn a_session_is_answered_at_once_and_offered_to_each_client() {
 #[test]
 fn a_session_with_a_late_answer_waits_for_the_client() {
     let mut ladder = Terminating::new(&[FIRST], "[policy]\nsession_answer = \"late\"");
-    let invite = call(&ladder, SESSION);
+    let invite = ladder.call(SESSION);
     let (arrived, from) = ladder.passes(&invite);
     ladder.alice.nothing(ladder.pf.udp, "a 200 before the client's", |message| {
         message.status() == 200 && message.want("CSeq").ends_with("INVITE")
@@ -449,7 +446,7 @@ fn a_session_with_a_late_answer_waits_for_the_client() {
 #[test]
 fn a_session_nobody_can_take_is_told_480() {
     let mut ladder = Terminating::new(&[], "[policy]\ndelivery = \"reject\"");
-    let invite = call(&ladder, SESSION);
+    let invite = ladder.call(SESSION);
     ladder.refused(&invite, 480);
     proves!("TSI-6.b"; ladder.pf);
 }
@@ -457,7 +454,7 @@ fn a_session_nobody_can_take_is_told_480() {
 #[test]
 fn when_all_clients_refuse_an_answered_session_the_origin_gets_a_bye_with_the_reason() {
     let mut ladder = Terminating::new(&[FIRST], "[policy]\ndelivery = \"reject\"");
-    let invite = call(&ladder, SESSION);
+    let invite = ladder.call(SESSION);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let ok = ladder.alice.expect_status(200);
     ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);
@@ -476,7 +473,7 @@ fn a_recipient_list_becomes_history_without_its_blind_copies() {
     let list = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<resource-lists xmlns=\"urn:ietf:params:xml:ns:resource-lists\" xmlns:cp=\"urn:ietf:params:xml:ns:copycontrol\"><list>\
         <entry uri=\"sip:bob@example.net\" cp:copyControl=\"to\"/><entry uri=\"sip:carol@example.net\" cp:copyControl=\"cc\"/>\
         <entry uri=\"sip:secret@example.net\" cp:copyControl=\"bcc\"/><entry uri=\"sip:shy@example.net\" cp:copyControl=\"to\" cp:anonymize=\"true\"/></list></resource-lists>";
-    let mut invite = call(&ladder, SESSION).with("Content-Type", "multipart/mixed;boundary=b1");
+    let mut invite = ladder.call(SESSION).with("Content-Type", "multipart/mixed;boundary=b1");
     invite.body = format!(
         "--b1\r\nContent-Type: application/sdp\r\n\r\n{}\r\n--b1\r\nContent-Type: application/resource-lists+xml\r\nContent-Disposition: recipient-list\r\n\r\n{list}\r\n--b1--\r\n",
         invite.body
@@ -497,7 +494,7 @@ fn a_recipient_list_becomes_history_without_its_blind_copies() {
 #[test]
 fn a_token_contact_resolves_back_to_the_original() {
     let mut ladder = Terminating::new(&[FIRST], "");
-    let invite = call(&ladder, SESSION);
+    let invite = ladder.call(SESSION);
     ladder.alice.send(ladder.pf.udp, &invite.text());
     let ok = ladder.alice.expect_status(200);
     ladder.alice.ack(ladder.pf.udp, &invite.message(), &ok);

@@ -18,6 +18,14 @@ fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// The next octets are a response of this status.
+#[track_caller]
+fn expect_status(stream: &mut TcpStream, status: u16) {
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).expect("a response comes");
+    assert_eq!(String::from_utf8_lossy(&start), format!("SIP/2.0 {status} "));
+}
+
 fn options(proxy: &Proxy, transport: &str, call: &str, more: &str) -> String {
     let own = proxy.udp;
     format!(
@@ -50,9 +58,7 @@ fn a_body_above_the_limit_is_refused_by_its_announcement() {
     let proxy = Proxy::start("[sip]\nmax_message = \"8KiB\"\n");
     let mut stream = connect(proxy.tcp.unwrap());
     stream.write_all(options(&proxy, "TCP", "large", "Content-Length: 100000\r\n").as_bytes()).unwrap();
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"SIP/2.0 413 ");
+    expect_status(&mut stream, 413);
 }
 
 #[test]
@@ -100,9 +106,7 @@ fn a_core_that_gathers_answers_a_single_request_too() {
     assert_eq!(alice.expect_status(200).want("Call-ID"), "alone");
     let mut stream = connect(proxy.tcp.unwrap());
     stream.write_all(options(&proxy, "TCP", "stream", "Content-Length: 0\r\n").as_bytes()).unwrap();
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"SIP/2.0 200 ");
+    expect_status(&mut stream, 200);
 }
 
 #[test]
@@ -153,9 +157,7 @@ fn several_cores_answer_as_one() {
         alice.expect_status(200);
         let mut stream = connect(proxy.tcp.unwrap());
         stream.write_all(options(&proxy, "TCP", &format!("tcp{number}"), "Content-Length: 0\r\n").as_bytes()).unwrap();
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"SIP/2.0 200 ");
+        expect_status(&mut stream, 200);
     }
 }
 
