@@ -77,6 +77,40 @@ pub(super) struct Line {
     pub acknowledged: bool,
 }
 
+impl Line {
+    /// A chunk's own beginning on a connection, before its first octet.
+    pub const fn begun(chunk: &Chunk, to: LegId, tid: Ident) -> Self {
+        Self {
+            from: chunk.from,
+            to,
+            tid,
+            message_id: chunk.message_id,
+            start: chunk.start,
+            octets: 0,
+            total: chunk.total,
+            failure_report: chunk.failure_report,
+            acknowledged: false,
+        }
+    }
+
+    /// Its transaction, which begins with its end-line.
+    pub const fn transaction(&self, now: Instant) -> Transaction {
+        Transaction {
+            tid: self.tid,
+            about: About::Content,
+            from: self.from,
+            to: self.to,
+            message_id: self.message_id,
+            start: self.start,
+            octets: self.octets,
+            total: self.total,
+            failure_report: if self.acknowledged { FailureReport::No } else { self.failure_report },
+            until: 0,
+            at: now,
+        }
+    }
+}
+
 /// What a transaction of ours is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum About {

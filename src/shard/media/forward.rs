@@ -14,7 +14,7 @@
 //!
 //! Cost of a chunk of 200 octets: one head of some 150 octets written, no allocation.
 
-use super::connection::{About, Chunk, LegId, Line, Transaction};
+use super::connection::{Chunk, LegId, Line};
 use super::net::Net;
 use crate::base::clock::Instant;
 use crate::limits::MSRP_WHOLE_BODY_OCTETS_MAX;
@@ -122,41 +122,12 @@ impl Net {
         }
         self.scratch = start;
 
-        let octets = body.len() as u64;
-        let Some(end) = end else {
-            let line = Line {
-                from: chunk.from,
-                to: target.to,
-                tid,
-                message_id: chunk.message_id,
-                start: chunk.start,
-                octets,
-                total: chunk.total,
-                failure_report: chunk.failure_report,
-                acknowledged: false,
-            };
-            self.take_line(connection, line);
-            return;
-        };
+        let line = Line { octets: body.len() as u64, ..Line::begun(chunk, target.to, tid) };
+        let Some(end) = end else { return self.take_line(connection, line) };
         if !kept {
             self.own(now, connection, out, |own| write::end_line(own, &tid, end.flag));
         }
-        self.transact(
-            connection,
-            Transaction {
-                tid,
-                about: About::Content,
-                from: chunk.from,
-                to: target.to,
-                message_id: chunk.message_id,
-                start: chunk.start,
-                octets,
-                total: chunk.total,
-                failure_report: chunk.failure_report,
-                until: 0,
-                at: now,
-            },
-        );
+        self.transact(connection, line.transaction(now));
     }
 
     /// More octets of a chunk that was begun. `chunk` does not count them yet.
@@ -216,18 +187,7 @@ impl Net {
             own.extend_from_slice(fields);
             own.extend_from_slice(b"\r\n");
         });
-        let line = Line {
-            from: chunk.from,
-            to: target.to,
-            tid,
-            message_id: chunk.message_id,
-            start,
-            octets: 0,
-            total,
-            failure_report: chunk.failure_report,
-            acknowledged: false,
-        };
-        self.take_line(connection, line);
+        self.take_line(connection, Line { start, total, ..Line::begun(chunk, target.to, tid) });
     }
 
     fn take_line(&mut self, connection: Connection, line: Line) {

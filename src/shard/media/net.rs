@@ -3,7 +3,7 @@
 //! Whoever wants to send while another's chunk is being written ends that chunk with `+`; its sender begins anew with its
 //! next octets. So responses, reports and other sessions' chunks never wait for a long chunk to end (§7.1.1).
 
-use super::connection::{About, Chunk, Conn, LegId, Line, Phase, Spare, Transaction};
+use super::connection::{Chunk, Conn, LegId, Line, Phase, Spare, Transaction};
 use super::counts::{Cause, MediaCounts};
 use crate::base::clock::{Duration, Instant};
 use crate::base::prng::Prng;
@@ -95,23 +95,7 @@ impl Net {
         let Some(ended) = conn.line.take() else { return };
         let line = *ended;
         self.spare_lines.keep(ended);
-        let failure_report = if line.acknowledged { FailureReport::No } else { line.failure_report };
-        self.transact(
-            connection,
-            Transaction {
-                tid: line.tid,
-                about: About::Content,
-                from: line.from,
-                to: line.to,
-                message_id: line.message_id,
-                start: line.start,
-                octets: line.octets,
-                total: line.total,
-                failure_report,
-                until: 0,
-                at: now,
-            },
-        );
+        self.transact(connection, line.transaction(now));
     }
 
     /// Takes up a transaction whose octets have all been queued.

@@ -234,7 +234,7 @@ impl Media {
     pub(super) fn request(&mut self, now: Instant, connection: Connection, arrival: Arrival<'_>, out: &mut MediaOutbox) -> Flow {
         let head = arrival.head;
         let octets = &arrival.octets[arrival.at..];
-        let id = match self.addressed(now, connection, head.to_path.of(octets), out) {
+        let id = match self.addressed(connection, head.to_path.of(octets), out) {
             Addressed::Leg(id) => id,
             Addressed::OtherCore(core) => return Flow::HandOver(core),
             Addressed::Nobody(cause) => return self.refuse_stranger(now, connection, &arrival, cause, out),
@@ -265,7 +265,7 @@ impl Media {
     }
 
     /// RFC 4975 §5.4, §7.3: which leg a To-Path means; a connection's first request binds it.
-    fn addressed(&mut self, now: Instant, connection: Connection, to_path: &[u8], out: &mut MediaOutbox) -> Addressed {
+    fn addressed(&mut self, connection: Connection, to_path: &[u8], out: &mut MediaOutbox) -> Addressed {
         let Some(conn) = self.net.get(connection) else { return Addressed::Nobody(Cause::UnknownSession) };
         // The usual case: the same words as last time.
         if let Some(id) = conn.last

@@ -5,7 +5,7 @@ use super::connection::{Chunk, LegId};
 use super::counts::Cause;
 use super::forward::{Arrival, Ground, Last, write_fields};
 use super::receive::{Flow, Part};
-use super::session::{Far, Message, Route};
+use super::session::{Far, Message, Route, Session};
 use super::sink::{Index, Sink};
 use crate::base::clock::Instant;
 use crate::msrp::chunk::{Continuation, FailureReport};
@@ -113,7 +113,7 @@ impl Media {
         let leg = &mut session.legs[usize::from(id.place)];
         leg.silent = chunk.failure_report == FailureReport::No;
         // RFC 4975 §8.9: directions speak of regular payload; a delivery report goes either way.
-        let mut exempt = leg.direction == Direction::ToPeer;
+        let exempt = leg.direction == Direction::ToPeer;
         if exempt && !is_delivery_report(head, arrival) {
             return Cause::Direction.into();
         }
@@ -121,48 +121,23 @@ impl Media {
         if most > session.max_message {
             return Cause::TooLarge.into();
         }
-        let alive = session.legs.iter().enumerate().fold(0u32, |mask, (place, leg)| mask | u32::from(!leg.out) << place);
         let found = session.messages.find(&chunk.message_id, |message| message.from == id.place);
-        if let Some(at) = found {
-            let message = session.messages.at(at);
-            // A message id that begins anew after its message was complete is a new message, or the same sent again.
-            if !(message.done && chunk.start == 1) {
-                if let Some(code) = message.refused {
-                    return Verdict::Refuse(Cause::Stopped, code);
-                }
-                if message.takers & message.deciders & alive == 0 {
-                    return Cause::NoTarget.into();
-                }
-                return Verdict::Go { takers: message.takers & alive, message: Some(at) };
-            }
+        // A message id that begins anew after its message was complete is a new message, or the same sent again.
+        if let Some(at) = found.filter(|at| !(session.messages.at(*at).done && chunk.start == 1)) {
+            return session.goes_on(at);
         }
         let mut route = session.route(id.place, exempt);
         if route == Route::Forbidden && !exempt && is_delivery_report(head, arrival) {
-            exempt = true;
-            route = session.route(id.place, exempt);
+            route = session.route(id.place, true);
         }
-        let (mut takers, mut deciders) = match route {
+        let (takers, deciders) = match route {
             Route::To { takers, deciders } => (takers, deciders),
             Route::Wait => return Verdict::Wait,
             Route::Nobody => return Cause::NoTarget.into(),
             Route::Forbidden => return Cause::Direction.into(),
         };
-        let content_type = head.content_type.of(&arrival.octets[arrival.at..]);
-        let mut cause = Cause::NoTarget;
-        for (place, leg) in session.legs.iter().enumerate() {
-            if takers & (1 << place) == 0 {
-                continue;
-            }
-            // RFC 4975 §8.6: an endpoint refuses what it did not list. A peer judges for itself.
-            if matches!(&leg.far, Far::Sink(sink) if !media_type::is_accepted(content_type, &sink.accept_types)) {
-                takers &= !(1 << place);
-                cause = Cause::MediaType;
-            } else if leg.max_size.is_some_and(|max_size| most > max_size) {
-                takers &= !(1 << place);
-                cause = Cause::TooLarge;
-            }
-        }
-        deciders &= takers;
+        let (takers, cause) = session.accepting(takers, head.content_type.of(&arrival.octets[arrival.at..]), most);
+        let deciders = deciders & takers;
         if deciders == 0 {
             return cause.into();
         }
@@ -171,21 +146,7 @@ impl Media {
         if whole && silent && session.kind == SessionKind::Session {
             return Verdict::Go { takers, message: None };
         }
-        let message = Message {
-            id: chunk.message_id,
-            from: id.place,
-            success_report: head.success_report,
-            failure_report: chunk.failure_report,
-            done: false,
-            takers,
-            deciders,
-            failed: 0,
-            delivered: 0,
-            success_from: None,
-            failure_from: None,
-            octets: 0,
-            refused: None,
-        };
+        let message = Message::begun(chunk, head.success_report, takers, deciders);
         let at = match found {
             Some(at) => {
                 *session.messages.at_mut(at) = message;
@@ -407,6 +368,37 @@ impl Media {
         for target in session.targets(chunk.from.session, chunk.takers) {
             self.net.end(now, target, chunk, fields, Last::ABORT, out);
         }
+    }
+}
+
+impl Session {
+    /// Who gets a further chunk of a message that is known.
+    fn goes_on(&self, at: usize) -> Verdict {
+        let message = self.messages.at(at);
+        if let Some(code) = message.refused {
+            return Verdict::Refuse(Cause::Stopped, code);
+        }
+        let alive = self.legs.iter().enumerate().fold(0u32, |mask, (place, leg)| mask | u32::from(!leg.out) << place);
+        if message.takers & message.deciders & alive == 0 {
+            return Cause::NoTarget.into();
+        }
+        Verdict::Go { takers: message.takers & alive, message: Some(at) }
+    }
+
+    /// Those of the takers that accept a message of this type and of so many octets, and why others do not.
+    fn accepting(&self, takers: u32, content_type: &[u8], octets: u64) -> (u32, Cause) {
+        let (mut left, mut cause) = (takers, Cause::NoTarget);
+        for (place, leg) in self.legs.iter().enumerate().filter(|(place, _)| takers & (1 << place) != 0) {
+            // RFC 4975 §8.6: an endpoint refuses what it did not list. A peer judges for itself.
+            if matches!(&leg.far, Far::Sink(sink) if !media_type::is_accepted(content_type, &sink.accept_types)) {
+                left &= !(1 << place);
+                cause = Cause::MediaType;
+            } else if leg.max_size.is_some_and(|max_size| octets > max_size) {
+                left &= !(1 << place);
+                cause = Cause::TooLarge;
+            }
+        }
+        (left, cause)
     }
 }
 

@@ -7,7 +7,7 @@
 //! Octets of an idle session: 208 here, 144 a leg with some 250 more for its URIs on the heap, 416 a connection: below 2 KiB
 //! for one origin and one target (`an_idle_session_stays_at_two_kibibytes`).
 
-use super::connection::{Conn, LegId};
+use super::connection::{Chunk, Conn, LegId};
 use super::forward::Target;
 use super::net::Net;
 use super::sink::Sink;
@@ -110,6 +110,27 @@ pub(super) struct Message {
     pub octets: u64,
     /// Chunks of it are refused with this status from now on.
     pub refused: Option<u16>,
+}
+
+impl Message {
+    /// A message that begins; its sender, and the reports it asks for, are the chunk's.
+    pub const fn begun(chunk: &Chunk, success_report: bool, takers: u32, deciders: u32) -> Self {
+        Self {
+            id: chunk.message_id,
+            from: chunk.from.place,
+            success_report,
+            failure_report: chunk.failure_report,
+            done: false,
+            takers,
+            deciders,
+            failed: 0,
+            delivered: 0,
+            success_from: None,
+            failure_from: None,
+            octets: 0,
+            refused: None,
+        }
+    }
 }
 
 /// The messages of a session, those of the last time in place of the oldest.

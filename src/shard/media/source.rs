@@ -90,7 +90,7 @@ impl Media {
                     outgoing.chunk.takers = takers;
                     self.files.insert(outgoing.file, outgoing.chunk.from);
                     out.effects.push(MediaEffect::Open { file: outgoing.file, path: outgoing.source.file.clone() });
-                    found.messages.insert(message_of(outgoing, place as u8, takers, deciders));
+                    found.messages.insert(Message::begun(&outgoing.chunk, false, takers, deciders));
                 }
                 (Stage::Running, _) if !full && !outgoing.reading => {}
                 _ => continue,
@@ -180,23 +180,5 @@ impl Media {
                 self.net.end(now, target, &chunk, &fields, Last::ABORT, out);
             }
         }
-    }
-}
-
-fn message_of(outgoing: &Outgoing, place: u8, takers: u32, deciders: u32) -> Message {
-    Message {
-        id: outgoing.chunk.message_id,
-        from: place,
-        success_report: false,
-        failure_report: FailureReport::Yes,
-        done: false,
-        takers,
-        deciders,
-        failed: 0,
-        delivered: 0,
-        success_from: None,
-        failure_from: None,
-        octets: 0,
-        refused: None,
     }
 }

@@ -18,6 +18,7 @@ use crate::sip::method::Method;
 use crate::sip::reply;
 use crate::sip::session_timer;
 use crate::sip::status;
+use crate::sip::write::Writer;
 
 impl Signalling {
     /// Answers the origin's INVITE with a 2xx; the transaction resends it until the ACK (RFC 3261 §13.3.1.4).
@@ -41,36 +42,13 @@ impl Signalling {
         });
         let sdp = answer.media.as_ref().map(|plan| self.local_sdp(key, 0, plan));
         clause!("OLM-r6.a", "OSI-r6.a", "EMS-2");
-        let fill = |mut writer: crate::sip::write::Writer<'_>| {
-            if let Some(record_route) = &record_route {
-                writer.field(Name::RecordRoute, record_route);
-            }
-            reply::copy(&request, Name::RecordRoute, &mut writer);
-            if let Some(contact) = &contact {
-                writer.field(Name::Contact, contact);
-            }
-            if let Some(expires) = answer.session_expires {
-                writing::session_expires(&mut writer, expires.delta_s, expires.refresher);
-            }
-            if answer.require_timer {
-                writer.field(Name::Require, "timer");
-            }
-            for (name, value) in &answer.headers {
-                writer.named(name, value);
-            }
-            if !answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Allow")) {
-                writer.field(Name::Allow, super::bridge::ALLOW);
-            }
-            match &sdp {
-                Some((sdp, _)) => {
-                    writer.field(Name::ContentType, "application/sdp");
-                    writer.body(sdp.as_bytes());
-                }
-                None => writer.body(b""),
-            }
+        let own = Own {
+            record_route: record_route.as_deref(),
+            contact: contact.as_deref(),
+            sdp: sdp.as_ref().map(|(sdp, _)| sdp.as_str()),
         };
-        let sent = self.transactions.respond(now, server, answer.status, status::reason(answer.status), fill, out);
-        if !sent {
+        let fill = |writer: Writer<'_>| write_answer(writer, &request, answer, &own);
+        if !self.transactions.respond(now, server, answer.status, status::reason(answer.status), fill, out) {
             return;
         }
         clause!("OLM-r6.b");
@@ -158,5 +136,42 @@ impl Signalling {
             session.call = None;
             session.early.take_if(|early| early.is_done());
         }
+    }
+}
+
+/// What of an answer is ours to say.
+struct Own<'a> {
+    record_route: Option<&'a str>,
+    contact: Option<&'a str>,
+    sdp: Option<&'a str>,
+}
+
+/// Writes the 2xx: what belongs to the dialog and the hop, then what the procedure decided.
+fn write_answer(mut writer: Writer<'_>, request: &Request, answer: &Answer, own: &Own<'_>) {
+    if let Some(record_route) = own.record_route {
+        writer.field(Name::RecordRoute, record_route);
+    }
+    reply::copy(request, Name::RecordRoute, &mut writer);
+    if let Some(contact) = own.contact {
+        writer.field(Name::Contact, contact);
+    }
+    if let Some(expires) = answer.session_expires {
+        writing::session_expires(&mut writer, expires.delta_s, expires.refresher);
+    }
+    if answer.require_timer {
+        writer.field(Name::Require, "timer");
+    }
+    for (name, value) in &answer.headers {
+        writer.named(name, value);
+    }
+    if !answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Allow")) {
+        writer.field(Name::Allow, super::bridge::ALLOW);
+    }
+    match own.sdp {
+        Some(sdp) => {
+            writer.field(Name::ContentType, "application/sdp");
+            writer.body(sdp.as_bytes());
+        }
+        None => writer.body(b""),
     }
 }

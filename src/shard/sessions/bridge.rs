@@ -6,7 +6,7 @@
 //! The media core knows every MSRP URI before the SIP message that carries it leaves.
 
 use super::peers;
-use super::{Arrived, Call, Leg, LegKind, LegState, Session, Sessions, State, Stream};
+use super::{Arrived, Call, Leg, LegKind, LegState, Session, Sessions, Stream};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::base::transport::Transport;
@@ -38,6 +38,7 @@ use crate::sip::method::Method;
 use crate::sip::reliable;
 use crate::sip::transaction::seam;
 use crate::sip::validate::max_forwards;
+use crate::sip::write::Writer;
 
 /// Methods we take in a dialog.
 pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, INFO, UPDATE, MESSAGE, REFER, SUBSCRIBE, NOTIFY";
@@ -243,48 +244,30 @@ impl Signalling {
         });
         let (sdp, own_origin) = self.local_sdp(key, leg, &invite.media);
         let (content_type, body) = content(&sdp, &invite.parts, &mut self.prng);
+        let hides = !self.is_trusted_hop(&hop) && asks_for_privacy(&invite.headers);
+        let reliably = self.origin_takes_reliable(key);
         let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
         let made = &mut session.legs[usize::from(leg)];
         made.sdp_session = own_origin.session_id;
         made.local_sdp = sdp.into();
         made.contact = contact.into();
-        if let Some(old) = std::mem::replace(&mut made.token, token) {
-            self.drop_token(now, old);
-        }
-        let made = &mut self.sessions.table.get_mut(key).expect("the caller holds the session").legs[usize::from(leg)];
         made.record_route = record_route;
+        let old = std::mem::replace(&mut made.token, token);
         let seq = made.dialog.next_seq();
-        let hides = !self.is_trusted_hop(&hop) && asks_for_privacy(&invite.headers);
-        let reliably = self.origin_takes_reliable(key);
-        let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
-        let made = &mut session.legs[usize::from(leg)];
-        let (contact, record_route) = (&made.contact, &made.record_route);
         let draft = Draft::of_dialog(&made.dialog, Method::Invite, seq, max_forwards, |mut writer| {
-            if let Some(record_route) = record_route {
-                writer.field(Name::RecordRoute, record_route);
-            }
-            writer.field(Name::Contact, contact);
-            if let Some(expires) = invite.session_expires {
-                writing::session_expires(&mut writer, expires.delta_s.max(min_se.unwrap_or(0)), expires.refresher);
-            }
-            if let Some(min_se) = min_se {
-                writer.format(Name::MinSe, format_args!("{min_se}"));
-            }
-            for (name, value) in invite.headers.iter().filter(|(name, _)| !(hides && is_identity(name))) {
-                writer.named(name, value);
-            }
+            write_fields(&mut writer, invite, made, min_se, hides);
             if reliably {
                 // Beside the tags that the procedure listed: the caller can be told reliably, so the target may.
                 writer.field(Name::Supported, reliable::TAG);
-            }
-            if !invite.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Allow")) {
-                writer.field(Name::Allow, ALLOW);
             }
             writer.field(Name::ContentType, &content_type);
             writer.body(&body);
         });
         made.invite_seq = seq;
         made.pending.ours = true;
+        if let Some(old) = old {
+            self.drop_token(now, old);
+        }
         let purpose = Purpose::Target { session: key, leg };
         if let Some(outbound) = self.dispatch(now, purpose, Method::Invite, seam::Role::UserAgent, draft, Hop::Uri(&hop), out)
             && let Some(session) = self.sessions.table.get_mut(key)
@@ -477,6 +460,26 @@ fn origin_leg(arrived: &Arrived, dialog: Dialog) -> Leg {
     origin.back = arrived.flow.transport.reliable() && origin.dialog.route_set().next().is_none();
     origin.updates = arrived.request.lists(Name::Allow, "UPDATE");
     origin
+}
+
+/// Writes the fields of a target's INVITE, those of its leg first. `hides`: nobody on the way may learn the identity.
+fn write_fields(writer: &mut Writer<'_>, invite: &Invite, leg: &Leg, min_se: Option<u32>, hides: bool) {
+    if let Some(record_route) = &leg.record_route {
+        writer.field(Name::RecordRoute, record_route);
+    }
+    writer.field(Name::Contact, &leg.contact);
+    if let Some(expires) = invite.session_expires {
+        writing::session_expires(writer, expires.delta_s.max(min_se.unwrap_or(0)), expires.refresher);
+    }
+    if let Some(min_se) = min_se {
+        writer.format(Name::MinSe, format_args!("{min_se}"));
+    }
+    for (name, value) in invite.headers.iter().filter(|(name, _)| !(hides && is_identity(name))) {
+        writer.named(name, value);
+    }
+    if !invite.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Allow")) {
+        writer.field(Name::Allow, ALLOW);
+    }
 }
 
 /// To the media core of a stream.

@@ -6,13 +6,13 @@
 //! Nobody hangs up on a peer that has not got what its correspondent was told is on its way.
 
 use super::bridge::push;
-use super::{LegKind, LegState, State};
+use super::{LegState, State};
 use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;
 use crate::clause;
 use crate::limits::{MSRP_CLOSE_MAX, MSRP_STORE_WAIT};
 use crate::shard::exchange::{Command, LegIndex, Report};
-use crate::shard::outbound::{Hop, Purpose, Within};
+use crate::shard::outbound::Within;
 use crate::shard::outbox::{Effect, Outbox};
 use crate::shard::signalling::{Due, Signalling};
 use crate::shard::watching::SessionView;
@@ -20,7 +20,6 @@ use crate::shard::writing::{Draft, MAX_FORWARDS};
 use crate::sip::header::name::Name;
 use crate::sip::message::Request;
 use crate::sip::method::Method;
-use crate::sip::transaction::seam;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A media core that never says Closed is not waited for longer than it may take.

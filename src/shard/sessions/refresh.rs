@@ -6,7 +6,7 @@ use crate::base::slab::Key;
 use crate::base::timers::Timers;
 use crate::cpm::{decision, session_expires};
 use crate::shard::exchange::LegIndex;
-use crate::shard::outbound::{Hop, Purpose, Within};
+use crate::shard::outbound::Within;
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::{Due, Signalling};
 use crate::shard::writing::{Draft, MAX_FORWARDS};
@@ -16,7 +16,6 @@ use crate::sip::header::session_expires::{Refresher, SessionExpires};
 use crate::sip::message::Response;
 use crate::sip::method::Method;
 use crate::sip::session_timer::{self, Action, Event, Timer};
-use crate::sip::transaction::seam;
 
 impl Refresh {
     /// The leg is over: no timer is left.
