@@ -226,7 +226,8 @@ fn sip(section: Section<'_, '_>, sip: &mut Sip, addresses: &mut Addresses, end: 
 fn hep(section: Section<'_, '_>) -> Option<Hep> {
     let accepted = "\"udp://ADDRESS:PORT\" with an IP address";
     let collector = section.read("collector", accepted, |value| value.as_str()?.strip_prefix("udp://")?.parse().ok());
-    let capture_id = section.number("capture_id", 0, u32::MAX.into()).unwrap_or(1) as u32;
+    let mut capture_id = 1;
+    section.number("capture_id", &mut capture_id, 0, u32::MAX.into());
     if section.exists() && section.get("collector").is_none() {
         section.missing("collector", format!("collector = {accepted}"));
     }
@@ -437,29 +438,15 @@ fn store(section: Section<'_, '_>, store: &mut Store) {
 }
 
 fn limits(section: Section<'_, '_>, limits: &mut Limits) {
-    if let Some(number) = section.number("dialogs", 2, 10_000_000) {
-        limits.dialogs = number as usize;
-    }
-    if let Some(number) = section.number("sessions_per_originator", 1, 1_000_000) {
-        limits.sessions_per_originator = number as usize;
-    }
-    if let Some(number) = section.number("new_calls_per_second", 0, 10_000_000) {
-        limits.new_calls_per_second = number as u32;
-    }
+    section.number("dialogs", &mut limits.dialogs, 2, 10_000_000);
+    section.number("sessions_per_originator", &mut limits.sessions_per_originator, 1, 1_000_000);
+    section.number("new_calls_per_second", &mut limits.new_calls_per_second, 0, 10_000_000);
     section.duration("overload_queue_delay", &mut limits.overload_queue_delay, Duration::from_micros(100), 60 * SECOND);
-    if let Some(number) = section.number("connections_per_peer", 1, 1_000_000) {
-        limits.connections_per_peer = number as usize;
-    }
-    if let Some(number) = section.number("requests_per_second_per_peer", 0, 10_000_000) {
-        limits.requests_per_second_per_peer = number as u32;
-    }
-    if let Some(number) = section.number("unbound_msrp_per_peer", 1, 1_000_000) {
-        limits.unbound_msrp_per_peer = number as u32;
-    }
+    section.number("connections_per_peer", &mut limits.connections_per_peer, 1, 1_000_000);
+    section.number("requests_per_second_per_peer", &mut limits.requests_per_second_per_peer, 0, 10_000_000);
+    section.number("unbound_msrp_per_peer", &mut limits.unbound_msrp_per_peer, 1, 1_000_000);
     section.duration("unbound_timeout", &mut limits.unbound_timeout, Duration::from_millis(100), 600 * SECOND);
-    if let Some(number) = section.number("handshakes", 1, 1_000_000) {
-        limits.handshakes = number as usize;
-    }
+    section.number("handshakes", &mut limits.handshakes, 1, 1_000_000);
     section.duration("opening_timeout", &mut limits.opening_timeout, Duration::from_millis(100), 600 * SECOND);
     section.finish();
 }

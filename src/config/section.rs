@@ -158,9 +158,12 @@ impl<'d, 'i> Section<'d, 'i> {
         self.read(key, &accepted, |value| value.as_str().and_then(value::size).filter(|size| (from..=to).contains(size)))
     }
 
-    /// A whole number within `from..=to`.
-    pub fn number(&self, key: &'static str, from: u64, to: u64) -> Option<u64> {
-        self.read(key, &format!("a whole number from {from} to {to}"), |value| number(value).filter(|n| (from..=to).contains(n)))
+    /// A whole number within `from..=to`, which the field can hold.
+    pub fn number<T: TryFrom<u64>>(&self, key: &'static str, field: &mut T, from: u64, to: u64) {
+        let within = |value: &DeValue<'_>| number(value).filter(|n| (from..=to).contains(n)).and_then(|n| T::try_from(n).ok());
+        if let Some(number) = self.read(key, &format!("a whole number from {from} to {to}"), within) {
+            *field = number;
+        }
     }
 
     /// One of several words.
