@@ -12,7 +12,7 @@ use super::exchange::{Command, Fetched, Leg as MediaLeg, LegKind as MediaKind, O
 use super::outbound::Purpose;
 use super::outbox::Outbox;
 use super::record::Cdr;
-use super::sessions::bridge::push;
+use super::sessions::streams::push;
 use super::sessions::{Leg, LegKind, LegState, Session, State};
 use super::signalling::{Due, Signalling, Waiting};
 use super::writing::MAX_FORWARDS;

@@ -5,6 +5,7 @@ use super::counts::Outcome;
 use super::outbox::Outbox;
 use super::sessions::Arrived;
 use super::signalling::{Due, Signalling, service_of};
+use super::writing;
 use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;
 use crate::base::transport::Flow;
@@ -115,7 +116,7 @@ impl Signalling {
             Method::Invite | Method::Message | Method::Ack | Method::Cancel => self.refuse_status(now, server, 404, out),
             _ => {
                 // RFC 3261 §8.2.1: a method that is not for us, and those that are.
-                let refusal = Refusal::new(405, "RFC 3261 §8.2.1").header("Allow", super::sessions::bridge::ALLOW.to_owned());
+                let refusal = Refusal::new(405, "RFC 3261 §8.2.1").header("Allow", writing::ALLOW.to_owned());
                 self.refuse(now, server, &refusal, out);
             }
         }

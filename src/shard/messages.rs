@@ -12,10 +12,9 @@ use super::outbound::{Hop, Purpose};
 use super::outbox::Outbox;
 use super::prefetch::Gathered;
 use super::sessions::Arrived;
-use super::sessions::bridge::{asks_for_privacy, hops_left, is_identity};
 use super::sessions::within::relayed_status;
 use super::signalling::{Signalling, Waiting, service_of};
-use super::writing::Draft;
+use super::writing::{Draft, asks_for_privacy, hops_left, is_identity};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::cpm::decision::{

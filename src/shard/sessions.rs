@@ -15,6 +15,7 @@ pub mod change;
 pub mod end;
 pub mod follow;
 pub mod keep;
+pub mod local_sdp;
 pub mod peers;
 pub mod provisional;
 pub mod record;

@@ -3,15 +3,21 @@
 use super::addresses::Addresses;
 use super::signalling::Signalling;
 use crate::base::transport::{Destination, Transport};
+use crate::cpm::headers::Field;
 use crate::sip::dialog::{Dialog, uri_of};
 use crate::sip::header::name::Name;
 use crate::sip::header::session_expires::Refresher;
 use crate::sip::ids::{self, Branch};
+use crate::sip::message::Request;
 use crate::sip::method::Method;
+use crate::sip::validate::max_forwards;
 use crate::sip::write::Writer;
 
 /// RFC 3261 §8.1.1.6.
 pub const MAX_FORWARDS: u8 = 70;
+
+/// Methods we take in a dialog.
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, INFO, UPDATE, MESSAGE, REFER, SUBSCRIBE, NOTIFY";
 
 /// A request without its top Via: what goes out again, with another branch, when the next hop changes.
 #[derive(Clone, Debug)]
@@ -68,6 +74,22 @@ impl Signalling {
 pub fn session_expires(writer: &mut Writer<'_>, delta_s: u32, refresher: Refresher) {
     let mut digits = itoa::Buffer::new();
     writer.parts(Name::SessionExpires, &[digits.format(delta_s), ";refresher=", refresher.as_str()]);
+}
+
+/// Whether the asserted identity is not to leave the trust domain (RFC 3325 §7).
+pub fn asks_for_privacy(headers: &[Field]) -> bool {
+    let privacy = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Privacy"));
+    privacy.flat_map(|(_, value)| value.split(';')).any(|value| value.trim().eq_ignore_ascii_case("id"))
+}
+
+/// Whether a header field tells the asserted identity (RFC 3325 §9.1).
+pub fn is_identity(name: &str) -> bool {
+    name.eq_ignore_ascii_case("P-Asserted-Identity")
+}
+
+/// Max-Forwards of the request that follows from another: one hop fewer (RFC 3261 §16.6 step 3).
+pub fn hops_left(request: &Request) -> u8 {
+    max_forwards(request).ok().flatten().map_or(MAX_FORWARDS, |hops| hops.saturating_sub(1))
 }
 
 /// Transport and address of a hop, and the UDP listener that sends to it where that is settled.

@@ -10,7 +10,7 @@ use crate::shard::counts::{Direction, Outcome};
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::Signalling;
-use crate::shard::writing;
+use crate::shard::writing::{self, ALLOW};
 use crate::sip::header::name::Name;
 use crate::sip::header::session_expires::Refresher;
 use crate::sip::message::Request;
@@ -165,7 +165,7 @@ fn write_answer(mut writer: Writer<'_>, request: &Request, answer: &Answer, own:
         writer.named(name, value);
     }
     if !answer.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Allow")) {
-        writer.field(Name::Allow, super::bridge::ALLOW);
+        writer.field(Name::Allow, ALLOW);
     }
     match own.sdp {
         Some(sdp) => {

@@ -5,7 +5,8 @@
 //! ```
 //! The media core knows every MSRP URI before the SIP message that carries it leaves.
 
-use super::peers;
+use super::local_sdp::content;
+use super::streams::{media_kind, push, relayed_lines};
 use super::{Arrived, Call, Leg, LegKind, LegState, Session, Sessions, Stream};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
@@ -13,35 +14,28 @@ use crate::base::transport::Transport;
 use crate::clause;
 use crate::cpm::decision::{AnswerTime, Bridge, Contact, Invite, NextHop, Service, TargetKind};
 use crate::cpm::facts::Role;
-use crate::cpm::headers::Field;
 use crate::cpm::identity;
-use crate::cpm::media_plan::{Line, MediaPlan, OwnLine, OwnOrigin};
+use crate::cpm::media_plan::MediaPlan;
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
-use crate::cpm::session_matching::{self, Ours};
+use crate::cpm::session_matching;
 use crate::limits::TARGET_LEGS_MAX;
 use crate::msrp::leg::{Direction, SessionKind};
-use crate::sdp::description::Description;
 use crate::shard::counts::{Outcome, case_label, service_label};
-use crate::shard::exchange::{Command, Leg as MediaLeg, LegIndex, LegKind as MediaKind, Open};
+use crate::shard::exchange::{Command, Leg as MediaLeg, LegIndex, LegKind as MediaKind};
 use crate::shard::outbound::{Hop, Purpose};
-use crate::shard::outbox::{Effect, Outbox};
+use crate::shard::outbox::Outbox;
 use crate::shard::prefetch::Gathered;
 use crate::shard::record::Cdr;
 use crate::shard::signalling::{Cookie, Signalling};
-use crate::shard::writing::{self, Draft, MAX_FORWARDS};
+use crate::shard::writing::{self, ALLOW, Draft, MAX_FORWARDS, asks_for_privacy, hops_left, is_identity};
 use crate::sip::dialog::Dialog;
 use crate::sip::header::name::Name;
 use crate::sip::ids;
-use crate::sip::message::Request;
 use crate::sip::method::Method;
 use crate::sip::reliable;
 use crate::sip::transaction::seam;
-use crate::sip::validate::max_forwards;
 use crate::sip::write::Writer;
-
-/// Methods we take in a dialog.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, INFO, UPDATE, MESSAGE, REFER, SUBSCRIBE, NOTIFY";
 
 impl Signalling {
     /// Makes a session of a decision.
@@ -147,52 +141,6 @@ impl Signalling {
         Some((user.into(), contribution.into()))
     }
 
-    /// Opens one media session for each relayed line, with the origin's leg, and tells who is at its far end.
-    /// False: there is no such address of ours, or the offer names no far end.
-    pub(super) fn open_media(
-        &mut self,
-        key: Key,
-        request: &Request,
-        service: Service,
-        lines: &[usize],
-        out: &mut Outbox,
-    ) -> bool {
-        let Some(sdp) = peers::sdp_of(request) else { return false };
-        let Ok(offer) = Description::parse(sdp.as_bytes()) else { return false };
-        let kind = media_kind(service);
-        for (index, line) in lines.iter().enumerate() {
-            let Some(media) = offer.media.get(*line) else { return false };
-            let Some(peer) = session_matching::peer(self.config.msrp.interop, &offer, *line, Ours::Passive) else { return false };
-            let Some(address) = self.addresses.msrp(media.is_msrp_over_tls()) else { return false };
-            let stream = self.sessions.open_stream(self.shard, key, index, *line);
-            let uri: Box<str> = address.uri(stream.core, &mut self.prng).into();
-            let direction = if kind == SessionKind::LargeMessage {
-                Direction::FromPeer
-            } else {
-                session_matching::direction_of_peer(&offer, media)
-            };
-            let origin = MediaLeg {
-                leg: 0,
-                kind: MediaKind::Msrp { uri: uri.clone(), tls: address.tls },
-                direction,
-                matching: peer.matching,
-            };
-            let max_message = self.config.msrp.max_message;
-            let open = Open { session: stream.key, kind, max_message, origin };
-            push(out, &stream, Command::Open(Box::new(open)));
-            push(out, &stream, Command::Bind { session: stream.key, leg: 0, peer: Box::new(peer) });
-            let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
-            session.streams.push(stream);
-            session.legs[0].uris.reserve_exact(lines.len() - index);
-            session.legs[0].uris.push(uri);
-        }
-        let sdp_session = u64::from(self.prng.u64() as u32);
-        let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
-        session.legs[0].sdp_session = sdp_session;
-        session.legs[0].remote_sdp = peers::digest(&sdp);
-        true
-    }
-
     /// Invites every target of the call's decision, all at once.
     pub(super) fn invite_targets(&mut self, now: Instant, key: Key, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
@@ -255,11 +203,7 @@ impl Signalling {
         let old = std::mem::replace(&mut made.token, token);
         let seq = made.dialog.next_seq();
         let draft = Draft::of_dialog(&made.dialog, Method::Invite, seq, max_forwards, |mut writer| {
-            write_fields(&mut writer, invite, made, min_se, hides);
-            if reliably {
-                // Beside the tags that the procedure listed: the caller can be told reliably, so the target may.
-                writer.field(Name::Supported, reliable::TAG);
-            }
+            write_fields(&mut writer, invite, made, min_se, hides, reliably);
             writer.field(Name::ContentType, &content_type);
             writer.body(&body);
         });
@@ -315,32 +259,6 @@ impl Signalling {
         self.sessions.tags.insert(tag, (key, leg));
         self.counts.dialogs += 1;
         leg
-    }
-
-    /// Writes our SDP for a leg.
-    pub(super) fn local_sdp(&mut self, key: Key, leg: LegIndex, plan: &MediaPlan) -> (String, OwnOrigin) {
-        let session = self.sessions.table.get(key).expect("the caller holds the session");
-        let leg = &session.legs[usize::from(leg)];
-        let session_id = if leg.sdp_session == 0 { u64::from(self.prng.u64() as u32) } else { leg.sdp_session };
-        let origin = OwnOrigin { session_id, version: u64::from(leg.sdp_version) };
-        let own = plan.relayed().map(|line| session.uri_at(leg, line).and_then(|uri| self.own_line(uri)));
-        let own: Vec<Option<OwnLine>> = own.collect();
-        let written: Vec<OwnLine> = own.iter().flatten().cloned().collect();
-        if written.len() == own.len() {
-            return (plan.write(origin, &written), origin);
-        }
-        // A line for which there is no stream is not taken.
-        let mut plan = plan.clone();
-        let missing: Vec<usize> = plan.relayed().zip(&own).filter(|(_, own)| own.is_none()).map(|(line, _)| line).collect();
-        missing.into_iter().for_each(|line| plan.lines[line] = Line::Rejected);
-        (plan.write(origin, &written), origin)
-    }
-
-    /// What stands in our SDP with one of our URIs. None: a reload took the address that it is of.
-    fn own_line(&self, uri: &str) -> Option<OwnLine> {
-        let address = self.addresses.msrp(uri.starts_with("msrps:"))?;
-        let fingerprint = self.addresses.fingerprint().filter(|_| address.tls).cloned();
-        Some(OwnLine { host: address.host.clone(), port: address.port, uri: uri.into(), fingerprint })
     }
 
     /// Route values towards a next hop: what is left of the received route set, else the core; or the ISF alone.
@@ -411,14 +329,6 @@ impl Sessions {
         limit == 0 || self.originators.get(originator).is_none_or(|count| *count < limit)
     }
 
-    /// The media session is no more.
-    pub fn close_stream(&mut self, stream: &Stream) {
-        if self.media.remove(&stream.key).is_some() {
-            let load = &mut self.media_load[usize::from(stream.core)];
-            *load = load.saturating_sub(1);
-        }
-    }
-
     /// Takes a session in, with its origin leg: into the tables it is counted and found in. None: there is no room.
     fn insert(&mut self, session: Session) -> Option<Key> {
         let tag = session.origin().dialog.id().local_tag.clone();
@@ -462,8 +372,9 @@ fn origin_leg(arrived: &Arrived, dialog: Dialog) -> Leg {
     origin
 }
 
-/// Writes the fields of a target's INVITE, those of its leg first. `hides`: nobody on the way may learn the identity.
-fn write_fields(writer: &mut Writer<'_>, invite: &Invite, leg: &Leg, min_se: Option<u32>, hides: bool) {
+/// Writes the fields of a target's INVITE, those of its leg first. `hides`: nobody on the way may learn the identity;
+/// `reliably`: the origin takes reliable provisional responses.
+fn write_fields(writer: &mut Writer<'_>, invite: &Invite, leg: &Leg, min_se: Option<u32>, hides: bool, reliably: bool) {
     if let Some(record_route) = &leg.record_route {
         writer.field(Name::RecordRoute, record_route);
     }
@@ -477,65 +388,19 @@ fn write_fields(writer: &mut Writer<'_>, invite: &Invite, leg: &Leg, min_se: Opt
     for (name, value) in invite.headers.iter().filter(|(name, _)| !(hides && is_identity(name))) {
         writer.named(name, value);
     }
+    if reliably {
+        // Beside the tags that the procedure listed: the caller can be told reliably, so the target may.
+        writer.field(Name::Supported, reliable::TAG);
+    }
     if !invite.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Allow")) {
         writer.field(Name::Allow, ALLOW);
     }
-}
-
-/// To the media core of a stream.
-pub(in crate::shard) fn push(out: &mut Outbox, stream: &Stream, command: Command) {
-    out.effects.push(Effect::Media { core: stream.core, command });
-}
-
-/// RFC 3325 §7: the asserted identity is not to leave the trust domain.
-pub(in crate::shard) fn asks_for_privacy(headers: &[Field]) -> bool {
-    let privacy = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Privacy"));
-    privacy.flat_map(|(_, value)| value.split(';')).any(|value| value.trim().eq_ignore_ascii_case("id"))
-}
-
-pub(in crate::shard) fn is_identity(name: &str) -> bool {
-    name.eq_ignore_ascii_case("P-Asserted-Identity")
 }
 
 /// OSI-r1: the relayed lines of a retry stand for the streams that were rejected, in order.
 fn retried_lines(streams: &[Stream], plan: &MediaPlan) -> Box<[(usize, usize)]> {
     let rejected = streams.iter().enumerate().filter(|(_, stream)| stream.rejected).map(|(index, _)| index);
     rejected.zip(plan.relayed()).collect()
-}
-
-/// m-lines that we relay.
-pub(super) fn relayed_lines(plan: Option<&MediaPlan>) -> Vec<usize> {
-    plan.map_or(Vec::new(), |plan| plan.relayed().collect())
-}
-
-pub(super) const fn media_kind(service: Service) -> SessionKind {
-    match service {
-        Service::Session | Service::GroupSession => SessionKind::Session,
-        Service::LargeMessage | Service::Pager => SessionKind::LargeMessage,
-    }
-}
-
-/// RFC 3261 §16.6 step 3 for the INVITE that follows from another: one hop fewer.
-pub(in crate::shard) fn hops_left(request: &Request) -> u8 {
-    max_forwards(request).ok().flatten().map_or(MAX_FORWARDS, |hops| hops.saturating_sub(1))
-}
-
-/// Content-Type and body: the SDP alone, or with the parts beside it.
-pub(super) fn content(
-    sdp: &str,
-    parts: &[crate::mime::multipart::Part],
-    prng: &mut crate::base::prng::Prng,
-) -> (String, Vec<u8>) {
-    use crate::mime::multipart::{self, Part};
-    if parts.is_empty() {
-        return ("application/sdp".to_string(), sdp.as_bytes().to_vec());
-    }
-    let mut all = vec![Part::new("application/sdp", None, sdp.as_bytes().to_vec())];
-    all.extend_from_slice(parts);
-    let mut boundary = String::from("cpm-");
-    prng.push_token(22, &mut boundary);
-    let body = multipart::write(&all, &boundary);
-    (format!("multipart/mixed;boundary=\"{boundary}\""), body)
 }
 
 fn record_of(now: Instant, arrived: &Arrived, service: &'static str) -> Cdr {

@@ -1,8 +1,8 @@
 //! RFC 3261 §14, RFC 3311, RFC 4028 §7.4: a re-INVITE or UPDATE of a peer: a refresh that ends here, or a change that goes
 //! to the other leg and comes back.
 
-use super::bridge::media_kind;
 use super::peers;
+use super::streams::media_kind;
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::cpm::media_plan::{self, MediaPlan, Side};
@@ -14,7 +14,7 @@ use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Purpose, Within};
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::{Cookie, Signalling};
-use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::glare::Verdict;
 use crate::sip::header::name::Name;
 use crate::sip::header::session_expires::Refresher;
@@ -109,7 +109,7 @@ impl Signalling {
             if let Some(kept) = kept {
                 writer.format(Name::SessionExpires, format_args!("{kept}"));
             }
-            writer.field(Name::Supported, "timer").field(Name::UserAgent, &product).field(Name::Allow, super::bridge::ALLOW);
+            writer.field(Name::Supported, "timer").field(Name::UserAgent, &product).field(Name::Allow, ALLOW);
             writer.field(Name::ContentType, "application/sdp");
             writer.body(sdp.as_bytes());
         });
@@ -256,7 +256,7 @@ impl Signalling {
                     writer.field(Name::Require, "timer");
                 }
             }
-            writer.field(Name::Supported, "timer").field(Name::Server, &product).field(Name::Allow, super::bridge::ALLOW);
+            writer.field(Name::Supported, "timer").field(Name::Server, &product).field(Name::Allow, ALLOW);
             match sdp {
                 Some(sdp) => {
                     writer.field(Name::ContentType, "application/sdp");

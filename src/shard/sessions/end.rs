@@ -5,7 +5,7 @@
 //! ```
 //! Nobody hangs up on a peer that has not got what its correspondent was told is on its way.
 
-use super::bridge::push;
+use super::streams::push;
 use super::{LegState, State};
 use crate::base::clock::{Duration, Instant};
 use crate::base::slab::Key;

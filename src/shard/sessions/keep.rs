@@ -6,7 +6,7 @@
 //!                                         \- the store refuses ─> Defer, else 413 or 500 for the sender
 //! ```
 
-use super::bridge::{push, relayed_lines};
+use super::streams::{push, relayed_lines};
 use super::{Arrived, Call, Leg, LegKind, LegState};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;

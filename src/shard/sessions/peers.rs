@@ -1,7 +1,7 @@
 //! The SDP that a peer sent: found in its message, compared with the one before; and the media core is told who is at the far end.
 
 use super::Session;
-use super::bridge::push;
+use super::streams::push;
 use crate::cpm::session_matching::{self, Ours};
 use crate::mime::multipart;
 use crate::sdp::description::Description;

@@ -26,7 +26,7 @@ use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::Within;
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::{Due, Signalling};
-use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::dialog::Dialog;
 use crate::sip::header::name::Name;
 use crate::sip::header::rack::RAck;
@@ -208,7 +208,7 @@ impl Signalling {
         let fill = |writer: &mut Writer<'_>| {
             reply::copy(&request, Name::RecordRoute, writer);
             writer.field(Name::Contact, &contact).field(Name::Require, reliable::TAG);
-            writer.format(Name::RSeq, format_args!("{sequence}")).field(Name::Allow, super::bridge::ALLOW);
+            writer.format(Name::RSeq, format_args!("{sequence}")).field(Name::Allow, ALLOW);
         };
         self.respond_provisionally(now, server, status, &reason, fill, out);
     }

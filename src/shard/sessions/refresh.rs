@@ -9,7 +9,7 @@ use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::Within;
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::{Due, Signalling};
-use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::glare;
 use crate::sip::header::name::Name;
 use crate::sip::header::session_expires::{Refresher, SessionExpires};
@@ -106,7 +106,7 @@ impl Signalling {
         let draft = Draft::of_dialog(&at.dialog, method, seq, MAX_FORWARDS, |mut writer| {
             writer.field(Name::Contact, &at.contact);
             writer.format(Name::SessionExpires, format_args!("{interval_s};refresher=uac"));
-            writer.field(Name::Supported, "timer").field(Name::UserAgent, &product).field(Name::Allow, super::bridge::ALLOW);
+            writer.field(Name::Supported, "timer").field(Name::UserAgent, &product).field(Name::Allow, ALLOW);
             if method == Method::Update {
                 return writer.body(b"");
             }

@@ -1,4 +1,4 @@
-//! RFC 3264 §8.1, §8.2: MSRP streams that a re-INVITE or UPDATE brings into a session, and those that it takes out.
+//! RFC 3264 §8.1, §8.2: the MSRP streams of a session: opened with it, brought by a re-INVITE or UPDATE, or taken out.
 //!
 //! ```text
 //! offer with a further line   Open, both legs: our path goes on in the offer for the other leg
@@ -7,16 +7,17 @@
 //! line with port 0            Close once both sides agreed; the other streams and the session go on
 //! ```
 
-use super::bridge::{media_kind, push};
+use super::peers;
 use super::{Leg, LegKind, LegState, Session, Sessions, Stream};
 use crate::base::slab::Key;
+use crate::cpm::decision::Service;
 use crate::cpm::media_plan::{Line, MediaPlan, described};
-use crate::cpm::session_matching;
+use crate::cpm::session_matching::{self, Ours};
 use crate::limits::STREAMS_MAX;
-use crate::msrp::leg::SessionKind;
+use crate::msrp::leg::{Direction, SessionKind};
 use crate::sdp::description::Description;
 use crate::shard::exchange::{Command, Leg as MediaLeg, LegIndex, LegKind as MediaKind, MediaKey, Open};
-use crate::shard::outbox::Outbox;
+use crate::shard::outbox::{Effect, Outbox};
 use crate::shard::signalling::Signalling;
 use crate::sip::message::Request;
 use crate::sip::transaction::seam::ServerKey;
@@ -55,6 +56,14 @@ impl Session {
 }
 
 impl Sessions {
+    /// The media session is no more.
+    pub fn close_stream(&mut self, stream: &Stream) {
+        if self.media.remove(&stream.key).is_some() {
+            let load = &mut self.media_load[usize::from(stream.core)];
+            *load = load.saturating_sub(1);
+        }
+    }
+
     /// The session and stream of a media session that is part of it.
     pub(super) fn of_media(&self, media: MediaKey) -> Option<(Key, usize)> {
         let (key, index) = self.media.get(&media).copied()?;
@@ -63,6 +72,52 @@ impl Sessions {
 }
 
 impl Signalling {
+    /// Opens one media session for each relayed line, with the origin's leg, and tells who is at its far end.
+    /// False: there is no such address of ours, or the offer names no far end.
+    pub(super) fn open_media(
+        &mut self,
+        key: Key,
+        request: &Request,
+        service: Service,
+        lines: &[usize],
+        out: &mut Outbox,
+    ) -> bool {
+        let Some(sdp) = peers::sdp_of(request) else { return false };
+        let Ok(offer) = Description::parse(sdp.as_bytes()) else { return false };
+        let kind = media_kind(service);
+        for (index, line) in lines.iter().enumerate() {
+            let Some(media) = offer.media.get(*line) else { return false };
+            let Some(peer) = session_matching::peer(self.config.msrp.interop, &offer, *line, Ours::Passive) else { return false };
+            let Some(address) = self.addresses.msrp(media.is_msrp_over_tls()) else { return false };
+            let stream = self.sessions.open_stream(self.shard, key, index, *line);
+            let uri: Box<str> = address.uri(stream.core, &mut self.prng).into();
+            let direction = if kind == SessionKind::LargeMessage {
+                Direction::FromPeer
+            } else {
+                session_matching::direction_of_peer(&offer, media)
+            };
+            let origin = MediaLeg {
+                leg: 0,
+                kind: MediaKind::Msrp { uri: uri.clone(), tls: address.tls },
+                direction,
+                matching: peer.matching,
+            };
+            let max_message = self.config.msrp.max_message;
+            let open = Open { session: stream.key, kind, max_message, origin };
+            push(out, &stream, Command::Open(Box::new(open)));
+            push(out, &stream, Command::Bind { session: stream.key, leg: 0, peer: Box::new(peer) });
+            let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
+            session.streams.push(stream);
+            session.legs[0].uris.reserve_exact(lines.len() - index);
+            session.legs[0].uris.push(uri);
+        }
+        let sdp_session = u64::from(self.prng.u64() as u32);
+        let session = self.sessions.table.get_mut(key).expect("the caller holds the session");
+        session.legs[0].sdp_session = sdp_session;
+        session.legs[0].remote_sdp = peers::digest(&sdp);
+        true
+    }
+
     /// Opens a media session for each line of a new offer that no stream of the session is on; `from` offered, `to` is asked.
     pub(super) fn open_further(
         &mut self,
@@ -166,5 +221,22 @@ impl Signalling {
                 session.close_stream_at(index, out);
             }
         }
+    }
+}
+
+/// To the media core of a stream.
+pub(in crate::shard) fn push(out: &mut Outbox, stream: &Stream, command: Command) {
+    out.effects.push(Effect::Media { core: stream.core, command });
+}
+
+/// m-lines that we relay.
+pub(super) fn relayed_lines(plan: Option<&MediaPlan>) -> Vec<usize> {
+    plan.map_or(Vec::new(), |plan| plan.relayed().collect())
+}
+
+pub(super) const fn media_kind(service: Service) -> SessionKind {
+    match service {
+        Service::Session | Service::GroupSession => SessionKind::Session,
+        Service::LargeMessage | Service::Pager => SessionKind::LargeMessage,
     }
 }

@@ -20,7 +20,7 @@ use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Hop, Purpose, Within};
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::Signalling;
-use crate::shard::writing::{Draft, MAX_FORWARDS};
+use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::header::name::Name;
 use crate::sip::message::{Message, Request, Response};
 use crate::sip::method::Method;
@@ -82,7 +82,7 @@ impl Signalling {
             _ if !standing => self.refuse_status(now, server, 481, out),
             Method::Invite | Method::Update => self.changed_or_refreshed(now, key, leg, server, request, out),
             Method::Other | Method::Register | Method::Publish => {
-                let allow = Refusal::new(405, "RFC 3261 §8.2.1").header("Allow", super::bridge::ALLOW.to_string());
+                let allow = Refusal::new(405, "RFC 3261 §8.2.1").header("Allow", ALLOW.to_string());
                 self.refuse(now, server, &allow, out);
             }
             _ => self.relay(now, key, leg, server, request, out),
@@ -113,7 +113,7 @@ impl Signalling {
         let fill = |mut writer: Writer<'_>| {
             writer.field(Name::Server, &product);
             if method == Method::Options {
-                writer.field(Name::Allow, super::bridge::ALLOW);
+                writer.field(Name::Allow, ALLOW);
                 writer.field(Name::Accept, "application/sdp, message/cpim");
                 writer.field(Name::Supported, "timer, 100rel");
             }
