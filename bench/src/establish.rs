@@ -31,6 +31,41 @@ pub struct Session {
 /// A connection, and the TLS session on it.
 type Secured = (TcpStream, Option<rustls::Connection>);
 
+/// Called parties by their Call-ID: our MSRP URI, and the proxy's.
+type Parties = BTreeMap<String, (String, String)>;
+
+/// A call by SIP that is being set up.
+struct Call<'a> {
+    id: String,
+    caller: Party,
+    called: Party,
+    /// The caller's own MSRP URI.
+    own: String,
+    scheme: &'static str,
+    /// Where the called parties take MSRP.
+    host: String,
+    port: u16,
+    fingerprint: Option<&'a str>,
+}
+
+impl Call<'_> {
+    /// What a called party answers; none: it says nothing.
+    fn answer(&self, request: &Message<'_>, direction: &str, parties: &mut Parties) -> Option<String> {
+        let invites = request.first_line().starts_with("INVITE ");
+        if !invites || request.header("Conversation-ID", "") != format!("c{}", self.id) {
+            return request.first_line().starts_with("BYE ").then(|| sip::ok(request, &self.called, ""));
+        }
+        let number = parties.len();
+        let (own, peer) = parties.entry(request.header("Call-ID", "i").to_owned()).or_default();
+        if own.is_empty() {
+            *own = format!("{}://{}:{}/b{}n{number};tcp", self.scheme, self.host, self.port, self.id);
+            *peer = request.attribute("path").unwrap_or("").to_owned();
+        }
+        let sdp = sip::sdp(&self.host, self.port, own, "passive", direction, self.fingerprint);
+        Some(sip::ok(request, &self.called, &sdp))
+    }
+}
+
 /// Sets sessions up, one after another.
 pub struct Establisher<'s> {
     scenario: &'s Scenario,
@@ -133,90 +168,92 @@ impl<'s> Establisher<'s> {
         })
     }
 
+    /// INVITE, 200 and ACK through the proxy; then both sides' MSRP connections.
     fn by_sip(&self, index: usize) -> Result<Session, String> {
-        let (caller_socket, called_socket) =
-            (self.caller_sip.as_ref().expect("made for this via"), self.called_sip.as_ref().expect("made for this via"));
-        let caller = Party { address: self.scenario.caller_sip.clone(), transport: "UDP".into() };
-        let called = Party { address: self.scenario.called_sip.clone(), transport: "UDP".into() };
-        let call = format!("{}x{index}", self.run);
-        let scheme = if self.scenario.tls { "msrps" } else { "msrp" };
-        let fingerprint = self.certificates.as_ref().map(|certificates| certificates.fingerprint.as_str());
-        let own_a = format!("{scheme}://127.0.0.1:9/a{call};tcp");
-        let port = self.scenario.called_msrp.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(28550);
-        let host_b = self.place(index).map_or_else(
-            || self.scenario.called_msrp.split(':').next().unwrap_or_default().to_owned(),
-            |place| place.to_string(),
-        );
-        let invitation = sip::Invitation::of(self.scenario);
-        let [offer, answer_direction] = invitation.directions();
-        let invite = sip::invite(
-            &caller,
-            &self.scenario.proxy,
-            &call,
-            &invitation,
-            &sip::sdp("127.0.0.1", 9, &own_a, "active", offer, fingerprint),
-        );
+        let call = self.call(index);
+        let (answer, parties) = self.invited(&call)?;
+        let answer = Message(&answer);
+        if answer.status() != 200 {
+            return Err(format!("call {}: {}", call.id, answer.first_line()));
+        }
+        let ack = sip::in_dialog(&call.caller, "ACK", 1, &call.id, &answer);
+        self.sockets().0.send_to(ack.as_bytes(), &self.scenario.proxy).map_err(text)?;
+        self.connected(index, &call, &answer, &parties)
+    }
 
-        // Called parties by their Call-ID: our URI and theirs.
-        let mut parties: BTreeMap<String, (String, String)> = BTreeMap::new();
+    fn call(&self, index: usize) -> Call<'_> {
+        let scenario = self.scenario;
+        let id = format!("{}x{index}", self.run);
+        let scheme = if scenario.tls { "msrps" } else { "msrp" };
+        let (host, port) = scenario.called_msrp.rsplit_once(':').unwrap_or((&scenario.called_msrp, ""));
+        Call {
+            own: format!("{scheme}://127.0.0.1:9/a{id};tcp"),
+            id,
+            scheme,
+            caller: Party { address: scenario.caller_sip.clone(), transport: "UDP".into() },
+            called: Party { address: scenario.called_sip.clone(), transport: "UDP".into() },
+            host: self.place(index).map_or_else(|| host.to_owned(), |place| place.to_string()),
+            port: port.parse().unwrap_or(28550),
+            fingerprint: self.certificates.as_ref().map(|certificates| certificates.fingerprint.as_str()),
+        }
+    }
+
+    fn sockets(&self) -> (&UdpSocket, &UdpSocket) {
+        let made = "made for this via";
+        (self.caller_sip.as_ref().expect(made), self.called_sip.as_ref().expect(made))
+    }
+
+    /// Sends the INVITE, and answers those that come to the called parties: the caller's final answer, and who was called.
+    fn invited(&self, call: &Call<'_>) -> Result<(String, Parties), String> {
+        let (caller, called) = self.sockets();
+        let invitation = sip::Invitation::of(self.scenario);
+        let [offer, direction] = invitation.directions();
+        let offer = sip::sdp("127.0.0.1", 9, &call.own, "active", offer, call.fingerprint);
+        let invite = sip::invite(&call.caller, &self.scenario.proxy, &call.id, &invitation, &offer);
+        let mut parties = Parties::new();
         let mut buffer = vec![0; 65_536];
         let began = Instant::now();
-        caller_socket.send_to(invite.as_bytes(), &self.scenario.proxy).map_err(text)?;
+        caller.send_to(invite.as_bytes(), &self.scenario.proxy).map_err(text)?;
+        called.set_nonblocking(true).map_err(text)?;
+        caller.set_nonblocking(true).map_err(text)?;
         let mut answer: Option<String> = None;
         while answer.is_none() || parties.len() < self.scenario.targets {
             if began.elapsed() > PATIENCE {
-                let count = parties.len();
-                let proxy = &self.scenario.proxy;
-                return Err(format!("call {call}: no final answer from {proxy} in {PATIENCE:?}; {count} INVITEs came"));
+                let (id, count, proxy) = (&call.id, parties.len(), &self.scenario.proxy);
+                return Err(format!("call {id}: no final answer from {proxy} in {PATIENCE:?}; {count} INVITEs came"));
             }
-            called_socket.set_nonblocking(true).map_err(text)?;
-            caller_socket.set_nonblocking(true).map_err(text)?;
-            readable([caller_socket, called_socket], Duration::from_millis(20));
-            while let Ok((read, from)) = called_socket.recv_from(&mut buffer) {
-                let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
-                let request = Message(&request);
-                if request.first_line().starts_with("INVITE ") && request.header("Conversation-ID", "") == format!("c{call}") {
-                    let number = parties.len();
-                    let (own, peer) = parties.entry(request.header("Call-ID", "i").to_owned()).or_default();
-                    if own.is_empty() {
-                        *own = format!("{scheme}://{host_b}:{port}/b{call}n{number};tcp");
-                        *peer = request.attribute("path").unwrap_or("").to_owned();
-                    }
-                    let answer =
-                        sip::ok(&request, &called, &sip::sdp(&host_b, port, own, "passive", answer_direction, fingerprint));
-                    called_socket.send_to(answer.as_bytes(), from).map_err(text)?;
-                } else if request.first_line().starts_with("BYE ") {
-                    let _ = called_socket.send_to(sip::ok(&request, &called, "").as_bytes(), from);
+            readable([caller, called], Duration::from_millis(20));
+            while let Ok((read, from)) = called.recv_from(&mut buffer) {
+                let request = String::from_utf8_lossy(&buffer[..read]);
+                if let Some(answer) = call.answer(&Message(&request), direction, &mut parties) {
+                    called.send_to(answer.as_bytes(), from).map_err(text)?;
                 }
             }
-            let Ok((read, _)) = caller_socket.recv_from(&mut buffer) else { continue };
+            let Ok((read, _)) = caller.recv_from(&mut buffer) else { continue };
             let response = String::from_utf8_lossy(&buffer[..read]).into_owned();
-            if Message(&response).header("Call-ID", "i") != format!("{call}@bench") || Message(&response).status() < 200 {
-                continue;
+            let ours = Message(&response).header("Call-ID", "i") == format!("{}@bench", call.id);
+            if ours && Message(&response).status() >= 200 {
+                answer = Some(response);
             }
-            answer = Some(response);
         }
-        let answer = answer.unwrap_or_default();
-        let answer = Message(&answer);
-        if answer.status() != 200 {
-            return Err(format!("call {call}: {}", answer.first_line()));
-        }
-        let ack = sip::in_dialog(&caller, "ACK", 1, &call, &answer);
-        caller_socket.send_to(ack.as_bytes(), &self.scenario.proxy).map_err(text)?;
-        let peer_a = answer.attribute("path").ok_or("no a=path in the answer")?.to_owned();
-        let authority = peer_a.split_once("://").and_then(|(_, rest)| rest.split('/').next()).ok_or("a=path is no MSRP URI")?;
-        let stream_a = connect(authority, self.place(index), &self.scenario.congestion)?;
-        let (stream_a, tls) = self.secured(stream_a, true)?;
+        Ok((answer.unwrap_or_default(), parties))
+    }
+
+    /// The caller connects and speaks; the called parties take their connections.
+    fn connected(&self, index: usize, call: &Call<'_>, answer: &Message<'_>, parties: &Parties) -> Result<Session, String> {
+        let peer = answer.attribute("path").ok_or("no a=path in the answer")?;
+        let authority = peer.split_once("://").and_then(|(_, rest)| rest.split('/').next()).ok_or("a=path is no MSRP URI")?;
         let congestion = &self.scenario.congestion;
         let end =
             |stream, tls, own: &str, peer: &str| Endpoint::new(stream, tls, own.into(), peer.into(), congestion).map_err(text);
+        let (stream, tls) = self.secured(connect(authority, self.place(index), congestion)?, true)?;
         let mut session = Session {
-            caller: end(stream_a, tls, &own_a, &peer_a)?,
+            caller: end(stream, tls, &call.own, peer)?,
             called: Vec::new(),
-            bye: Some(sip::in_dialog(&caller, "BYE", 2, &call, &answer)),
+            bye: Some(sip::in_dialog(&call.caller, "BYE", 2, &call.id, answer)),
         };
         // Who connects speaks at once (RFC 4975 §5.4): a proxy may believe nobody that stays silent.
-        let opening = frame::opening(&own_a, &peer_a, &format!("o{index:07x}"));
+        let opening = frame::opening(&call.own, peer, &format!("o{index:07x}"));
         session.caller.send(&[&opening]).map_err(text)?;
         // Whose connection it is does not matter: the messages are the same, and nothing is sent on it but answers.
         for (own, peer) in parties.values() {
