@@ -15,19 +15,14 @@ fn moved() -> String {
     offer("alices2", "a=setup:active\r\na=msrp-cema\r\n")
 }
 
+fn session() -> String {
+    invite("sip:bob@other.net", "orig", SESSION, "", &offer("alices", "a=setup:active\r\na=msrp-cema\r\n"))
+}
+
 /// A session that stands: the INVITE that Bob got, the 200 that Alice got.
 fn standing() -> (World, Sent, Sent) {
     let mut world = World::new(config());
-    world.receives(
-        ALICE,
-        &invite("sip:bob@other.net", "orig", SESSION, "", &offer("alices", "a=setup:active\r\na=msrp-cema\r\n")),
-    );
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", OF_BOB, &bobs());
-    let ok = world.expect(ALICE, "SIP/2.0 200");
-    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
-    world.expect(BOB, "ACK");
+    let (invite, ok) = world.stands(&session(), OF_BOB, &bobs());
     (world, invite, ok)
 }
 
@@ -229,16 +224,7 @@ fn a_further_stream_that_is_not_taken_leaves_nothing() {
 #[test]
 fn a_change_keeps_the_session_timer_of_the_other_leg() {
     let mut world = World::new(config());
-    world.receives(
-        ALICE,
-        &invite("sip:bob@other.net", "orig", SESSION, "", &offer("alices", "a=setup:active\r\na=msrp-cema\r\n")),
-    );
-    world.expect(ALICE, "SIP/2.0 100");
-    let invite = world.expect(CORE, "INVITE");
-    world.answers(&invite, "200 OK", &format!("{OF_BOB}Session-Expires: 900;refresher=uas\r\n"), &bobs());
-    let ok = world.expect(ALICE, "SIP/2.0 200");
-    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
-    world.expect(BOB, "ACK");
+    let (_, ok) = world.stands(&session(), &format!("{OF_BOB}Session-Expires: 900;refresher=uas\r\n"), &bobs());
     world.receives(ALICE, &in_dialog("INVITE", 2, &ok, OF_ALICE, &moved()));
     world.expect(ALICE, "SIP/2.0 100");
     let change = world.expect(BOB, "INVITE");

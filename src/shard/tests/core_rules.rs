@@ -112,12 +112,8 @@ fn requests_to_a_client_behind_a_connection_go_back_on_it() {
 #[test]
 fn a_contact_of_ours_leads_to_the_one_it_stands_for() {
     let mut world = World::new(config());
-    let invite = world.relays(&session());
     let fields = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\n";
-    world.answers(&invite, "200 OK", fields, &offer("bobs", "a=setup:passive\r\n"));
-    let ok = world.expect(ALICE, "SIP/2.0 200");
-    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
-    world.expect(BOB, "ACK");
+    let (_, ok) = world.stands(&session(), fields, &offer("bobs", "a=setup:passive\r\n"));
     let contact = ok.header(Name::Contact);
     let ours = contact.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |(uri, _)| uri);
     let outside = |uri: &str, branch: &str| {

@@ -206,9 +206,7 @@ fn a_session_is_refreshed_and_one_that_nobody_refreshes_ends() {
 #[test]
 fn a_refresh_ends_here_and_a_change_goes_to_the_other_side() {
     let mut world = World::new(config());
-    let (invite, ok) = world.agrees(&session(), ANSWER, &bobs());
-    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
-    world.expect(BOB, "ACK");
+    let (invite, ok) = world.stands(&session(), ANSWER, &bobs());
 
     let with_sdp = "Contact: <sip:alice@127.0.0.1:5080>\r\nContent-Type: application/sdp\r\n";
     let same = offer("alices", "a=setup:active\r\na=msrp-cema\r\n");
@@ -240,9 +238,7 @@ fn a_refresh_ends_here_and_a_change_goes_to_the_other_side() {
 #[test]
 fn a_change_whose_asker_hangs_up_is_still_answered() {
     let mut world = World::new(config());
-    let (_, ok) = world.agrees(&session(), ANSWER, &bobs());
-    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
-    world.expect(BOB, "ACK");
+    let (_, ok) = world.stands(&session(), ANSWER, &bobs());
     let with_sdp = "Contact: <sip:alice@127.0.0.1:5080>\r\nContent-Type: application/sdp\r\n";
     let moved = offer("alices2", "a=setup:active\r\na=msrp-cema\r\n");
     world.receives(ALICE, &in_dialog("INVITE", 2, &ok, with_sdp, &moved));
@@ -262,9 +258,7 @@ fn a_change_whose_asker_hangs_up_is_still_answered() {
 #[test]
 fn other_requests_are_made_anew_on_the_other_leg() {
     let mut world = World::new(config());
-    let (invite, ok) = world.agrees(&session(), ANSWER, &bobs());
-    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
-    world.expect(BOB, "ACK");
+    let (invite, ok) = world.stands(&session(), ANSWER, &bobs());
     let fields = "Contact: <sip:alice@127.0.0.1:5080>\r\nRefer-To: <sip:carol@example.net>\r\n";
     world.receives(ALICE, &in_dialog("REFER", 2, &ok, fields, ""));
     let refer = world.expect(BOB, "REFER sip:bob@127.0.0.1:5081");

@@ -246,6 +246,15 @@ impl World {
         (invite, self.expect(ALICE, "SIP/2.0 200"))
     }
 
+    /// The same, and both sides have their ACK: the session stands.
+    #[track_caller]
+    pub fn stands(&mut self, invite: &str, fields: &str, sdp: &str) -> (Sent, Sent) {
+        let (invite, ok) = self.agrees(invite, fields, sdp);
+        self.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+        self.expect(BOB, "ACK");
+        (invite, ok)
+    }
+
     /// Answers a request the core sent.
     pub fn answers(&mut self, request: &Sent, status: &str, fields: &str, body: &str) {
         let text = answer(&request.request(), status, fields, body);
