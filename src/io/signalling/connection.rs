@@ -137,6 +137,14 @@ impl Connection {
         }
     }
 
+    /// Whether the peer has shut its sending side, or closed, as far as the kernel knows; a completion may not have told it yet.
+    pub fn peer_has_ended(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: the kernel writes into this one structure, which lives until the call returns.
+        let found = unsafe { libc::poll(&raw mut poll, 1, 0) };
+        found > 0 && poll.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    }
+
     /// Octets that wait to be sent.
     pub fn backlog(&self) -> usize {
         self.queue.len() - self.sent
@@ -226,5 +234,32 @@ impl Connection {
     /// Who is to hear that what they sent has not gone out.
     pub fn unsent(&mut self) -> impl Iterator<Item = Mark> + '_ {
         self.marks.drain(..).map(|(_, mark)| mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    /// A connection, and its peer's end.
+    fn connected() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, from) = listener.accept().unwrap();
+        let now = Instant::from_unix_s(1);
+        (Connection::new(socket.into(), Transport::Tcp, 0, from, State::Open, 4096, now), peer)
+    }
+
+    #[test]
+    fn the_end_of_a_peer_is_seen_before_it_is_read() {
+        let (connection, mut peer) = connected();
+        assert!(!connection.peer_has_ended());
+        peer.write_all(b"something unread").unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        while !connection.peer_has_ended() {
+            std::thread::yield_now();
+        }
     }
 }

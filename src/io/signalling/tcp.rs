@@ -351,6 +351,11 @@ impl Tcp {
         if matches!(connection.state, State::HalfClosed { .. }) { Queued::HalfClosed } else { Queued::Open }
     }
 
+    /// Whether who is at the other end has said all, or is gone.
+    pub fn peer_has_ended(&self, connection: u64) -> bool {
+        self.table.get(Key::from_u64(connection)).is_some_and(Connection::peer_has_ended)
+    }
+
     /// Our address on a connection.
     pub fn local(&self, connection: u64) -> Option<SocketAddr> {
         self.table.get(Key::from_u64(connection))?.socket.local_addr().ok()?.as_socket()

@@ -67,7 +67,13 @@ impl Engine {
             }
             return;
         }
-        let queued = self.tcp.send_on(now, flow.connection, octets, mark);
+        // A final answer is sent once: whoever has closed just now is seen to have, whichever of its octets and its end, and what
+        // is answered, the ring tells of first.
+        let ended = fallback.is_some() && is_final(octets) && self.tcp.peer_has_ended(flow.connection);
+        let queued = match self.tcp.send_on(now, flow.connection, octets, mark) {
+            Queued::Open if ended => Queued::HalfClosed,
+            queued => queued,
+        };
         if queued != Queued::Gone {
             let local = self.watch.hep.as_ref().and_then(|_| self.tcp.local(flow.connection));
             self.copy_sent(now, flow.transport, local, flow.peer, call, octets);
@@ -113,4 +119,9 @@ impl Engine {
             hep.copy(now, transport, local, peer, call, octets);
         }
     }
+}
+
+/// Whether these are the octets of a final response.
+fn is_final(octets: &[u8]) -> bool {
+    octets.strip_prefix(b"SIP/2.0 ").is_some_and(|status| status.first() != Some(&b'1'))
 }
