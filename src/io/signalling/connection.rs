@@ -10,7 +10,7 @@ use socket2::Socket;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +84,8 @@ pub struct Connection {
     queued_total: u64,
     sent_total: u64,
     marks: VecDeque<(u64, Mark)>,
+    /// What lay in the socket when a turn could not take all of it.
+    left: Option<Left>,
     /// A poll for room is under way.
     pub polling: bool,
     pub dirty: bool,
@@ -92,6 +94,13 @@ pub struct Connection {
     pub tls: Option<Box<Session>>,
     /// It was accepted and its TLS handshake is not done: one of those that `limits.handshakes` bounds.
     pub handshaking: bool,
+}
+
+/// So many octets more of a stream had come at that time.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    at: Instant,
+    octets: usize,
 }
 
 /// What a flush came to.
@@ -129,11 +138,30 @@ impl Connection {
             queued_total: 0,
             sent_total: 0,
             marks: VecDeque::new(),
+            left: None,
             polling: false,
             dirty: false,
             given: false,
             tls: None,
             handshaking: false,
+        }
+    }
+
+    /// Octets came out of the socket, where they were at `now`: since when they are known to have been there.
+    pub fn taken(&mut self, now: Instant, octets: usize) -> Instant {
+        let Some(left) = &mut self.left else { return now };
+        let since = left.at;
+        left.octets = left.octets.saturating_sub(octets);
+        if left.octets == 0 {
+            self.left = None;
+        }
+        since
+    }
+
+    /// A turn took not all there was: what is left waits from now on, if it does not already.
+    pub fn leaves(&mut self, now: Instant) {
+        if self.left.is_none() {
+            self.left = unread(self.socket.as_raw_fd()).filter(|octets| *octets > 0).map(|octets| Left { at: now, octets });
         }
     }
 
@@ -237,9 +265,18 @@ impl Connection {
     }
 }
 
+/// Octets that a socket holds and nobody has read.
+fn unread(fd: RawFd) -> Option<usize> {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, which lives until the call returns.
+    let done = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut octets) };
+    usize::try_from(octets).ok().filter(|_| done == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Duration;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
 
@@ -250,6 +287,23 @@ mod tests {
         let (socket, from) = listener.accept().unwrap();
         let now = Instant::from_unix_s(1);
         (Connection::new(socket.into(), Transport::Tcp, 0, from, State::Open, 4096, now), peer)
+    }
+
+    #[test]
+    fn what_a_turn_leaves_in_a_socket_has_waited_since_then() {
+        let (mut connection, mut peer) = connected();
+        let at = |ms| Instant::from_unix_s(2) + Duration::from_millis(ms);
+        connection.leaves(at(0));
+        assert_eq!(connection.taken(at(1), 10), at(1), "nothing was left");
+        peer.write_all(&[b'x'; 100]).unwrap();
+        while unread(connection.socket.as_raw_fd()) != Some(100) {
+            std::thread::yield_now();
+        }
+        connection.leaves(at(2));
+        connection.leaves(at(3));
+        assert_eq!(connection.taken(at(4), 60), at(2), "it was there when a turn ended first");
+        assert_eq!(connection.taken(at(5), 41), at(2));
+        assert_eq!(connection.taken(at(6), 1), at(6), "what came after is new");
     }
 
     #[test]

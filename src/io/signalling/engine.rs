@@ -333,6 +333,7 @@ impl Engine {
         for completion in &completions {
             self.completed(completion)?;
         }
+        self.tcp.leave(self.clock.now());
         let count = completions.len();
         completions.clear();
         self.completions = completions;

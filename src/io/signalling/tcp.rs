@@ -37,6 +37,8 @@ pub struct Tcp {
     by_peer: HashMap<(Transport, SocketAddr), Key>,
     accepted_from: HashMap<IpAddr, usize>,
     dirty: Vec<Key>,
+    /// Connections whose sockets held more than a turn took.
+    crowded: Vec<Key>,
     receive_group: Group,
     tls: Option<Tls>,
     /// Operations for the ring; the engine takes them.
@@ -74,6 +76,7 @@ impl Tcp {
             by_peer: HashMap::new(),
             accepted_from: HashMap::new(),
             dirty: Vec::new(),
+            crowded: Vec::new(),
             receive_group,
             tls,
             wanted: Vec::new(),
@@ -232,6 +235,25 @@ impl Tcp {
         let Some(connection) = self.table.get(key) else { return };
         let name = op::name(Op::Receive, key.slot() as u32, key.generation());
         self.wanted.push(Plain::receive(connection.socket.as_raw_fd(), self.receive_group, None, name));
+    }
+
+    /// Octets of a connection were taken from the kernel, which had them at `now`; `more`: and others. Since when they are known to
+    /// have waited there.
+    pub fn taken(&mut self, now: Instant, key: Key, octets: usize, more: bool) -> Instant {
+        let Some(connection) = self.table.get_mut(key) else { return now };
+        if more {
+            self.crowded.push(key);
+        }
+        connection.taken(now, octets)
+    }
+
+    /// All completions of a turn are taken: what is still in the sockets waits.
+    pub fn leave(&mut self, now: Instant) {
+        for key in self.crowded.drain(..) {
+            if let Some(connection) = self.table.get_mut(key) {
+                connection.leaves(now);
+            }
+        }
     }
 
     /// Octets came in. Every whole message, and every head of a message that cannot be taken, is handed to `deliver`.

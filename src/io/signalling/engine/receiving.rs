@@ -176,7 +176,7 @@ impl Engine {
         if let (Ok(octets), Some(buffer)) = (u32::try_from(result), completion.buffer()) {
             // A connection that is gone still has its buffer given back.
             if let Some(key) = found {
-                let arrived = self.entered;
+                let arrived = self.tcp.taken(self.entered, key, octets as usize, completion.nonempty());
                 let Reception { tcp, streams, mut desk, .. } = self.reception(now);
                 let local = if desk.watch.is_on() { tcp.local(key.as_u64()) } else { None };
                 let mut answers = Vec::new();
