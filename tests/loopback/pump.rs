@@ -4,6 +4,7 @@ use crate::proxy::PATIENCE;
 use crate::secure;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData, StreamOwned};
+use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
@@ -32,23 +33,31 @@ pub fn served(folder: &Path, plain: u16) -> u16 {
     port
 }
 
-/// Listens for plain TCP, and goes on to a TLS port whose certificate the folder's authority signed.
-pub fn towards(folder: &Path, tls: SocketAddr) -> SocketAddr {
+/// Listens for plain TCP, and goes on to a TLS port whose certificate the folder's authority signed. Where to reach it, and the
+/// port that the first connection to it goes on from: the address by which the program knows who is behind it.
+pub fn towards(folder: &Path, tls: SocketAddr) -> (SocketAddr, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     let at = listener.local_addr().expect("bound");
+    let first = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    first.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a loopback port");
+    let port = first.local_addr().ok().and_then(|address| address.as_socket()).expect("bound").port();
     let config = secure::client(folder, false);
     std::thread::spawn(move || {
+        let mut first = Some(first);
         for plain in listener.incoming().flatten() {
-            let config = config.clone();
+            let (config, first) = (config.clone(), first.take());
             std::thread::spawn(move || {
-                let stream = TcpStream::connect(tls)?;
+                let stream = match first {
+                    Some(socket) => socket.connect(&tls.into()).map(|()| TcpStream::from(socket)),
+                    None => TcpStream::connect(tls),
+                }?;
                 let name = ServerName::try_from("127.0.0.1").expect("an address");
                 let tls = ClientConnection::new(config, name).expect("a connection");
                 pump(StreamOwned::new(tls, stream), plain)
             });
         }
     });
-    at
+    (at, port)
 }
 
 fn pump<C, S>(mut tls: StreamOwned<C, TcpStream>, mut plain: TcpStream) -> std::io::Result<()>
