@@ -28,7 +28,7 @@ pub fn accepted(alice: &mut Ue, pf: &Proxy, id: &str, body: &[u8], vary: impl Fn
 pub fn session(alice: &mut Ue, pf: &Proxy, vary: impl Fn(Invite) -> Invite) -> (Msrp, Invite, Message) {
     let invite = vary(Invite::new(alice, BOB, LARGE).terminating());
     alice.send(pf.udp, &invite.text());
-    let ok = alice.expect_status(200);
+    let ok = alice.expect_answer(&invite, 200);
     alice.ack(pf.udp, &invite.message(), &ok);
     let sender = Msrp::connect(ok.msrp_address(), invite.message().attribute("path"), ok.attribute("path"));
     (sender, invite, ok)
@@ -36,25 +36,29 @@ pub fn session(alice: &mut Ue, pf: &Proxy, vary: impl Fn(Invite) -> Invite) -> (
 
 #[track_caller]
 pub fn bye(alice: &mut Ue, pf: &Proxy, ok: &Message) {
-    let bye = alice.in_dialog("BYE", ok, 1);
-    alice.send(pf.udp, &bye);
-    alice.expect_status(200);
+    let answer = hung_up(alice, pf, ok);
+    assert_eq!(answer.status(), 200, "{answer:?}");
+}
+
+/// The answer to BYE.
+fn hung_up(alice: &mut Ue, pf: &Proxy, ok: &Message) -> Message {
+    let bye = Message(alice.in_dialog("BYE", ok, 1));
+    alice.send(pf.udp, &bye.0);
+    alice.final_answer(&bye)
 }
 
 /// The end of a session whose message was refused: the program may have ended it already.
 #[track_caller]
 pub fn over(alice: &mut Ue, pf: &Proxy, ok: &Message) {
-    let bye = alice.in_dialog("BYE", ok, 1);
-    alice.send(pf.udp, &bye);
-    alice.next("an answer to BYE", |message| message.status() >= 200 && message.header("Call-ID") == ok.header("Call-ID"));
+    hung_up(alice, pf, ok);
 }
 
 /// Bob's client takes one delivery: the INVITE, the MSRP Message-ID and the octets.
 #[track_caller]
 pub fn taken(bob: &mut Ue) -> (Message, String, Vec<u8>) {
-    let (arrived, from) = bob.expect_from("INVITE");
+    let (arrived, from) = bob.expect_call();
     let (id, body) = take(bob, &arrived, from);
-    let (bye, from) = bob.expect_from("BYE");
+    let (bye, from) = bob.expect_bye(&arrived);
     bob.answer(&bye, from, "200 OK", "", "");
     (arrived, id, body)
 }
@@ -95,7 +99,7 @@ fn messages_survive_a_restart_and_come_in_order_one_at_a_time() {
     let mut bob = Ue::udp("bob");
     register(&pf, &bob, "");
     for (n, body) in bodies.iter().enumerate() {
-        let (arrived, from) = bob.expect_from("INVITE");
+        let (arrived, from) = bob.expect_call();
         bob.nothing(pf.udp, "a second delivery beside the first", |message| {
             message.method() == "INVITE" && message.header("Call-ID") != arrived.header("Call-ID")
         });
@@ -105,7 +109,7 @@ fn messages_survive_a_restart_and_come_in_order_one_at_a_time() {
         assert!(arrived.header("Date").is_some());
         let (id, came) = take(&mut bob, &arrived, from);
         assert!(id == format!("msg{n}") && came == *body, "octets out are octets in: {id}");
-        let (bye, from) = bob.expect_from("BYE");
+        let (bye, from) = bob.expect_bye(&arrived);
         bob.answer(&bye, from, "200 OK", "", "");
     }
     waiting(&pf, 0);
@@ -187,7 +191,7 @@ fn a_client_that_is_busy_gets_it_when_it_registers_again_and_one_that_declines_n
     let clients: Vec<Ue> = (0..3).map(|n| Ue::udp(&format!("client {n}"))).collect();
     for (client, answer) in clients.iter().zip(["486 Busy Here", "503 Service Unavailable", "603 Decline"]) {
         register(&pf, client, &more);
-        let (arrived, from) = core.expect_from("INVITE");
+        let (arrived, from) = core.expect_call();
         waiting(&pf, 1);
         core.answer(&arrived, from, answer, "", "");
         core.expect("ACK");

@@ -2,7 +2,7 @@
 
 use crate::proxy::PATIENCE;
 use crate::tape::Tape;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -105,7 +105,11 @@ impl Msrp {
         if let Some((tape, name)) = &self.tape {
             tape.note(name, "the proxy", &String::from_utf8_lossy(octets));
         }
-        self.stream.write_all(octets).expect("the proxy reads");
+        match self.stream.write_all(octets) {
+            // The proxy may refuse and close before all is written: who reads next hears of it.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {}
+            written => written.expect("the proxy reads"),
+        }
     }
 
     /// One chunk: `range` as in Byte-Range, `extra` header lines, flag. Returns its transaction id.
@@ -171,7 +175,7 @@ impl Msrp {
             match crate::reading::read(&mut self.stream, &mut buffer) {
                 Ok(0) => return None,
                 Ok(read) => self.held.extend_from_slice(&buffer[..read]),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
                 Err(error) => {
                     panic!("no frame: {error}; held: {:?}", String::from_utf8_lossy(&self.held[..self.held.len().min(400)]))
                 }

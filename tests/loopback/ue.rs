@@ -383,6 +383,22 @@ impl Ue {
         found
     }
 
+    /// The BYE of this call: that of an earlier one may come again.
+    #[track_caller]
+    pub fn expect_bye(&mut self, of: &Message) -> (Message, SocketAddr) {
+        self.next("BYE", |message| message.method() == "BYE" && message.header("Call-ID") == of.header("Call-ID"))
+    }
+
+    /// The final answer to this request: one to another may come again.
+    #[track_caller]
+    pub fn final_answer(&mut self, request: &Message) -> Message {
+        let (call, cseq) = (request.want("Call-ID"), request.want("CSeq"));
+        let answers = |message: &Message| {
+            message.status() >= 200 && message.header("Call-ID") == Some(call) && message.header("CSeq") == Some(cseq)
+        };
+        self.next(&format!("an answer to {}", request.method()), answers).0
+    }
+
     /// The next response of that status; an unexpected final to the same method fails at once.
     #[track_caller]
     pub fn expect_status(&mut self, status: u16) -> Message {
@@ -404,7 +420,7 @@ impl Ue {
     }
 
     /// Nothing for which `unwanted` holds has come by the time the proxy has answered an OPTIONS of ours: what it did before
-    /// that is all there is.
+    /// that is all there is. An INVITE that [`Ue::expect_call`] gave may come again.
     #[track_caller]
     pub fn nothing(&mut self, proxy: SocketAddr, what: &str, unwanted: impl Fn(&Message) -> bool) {
         self.count += 1;
@@ -416,7 +432,8 @@ impl Ue {
         );
         self.send(proxy, &probe);
         self.next("the answer to a probe", |message| message.header("Call-ID") == Some(&call) && message.status() >= 200);
-        if let Some((message, _)) = self.kept.iter().find(|(message, _)| unwanted(message)) {
+        let again = |message: &Message| message.method() == "INVITE" && self.calls.contains(message.want("Call-ID"));
+        if let Some((message, _)) = self.kept.iter().find(|(message, _)| unwanted(message) && !again(message)) {
             panic!("{} got {what}:\n{message:?}", self.name);
         }
     }
@@ -553,7 +570,7 @@ pub fn split(held: &mut Vec<u8>) -> Option<Message> {
 }
 
 /// An INVITE to be varied by the test: lines in order, replaced, added or removed by header name.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Invite {
     pub uri: String,
     pub lines: Vec<(String, String)>,
