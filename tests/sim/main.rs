@@ -67,6 +67,35 @@ fn the_checkers_bite_when_a_rule_is_broken_on_purpose() {
     }
 }
 
+/// Worlds with a flood of calls in a plain test run.
+const FLOODED_SEEDS: u64 = 2;
+
+#[test]
+fn a_flood_of_calls_is_refused_in_part_and_nobody_who_is_served_notices() {
+    let seeds = match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_SEEDS").map_or(FLOODED_SEEDS, |seeds| seeds / 100),
+    };
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let mut world = World::flooded(seed, Canary::None);
+        world.play();
+        tally.add(&mut world);
+        if tally.failed.len() > FAILURES_MAX {
+            break;
+        }
+    }
+    println!("flooded: {} calls, {} answered", tally.calls, tally.answered);
+    assert!(tally.failed.is_empty(), "{:#?}", tally.failed);
+}
+
+#[test]
+fn a_core_that_does_not_know_how_slow_it_is_fails_the_checkers_of_floods() {
+    let mut world = World::flooded(0, Canary::Blind);
+    world.play();
+    assert!(!world.failures.is_empty());
+}
+
 /// Worlds of kept messages in a plain test run.
 const KEPT_SEEDS: u64 = 500;
 

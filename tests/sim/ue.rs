@@ -411,7 +411,8 @@ impl Ue {
             }
             ("ACK", Some(number)) => {
                 let call = self.calls.get_mut(&number).expect("found by its Call-ID");
-                if number_of_cseq(text) != number_of_cseq(&call.invite) {
+                // Who called has numbers of its own: an ACK that comes to it is of a change, whatever its number.
+                if call.caller || number_of_cseq(text) != number_of_cseq(&call.invite) {
                     call.taken = None;
                     return;
                 }

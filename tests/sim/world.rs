@@ -8,6 +8,7 @@
 //! Phase 1, safety: the climate's faults are on. Phase 2, liveness: they are off, everybody hangs up, and all must come to rest.
 
 mod checkers;
+mod overload;
 mod streams;
 
 use crate::agenda::Agenda;
@@ -39,6 +40,8 @@ pub enum Canary {
     Message,
     /// Requests are answered twice.
     Answer,
+    /// The core is not told how long messages wait for it.
+    Blind,
 }
 
 enum Happening {
@@ -81,6 +84,8 @@ enum Happening {
     Begin {
         number: u64,
     },
+    /// The core has time for the next message.
+    Serve,
 }
 
 /// A TCP connection between the media core and a UE's call.
@@ -127,6 +132,8 @@ pub struct World {
     /// Nothing was ever lost.
     lossless: bool,
     steps: u64,
+    /// Where messages cost the core time.
+    desk: Option<overload::Desk>,
     /// `SIM_TRACE=1`: every datagram is told, with how often it arrives.
     trace: bool,
 }
@@ -166,6 +173,10 @@ impl World {
     pub fn new(seed: u64, canary: Canary) -> Self {
         let mut prng = Prng::seeded(seed);
         let climate = Climate::draw(&mut prng);
+        Self::made(seed, canary, climate, prng)
+    }
+
+    fn made(seed: u64, canary: Canary, climate: Climate, mut prng: Prng) -> Self {
         let config = Arc::new(config(&climate));
         let bound =
             Bound { sip: config.sip.listen.clone(), msrp: config.msrp.listen.clone(), media_cores: 1, ..Bound::default() };
@@ -197,6 +208,7 @@ impl World {
             healed: false,
             lossless: climate.lost == 0,
             steps: 0,
+            desk: None,
             trace: std::env::var_os("SIM_TRACE").is_some(),
             climate,
             prng,
@@ -227,6 +239,7 @@ impl World {
         if self.climate.patient && self.climate.is_calm() && !self.climate.long {
             self.check_promises();
         }
+        self.check_flood();
         self.heal();
         // A transaction takes 32 s to give up, a called party that stays silent three minutes (Timer C); both twice over.
         self.run(Duration::from_secs(600));
@@ -284,10 +297,9 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Begin { number } => self.begin(number),
-            Happening::Datagram { from, to, text } if to == self.proxy => {
-                let flow = Flow { transport: Transport::Udp, core: 0, listener: 0, connection: 0, peer: from };
-                self.signalling_turn(|signalling, now, out| signalling.receive(now, flow, text.as_bytes(), out));
-            }
+            Happening::Datagram { from, to, text } if to == self.proxy && self.desk.is_some() => self.queue_up(from, text),
+            Happening::Datagram { from, to, text } if to == self.proxy => self.signalling_gets(from, &text),
+            Happening::Serve => self.serve(),
             Happening::Datagram { from, to, text } => {
                 let Some(ue) = self.ues.iter().position(|ue| ue.address == to) else { return };
                 let mut acts = Vec::new();
@@ -392,6 +404,11 @@ impl World {
         }
     }
 
+    fn signalling_gets(&mut self, from: SocketAddr, text: &str) {
+        let flow = Flow { transport: Transport::Udp, core: 0, listener: 0, connection: 0, peer: from };
+        self.signalling_turn(|signalling, now, out| signalling.receive(now, flow, text.as_bytes(), out));
+    }
+
     fn signalling_turn(&mut self, turn: impl FnOnce(&mut Signalling, Instant, &mut Outbox)) {
         let mut out = Outbox::default();
         turn(&mut self.signalling, self.now, &mut out);
@@ -403,6 +420,7 @@ impl World {
                         Destination::Target(target) => target.address,
                     };
                     let text = String::from_utf8_lossy(out.octets(&octets)).into_owned();
+                    self.count_refusal(&text);
                     self.datagram(self.proxy, to, text);
                 }
                 Effect::Media { command, .. } => {
