@@ -234,6 +234,9 @@ pub const NOTICE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Connections to the Message Storage Server.
 pub const IMAP_CONNECTIONS_MAX: usize = 4;
+/// Objects that wait for a connection to the Message Storage Server: a quarter of what the services thread works on at once, so that
+/// other questions find a place while it is slow; what is beyond them waits on disk.
+pub const IMAP_PENDING_MAX: usize = SERVICES_TASKS_MAX / 4;
 /// Objects that go to the Message Storage Server in one APPEND.
 pub const IMAP_BATCH_MAX: usize = 64;
 /// Octets of these objects: what is repeated where one of them is refused.

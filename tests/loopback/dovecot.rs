@@ -45,7 +45,7 @@ impl Dovecot {
             return None;
         }
         use std::os::unix::fs::PermissionsExt;
-        for (path, mode) in [(folder.to_owned(), 0o755), (folder.join("mail"), 0o777)] {
+        for (path, mode) in [(folder.to_owned(), 0o755), (folder.join("mail"), 0o777), (folder.join("heard"), 0o777)] {
             std::fs::create_dir_all(&path).expect("the folder can be made");
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
         }
@@ -64,11 +64,33 @@ impl Dovecot {
              mail_location = maildir:{at}/mail/%u:LAYOUT=fs\nmail_uid = nobody\nmail_gid = nogroup\nfirst_valid_uid = 1\n\
              passdb {{\n  driver = static\n  args = password={PASSWORD}\n}}\nuserdb {{\n  driver = static\n  args = uid=nobody gid=nogroup home={at}/mail/%u\n}}\n\
              service imap-login {{\n  inet_listener imap {{\n    address = 127.0.0.1\n    port = {plain}\n  }}\n  inet_listener imaps {{\n    port = {tls}\n    ssl = yes\n  }}\n}}\n\
+             protocol imap {{\n  rawlog_dir = {at}/heard\n}}\n\
              namespace inbox {{\n  inbox = yes\n  separator = /\n}}\n"
         );
         let file = self.folder.join("dovecot.conf");
         std::fs::write(&file, config).expect("the folder can be written");
         Server::start("dovecot", &["-F", "-c", &file.display().to_string()], &self.folder.join("out"), port)
+    }
+
+    /// How many messages each APPEND brought, as the server wrote down what it was sent. One that was answered with TRYCREATE and came
+    /// again counts twice.
+    pub fn appends(&self) -> Vec<usize> {
+        let mut appends = Vec::new();
+        for file in std::fs::read_dir(self.folder.join("heard")).into_iter().flatten().flatten() {
+            if file.path().extension().is_none_or(|extension| extension != "in") {
+                continue;
+            }
+            let heard = std::fs::read(file.path()).unwrap_or_default();
+            // Each message is announced on a line of its own: flags, date, length.
+            for line in String::from_utf8_lossy(&heard).lines().filter(|line| line.contains(" +0000\" {") && line.ends_with('}'))
+            {
+                match appends.last_mut() {
+                    Some(count) if !line.contains(" APPEND ") => *count += 1,
+                    _ => appends.push(1),
+                }
+            }
+        }
+        appends
     }
 
     /// `store.history` for it.

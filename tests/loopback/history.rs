@@ -8,7 +8,11 @@ use crate::proves;
 use crate::proxy::put;
 use crate::secure::{authority, certificate};
 use crate::ue::{Invite, LARGE, SESSION, answer_sdp};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const ALICE: &str = "sip:alice@example.net";
 const BOB: &str = "sip:bob@example.org";
@@ -126,7 +130,10 @@ fn a_session_is_recorded_with_what_both_sides_said() {
     has(other, &[("From", BOB), ("To", ALICE), ("Message-Direction", "received")]);
     let info = ends_with(&objects, "</session>\r\n");
     has(info, &[("Content-Type", "Application/X-CPM-Session"), ("Message-Direction", "sent")]);
-    assert!(info.contains("<session-type>1-1</session-type>") && info.contains("m=message"), "{info}");
+    for text in ["<session-type>1-1</session-type>", "m=message", &format!("<invited-participants>{BOB}</invited-participants>")]
+    {
+        assert!(info.contains(text), "no {text:?} in {info}");
+    }
     let ids = ["Conversation-ID", "Contribution-ID"].map(|name| invite.get(name).unwrap_or_default());
     assert!(history.join(ALICE).join("Default").join(ids[0]).join(ids[1]).is_dir());
     proves!("OSI-r7.a"; ladder.pf);
@@ -219,6 +226,88 @@ fn a_message_storage_server_gets_the_objects_also_those_of_a_time_when_it_was_aw
     wait_on_disk(&ladder.pf, 0);
     large(&mut ladder, b"as before");
     dovecot.wait_for(&ladder.pf, "as before");
+}
+
+#[test]
+fn what_waits_for_one_mailbox_goes_into_a_real_server_with_one_append() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let [port] = free();
+    let Some(dovecot) = Dovecot::place(place.path(), port, false) else { return };
+    let mut ladder = Originating::in_folder(recorded(ALICE, true), &format!("[store]\nhistory = \"{}\"", dovecot.uri()));
+    // The first that waits goes alone: it shows whether the server is there, and what it can do.
+    large(&mut ladder, b"first");
+    let waits = |pf: &crate::proxy::Proxy, count: f64| pf.metric("cpm_pf_history_waiting", &["away"]) == count;
+    ladder.pf.until("it waits on disk", |pf| waits(pf, 1.0));
+    let contact = format!("<sip:bob@{}>", ladder.core.address);
+    chat(&mut ladder, |invite| invite, &contact);
+    // The session, and what both said in it.
+    ladder.pf.until("all wait on disk", |pf| waits(pf, 4.0));
+    let Some(_server) = dovecot.start() else { return };
+    ladder.pf.until("nothing waits", |pf| waits(pf, 0.0));
+    assert_eq!(dovecot.objects().len(), 4);
+    ladder.pf.until("the server has written it down", |_| dovecot.appends().contains(&3));
+    // The mailbox was not there, so that the three came once more.
+    assert!(dovecot.appends().iter().all(|count| *count == 1 || *count == 3), "{:?}", dovecot.appends());
+}
+
+/// A Message Storage Server that lets everybody log in and says nothing to an APPEND. How many it was sent.
+fn silent_server() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let appends = Arc::new(AtomicUsize::new(0));
+    let counted = appends.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let appends = counted.clone();
+            std::thread::spawn(move || silent(stream, &appends));
+        }
+    });
+    (port, appends)
+}
+
+fn silent(stream: TcpStream, appends: &AtomicUsize) -> std::io::Result<()> {
+    let mut out = stream.try_clone()?;
+    out.write_all(b"* OK ready\r\n")?;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        let (tag, command) = line.split_once(' ').unwrap_or_default();
+        let answer = match command.split(' ').next() {
+            Some("LOGIN") => format!("{tag} OK in\r\n"),
+            Some("CAPABILITY") => format!("* CAPABILITY IMAP4rev1 UIDPLUS\r\n{tag} OK done\r\n"),
+            Some("LIST") => format!("* LIST (\\Noselect) \"/\" \"\"\r\n{tag} OK done\r\n"),
+            Some("APPEND") => {
+                appends.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            _ => format!("{tag} BAD what\r\n"),
+        };
+        out.write_all(answer.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Everything here happens while not one object of the history has been taken: what waited for the history would wait for ever.
+#[test]
+fn a_message_storage_server_that_says_nothing_holds_up_no_chunk_and_no_call() {
+    let (port, appends) = silent_server();
+    let store = format!("[store]\nhistory = \"imap://cpm:x@127.0.0.1:{port}\"\n[policy]\nrecord_sessions = true");
+    let mut relayed = crate::ladder::relayed_by(Originating::in_folder(recorded(ALICE, true), &store), SESSION);
+    // The session's own object.
+    relayed.ladder.pf.until("it was offered", |_| appends.load(Ordering::Relaxed) >= 1);
+    for number in 0..20 {
+        let (there, back) = (format!("there {number}"), format!("and back {number}"));
+        relayed.a.send(&format!("there{number}"), there.as_bytes());
+        assert_eq!(relayed.b.message(), there.as_bytes());
+        relayed.a.expect("200");
+        relayed.b.send(&format!("back{number}"), back.as_bytes());
+        assert_eq!(relayed.a.message(), back.as_bytes());
+        relayed.b.expect("200");
+    }
+    relayed.ladder.pf.until("all connections are busy with it", |_| appends.load(Ordering::Relaxed) >= 4);
+
+    // Another call, which asks for a user's rules (that is where the answer to the history's questions would come from too).
+    large(&mut relayed.ladder, b"as if nothing were");
+    assert_eq!(relayed.ladder.pf.metric("cpm_pf_history_given_up_total", &[]), 0.0);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod admin;
+mod appending;
 mod branches;
 mod browser;
 mod calls;

@@ -10,7 +10,7 @@
 
 use super::body_file;
 use crate::base::prng::Prng;
-use crate::limits::HISTORY_QUEUE_MAX;
+use crate::limits::{HISTORY_QUEUE_MAX, IMAP_BATCH_MAX};
 use crate::store::history::{Body, Object};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
@@ -29,6 +29,8 @@ pub struct Queue {
     refused: Cell<usize>,
     /// The earliest time at which one is due, or earlier.
     due_s: Cell<u64>,
+    /// Names of those that were offered, and may have been stored.
+    unsure: RefCell<HashSet<String>>,
     number: Cell<u64>,
     prng: RefCell<Prng>,
 }
@@ -57,6 +59,9 @@ struct Queued {
     seen: bool,
     date_s: u64,
     octets: u64,
+    /// It was offered before it came here, and may have been stored.
+    #[serde(default)]
+    unsure: bool,
 }
 
 impl Queue {
@@ -67,11 +72,13 @@ impl Queue {
     pub fn open(spool: &Path, prng: Prng) -> io::Result<Self> {
         let directory = spool.join("history");
         std::fs::create_dir_all(&directory)?;
-        let (away, refused) = Default::default();
+        let (away, refused, unsure) = Default::default();
         let (due_s, number, prng) = (Cell::new(0), Cell::new(0), RefCell::new(prng));
-        let queue = Self { directory, away, refused, due_s, number, prng };
+        let queue = Self { directory, away, refused, due_s, unsure, number, prng };
         let entries = queue.entries()?;
         queue.count(&entries);
+        // Those that were under way when the last process ended were the first.
+        entries.iter().take(IMAP_BATCH_MAX).for_each(|entry| queue.doubt(entry));
         queue.clear(&entries)?;
         Ok(queue)
     }
@@ -91,11 +98,16 @@ impl Queue {
         self.away.get() + self.refused.get() > 0 && self.due_s.get() <= now_s
     }
 
-    /// Puts an object in, durably; a body in a file moves here.
+    /// Remembers that one may have been stored.
+    pub fn doubt(&self, entry: &Entry) {
+        self.unsure.borrow_mut().insert(entry.name.clone());
+    }
+
+    /// Puts an object in, durably; a body in a file moves here. `unsure`: it may have been stored.
     ///
     /// # Errors
     /// Where too many wait already, or the disk does not take it; the body is then where it was.
-    pub async fn put(&self, object: &Object, now_s: u64, due_s: u64, tries: u32) -> io::Result<()> {
+    pub async fn put(&self, object: &Object, now_s: u64, due_s: u64, tries: u32, unsure: bool) -> io::Result<()> {
         if self.away.get() + self.refused.get() >= HISTORY_QUEUE_MAX {
             return Err(io::Error::other("too many objects wait already"));
         }
@@ -108,6 +120,7 @@ impl Queue {
             seen: object.seen,
             date_s: object.date_s,
             octets: object.body.octets(),
+            unsure,
         };
         let text = serde_json::to_vec(&queued).map_err(io::Error::other)?;
         let body = self.body(&entry);
@@ -141,21 +154,23 @@ impl Queue {
         Ok(entries)
     }
 
-    /// The object; none where it cannot be read, with a line in the log.
-    pub async fn read(&self, entry: &Entry) -> Option<Object> {
+    /// The object, and whether it may have been stored; none where it cannot be read, with a line in the log.
+    pub async fn read(&self, entry: &Entry) -> Option<(Object, bool)> {
         let path = self.record(entry);
         let text = body_file::read(&path, RECORD_OCTETS_MAX).await;
         let queued = text.and_then(|text| serde_json::from_slice::<Queued>(&text).map_err(io::Error::other));
         let queued =
             queued.inspect_err(|error| tracing::error!(path = %path.display(), %error, "a queued object cannot be read")).ok()?;
-        Some(Object {
+        let unsure = queued.unsure || self.unsure.borrow().contains(&entry.name);
+        let object = Object {
             user: queued.user,
             folder: queued.folder,
             headers: queued.headers,
             body: Body::File { path: self.body(entry), octets: queued.octets },
             seen: queued.seen,
             date_s: queued.date_s,
-        })
+        };
+        Some((object, unsure))
     }
 
     /// Puts one off that was refused once more.
@@ -180,6 +195,7 @@ impl Queue {
                 _ => {}
             }
         }
+        self.unsure.borrow_mut().remove(&entry.name);
         self.counter(entry.tries).set(self.counter(entry.tries).get().saturating_sub(1));
     }
 
@@ -246,7 +262,7 @@ mod tests {
         tokio_uring::start(async {
             let queue = Queue::open(spool.path(), Prng::seeded(1)).unwrap();
             for (text, due, tries) in [("later", 50, 1), ("first", 7, 0), ("second", 7, 0)] {
-                queue.put(&object(text), 7, due, tries).await.unwrap();
+                queue.put(&object(text), 7, due, tries, false).await.unwrap();
             }
             std::fs::write(spool.path().join("history/ab.body"), "half").unwrap();
             let queue = Queue::open(spool.path(), Prng::seeded(2)).unwrap();
@@ -255,7 +271,7 @@ mod tests {
             let entries = queue.entries().unwrap();
             let mut subjects = Vec::new();
             for entry in &entries {
-                subjects.push(queue.read(entry).await.unwrap().headers[0].1.clone());
+                subjects.push(queue.read(entry).await.unwrap().0.headers[0].1.clone());
             }
             assert_eq!(subjects, ["first", "second", "later"]);
             assert!(queue.is_due(7) && !queue.is_due(6));

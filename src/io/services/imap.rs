@@ -7,13 +7,17 @@
 //! C: <head, then the body straight from its file>
 //! S: a1 OK [APPENDUID 1699 17] done               -> UID 17; without UIDPLUS: UID SEARCH HEADER IMDN-Message-ID
 //! ```
+//! Where the answer does not come, nobody knows whether the objects are there: before they are offered again they are looked for, by
+//! their IMDN-Message-ID, header and size.
+//!
 //! With MULTIAPPEND more objects of the same mailbox follow before the last line end: all of them are stored, or none. With
-//! LITERAL+ nobody waits for the "+".
+//! LITERAL+, and LITERAL- for small ones, nobody waits for the "+".
 
 use crate::limits::IMAP_BATCH_MAX;
 use crate::store::history::{Body, Object, segment};
 use crate::xdm::selector::percent_decoded;
 use async_imap::imap_proto::{RequestId, Response, ResponseCode, Status, UidSetMember};
+use async_imap::types::Fetch;
 use async_imap::{Client, Session};
 use futures_util::TryStreamExt;
 use rustls_pki_types::ServerName;
@@ -31,6 +35,12 @@ use tokio_uring::fs::File;
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// Octets of an object that are sent without being asked for: a server that does not want them has to read them all the same.
 const AT_ONCE_OCTETS_MAX: u64 = 256 * 1024;
+/// RFC 7888 §5: the same where the server says LITERAL-.
+const AT_ONCE_MINUS_OCTETS_MAX: u64 = 4096;
+/// Messages with an id that contains another's, of which each is looked at.
+const CANDIDATES_MAX: usize = 16;
+/// Seconds of a day.
+const DAY_S: u64 = 24 * 3600;
 /// Octets of a body read at a time.
 const PIECE_OCTETS: usize = 64 * 1024;
 /// Where systems keep the certificates they trust.
@@ -63,6 +73,8 @@ impl std::fmt::Debug for Server {
 pub enum Failure {
     /// No connection, or it broke: worth another try.
     Away(String),
+    /// It broke, or nothing was said for too long, when all had been sent: the objects may have been stored.
+    Unsure(String),
     /// The server said NO or BAD: it will say so again.
     Refused(String),
     /// NO with OVERQUOTA.
@@ -146,9 +158,14 @@ impl Server {
             .map_err(|(error, _)| Failure::Away(format!("login: {error}")))?;
         let capabilities = session.capabilities().await?;
         let delimiter = delimiter(&mut session).await?;
-        let [uid_plus, binary, multi, literal_plus] =
-            ["UIDPLUS", "BINARY", "MULTIAPPEND", "LITERAL+"].map(|name| capabilities.has_str(name));
-        Ok(Connection { session, delimiter, uid_plus, binary, multi, literal_plus })
+        let [uid_plus, binary, multi, plus, minus] =
+            ["UIDPLUS", "BINARY", "MULTIAPPEND", "LITERAL+", "LITERAL-"].map(|name| capabilities.has_str(name));
+        let at_once = match (plus, minus) {
+            (true, _) => AT_ONCE_OCTETS_MAX,
+            (false, true) => AT_ONCE_MINUS_OCTETS_MAX,
+            (false, false) => 0,
+        };
+        Ok(Connection { session, delimiter, uid_plus, binary, multi, at_once, unanswered: false })
     }
 
     async fn secure(&self, stream: TcpStream) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
@@ -179,14 +196,36 @@ pub struct Connection {
     binary: bool,
     /// RFC 3502: several messages in one APPEND.
     multi: bool,
-    /// RFC 7888: a literal need not be waited for.
-    literal_plus: bool,
+    /// RFC 7888: a literal of so many octets need not be waited for.
+    at_once: u64,
+    /// An APPEND was sent whole, and not answered yet.
+    unanswered: bool,
 }
 
 impl Connection {
     /// Whether several objects go in one APPEND.
     pub const fn takes_several(&self) -> bool {
         self.multi
+    }
+
+    /// Whether the server may have stored objects without our knowing.
+    pub const fn is_unanswered(&self) -> bool {
+        self.unanswered
+    }
+
+    /// Stores those of these objects of one mailbox that are not there yet, and gives the UIDs of all, where the server tells them.
+    ///
+    /// # Errors
+    /// As [`Connection::store`].
+    pub async fn store_missing(&mut self, objects: &[&Object]) -> Result<Vec<Option<u32>>, Failure> {
+        let mut uids = self.look_for(objects).await?;
+        let missing: Vec<&Object> =
+            objects.iter().zip(&uids).filter(|(_, uid)| uid.is_none()).map(|(object, _)| *object).collect();
+        let mut stored = self.store(&missing).await?.into_iter();
+        for uid in uids.iter_mut().filter(|uid| uid.is_none()) {
+            *uid = stored.next().flatten();
+        }
+        Ok(uids)
     }
 
     /// Stores objects of one mailbox, all or none, and gives their UIDs, where the server tells them. Creates the mailbox where it
@@ -244,7 +283,7 @@ impl Connection {
         for object in objects {
             let head = object.head();
             let size = head.len() as u64 + object.body.octets();
-            let at_once = self.literal_plus && size <= AT_ONCE_OCTETS_MAX;
+            let at_once = size <= self.at_once;
             let announced = self.announced(object, size, at_once).await?;
             let tag = match tag.take() {
                 None => tag.insert(self.session.run_command(format!("APPEND {mailbox} {announced}")).await?),
@@ -259,10 +298,19 @@ impl Connection {
             self.literal(&head, &object.body).await?;
         }
         let Some(tag) = tag else { return Ok(Appended::Done(Vec::new())) };
+        self.unanswered = true;
         self.write(b"\r\n").await?;
         loop {
-            if let Said::Over(appended) = self.said(&tag).await? {
-                return Ok(appended);
+            match self.said(&tag).await {
+                Ok(Said::Over(appended)) => {
+                    self.unanswered = false;
+                    return Ok(appended);
+                }
+                Ok(Said::GoOn | Said::Other) => {}
+                Err(failure) => {
+                    self.unanswered = matches!(failure, Failure::Away(_));
+                    return Err(failure);
+                }
             }
         }
     }
@@ -333,6 +381,44 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// The UIDs of those of these objects that the mailbox has.
+    async fn look_for(&mut self, objects: &[&Object]) -> Result<Vec<Option<u32>>, Failure> {
+        let mut found = vec![None; objects.len()];
+        let Some(first) = objects.first() else { return Ok(found) };
+        let mailbox = self.mailbox(first);
+        match self.session.examine(&mailbox).await.map_err(Failure::from) {
+            Ok(_) => {}
+            // It is not there.
+            Err(Failure::Refused(_)) => return Ok(found),
+            Err(failure) => return Err(failure),
+        }
+        for (found, object) in found.iter_mut().zip(objects) {
+            *found = self.look_for_one(object).await?;
+        }
+        Ok(found)
+    }
+
+    /// HEADER finds every value that contains the id (RFC 3501 §6.4.4): what is found is compared. The date spares a server without an
+    /// index of header fields all other messages of the mailbox; whose day it is differs between servers.
+    async fn look_for_one(&mut self, object: &Object) -> Result<Option<u32>, Failure> {
+        let Some(id) = object.header("IMDN-Message-ID") else { return Ok(None) };
+        let (since, before) = (day(object.date_s.saturating_sub(DAY_S)), day(object.date_s.saturating_add(2 * DAY_S)));
+        let query = format!("SINCE {since} BEFORE {before} HEADER IMDN-Message-ID {}", quoted(id)?);
+        let mut candidates: Vec<_> = self.session.uid_search(query).await?.into_iter().collect();
+        candidates.sort_unstable();
+        let head = object.head();
+        let size = head.len() as u64 + object.body.octets();
+        for uid in candidates.into_iter().take(CANDIDATES_MAX) {
+            let items = "(RFC822.SIZE BODY.PEEK[HEADER])";
+            let messages: Vec<_> = self.session.uid_fetch(uid.to_string(), items).await?.try_collect().await?;
+            let same = |message: &Fetch| message.header() == Some(&head) && message.size.map(u64::from) == Some(size);
+            if messages.iter().any(same) {
+                return Ok(Some(uid));
+            }
+        }
+        Ok(None)
     }
 
     /// The UID of what was just stored, by its IMDN-Message-ID.
@@ -428,9 +514,17 @@ async fn delimiter(session: &mut Session<Stream>) -> Result<String, Failure> {
 
 fn internal_date(unix_s: u64) -> String {
     let format = format_description!("[day]-[month repr:short]-[year] [hour]:[minute]:[second] +0000");
+    moment(unix_s).format(&format).unwrap_or_else(|_| "01-Jan-1970 00:00:00 +0000".to_owned())
+}
+
+/// RFC 3501 §9: a date.
+fn day(unix_s: u64) -> String {
+    moment(unix_s).format(&format_description!("[day]-[month repr:short]-[year]")).unwrap_or_else(|_| "01-Jan-1970".to_owned())
+}
+
+fn moment(unix_s: u64) -> OffsetDateTime {
     let moment = i64::try_from(unix_s).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    let moment = moment.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    moment.format(&format).unwrap_or_else(|_| "01-Jan-1970 00:00:00 +0000".to_owned())
+    moment.unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// RFC 3501 §4.3: a quoted string.
@@ -459,5 +553,6 @@ mod tests {
     #[test]
     fn dates_are_as_append_wants_them() {
         assert_eq!(internal_date(1_706_781_600), "01-Feb-2024 10:00:00 +0000");
+        assert_eq!((day(1_706_781_600), day(u64::MAX)), ("01-Feb-2024".to_owned(), "01-Jan-1970".to_owned()));
     }
 }

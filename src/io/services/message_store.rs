@@ -34,7 +34,7 @@ pub struct MessageStore {
 #[derive(Debug)]
 pub enum History {
     Embedded(Box<Folders>),
-    Server(Pool),
+    Server(Box<Pool>),
 }
 
 /// What waits, and what was given up since the start.
@@ -72,16 +72,19 @@ impl MessageStore {
     /// [`StoreFailure::Quota`] or `Unavailable` where the store refuses it, or neither store nor disk takes it.
     pub async fn store(&self, object: &Object, now_s: u64, refused: Refused) -> Result<Option<u32>, StoreFailure> {
         // While others wait the server is away, or this one would overtake them.
-        let tried =
-            if self.queue.away() == 0 { self.send(object).await } else { Err(Failure::Away("others wait for it".to_owned())) };
+        let tried = if self.queue.away() == 0 {
+            self.send(object, false).await
+        } else {
+            Err(Failure::Away("others wait for it".to_owned()))
+        };
         let failure = match tried {
             Ok(uid) => return Ok(uid),
             Err(failure) => failure,
         };
         let kept = match &failure {
-            Failure::Away(error) => {
+            Failure::Away(error) | Failure::Unsure(error) => {
                 tracing::warn!(store = ?self.history, error, "the Message Storage Server is away; the object waits on disk");
-                self.queue.put(object, now_s, now_s, 0).await
+                self.queue.put(object, now_s, now_s, 0, matches!(failure, Failure::Unsure(_))).await
             }
             _ if refused == Refused::Asker => {
                 tracing::error!(store = ?self.history, user = object.user, ?failure, "the history refused an object");
@@ -90,7 +93,7 @@ impl MessageStore {
             _ if self.queue.refused() >= HISTORY_REFUSED_MAX => Err(std::io::Error::other("too many were refused already")),
             _ => {
                 tracing::error!(store = ?self.history, user = object.user, ?failure, "the history refused a copy; it is offered again");
-                self.queue.put(object, now_s, now_s + OFFERS_S[0], 1).await
+                self.queue.put(object, now_s, now_s + OFFERS_S[0], 1, false).await
             }
         };
         if let Err(error) = kept {
@@ -142,19 +145,23 @@ impl MessageStore {
         let mut objects = Vec::with_capacity(entries.len());
         for entry in entries {
             match self.queue.read(entry).await {
-                Some(object) => objects.push((entry, object)),
+                Some((object, unsure)) => objects.push((entry, object, unsure)),
                 None => {
                     self.given_up.set(self.given_up.get() + 1);
                     self.queue.forget(entry).await;
                 }
             }
         }
-        let sent = futures_util::future::join_all(objects.iter().map(|(_, object)| self.send(object))).await;
+        let sent = futures_util::future::join_all(objects.iter().map(|(_, object, unsure)| self.send(object, *unsure))).await;
         let mut there = true;
-        for ((entry, object), sent) in objects.iter().zip(sent) {
+        for ((entry, object, _), sent) in objects.iter().zip(sent) {
             match sent {
                 Ok(_) => self.queue.forget(entry).await,
                 Err(Failure::Away(_)) => there = false,
+                Err(Failure::Unsure(_)) => {
+                    self.queue.doubt(entry);
+                    there = false;
+                }
                 Err(failure) => there &= self.refused_again(entry, object, &failure, now_s).await,
             }
         }
@@ -176,10 +183,10 @@ impl MessageStore {
         put_off.is_ok()
     }
 
-    async fn send(&self, object: &Object) -> Result<Option<u32>, Failure> {
+    async fn send(&self, object: &Object, unsure: bool) -> Result<Option<u32>, Failure> {
         let uid = match &self.history {
             History::Embedded(folders) => folders.store(object).await.map(Some).map_err(Failure::Disk)?,
-            History::Server(pool) => pool.send(object).await?,
+            History::Server(pool) => pool.send(object, unsure).await?,
         };
         discard(&object.body).await;
         Ok(uid)
@@ -217,11 +224,10 @@ mod tests {
     use super::*;
     use crate::base::prng::Prng;
     use crate::io::services::imap::Server;
-    use std::io::{BufRead, BufReader, Read, Write};
+    use crate::io::services::imap_double::{Double, FIRST_UID, Manners, nobody, server_at};
     use std::net::{TcpListener, TcpStream};
     use std::path::Path;
     use std::process::{Child, Command};
-    use std::sync::{Arc, Mutex};
 
     fn object(body: Body) -> Object {
         Object {
@@ -241,109 +247,58 @@ mod tests {
         object(Body::Inline(text.as_bytes().to_vec()))
     }
 
-    fn store(port: u16, spool: &Path) -> MessageStore {
-        let server = Server::parse(&format!("imap://cpm:secret@127.0.0.1:{port}")).unwrap();
-        MessageStore::new(History::Server(Pool::new(server)), Queue::open(spool, Prng::seeded(1)).unwrap())
+    /// With an id of its own.
+    fn named(text: &str) -> Object {
+        let headers = inline(text).headers.into_iter();
+        let id =
+            |(name, value): (String, String)| if name == "IMDN-Message-ID" { (name, text.to_owned()) } else { (name, value) };
+        Object { headers: headers.map(id).collect(), ..inline(text) }
     }
 
-    /// An IMAP server of a few mailboxes, with or without UIDPLUS; it writes down what it is told.
-    #[derive(Default)]
-    struct Heard {
-        commands: Vec<String>,
-        mailboxes: Vec<String>,
-        literals: Vec<Vec<u8>>,
+    fn store(server: Server, spool: &Path) -> MessageStore {
+        MessageStore::new(History::Server(Box::new(Pool::new(server))), Queue::open(spool, Prng::seeded(1)).unwrap())
     }
 
-    fn server(uid_plus: bool, refuse: &'static str) -> (u16, Arc<Mutex<Heard>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let heard = Arc::new(Mutex::new(Heard::default()));
-        let shared = heard.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let heard = shared.clone();
-                std::thread::spawn(move || session(stream, uid_plus, refuse, &heard));
-            }
-        });
-        (port, heard)
-    }
+    const ABLE: Manners = Manners::with("UIDPLUS");
 
-    fn session(stream: TcpStream, uid_plus: bool, refuse: &str, heard: &Mutex<Heard>) -> Option<()> {
-        let mut out = stream.try_clone().unwrap();
-        let mut lines = BufReader::new(stream);
-        out.write_all(b"* OK ready\r\n").ok()?;
-        loop {
-            let mut line = String::new();
-            if lines.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            let (tag, command) = line.trim_end().split_once(' ')?;
-            let mut heard = heard.lock().unwrap();
-            heard.commands.push(command.to_owned());
-            let word = command.split(' ').next()?.to_ascii_uppercase();
-            let name = command.split('"').nth(1).unwrap_or_default().to_owned();
-            let answer = match word.as_str() {
-                "CAPABILITY" => {
-                    let more = if uid_plus { " UIDPLUS" } else { "" };
-                    format!("* CAPABILITY IMAP4rev1{more}\r\n{tag} OK done\r\n")
-                }
-                "LIST" => format!("* LIST (\\Noselect) \".\" \"\"\r\n{tag} OK done\r\n"),
-                "CREATE" => {
-                    heard.mailboxes.push(name);
-                    format!("{tag} OK created\r\n")
-                }
-                "SELECT" => format!("* 1 EXISTS\r\n{tag} OK selected\r\n"),
-                "UID" => format!("* SEARCH 4 9\r\n{tag} OK done\r\n"),
-                "APPEND" if !refuse.is_empty() => format!("{tag} NO {refuse}\r\n"),
-                "APPEND" if !heard.mailboxes.contains(&name) => format!("{tag} NO [TRYCREATE] no such mailbox\r\n"),
-                "APPEND" => {
-                    let size: usize = command.rsplit_once('{')?.1.trim_end_matches('}').parse().ok()?;
-                    out.write_all(b"+ ready\r\n").ok()?;
-                    let mut literal = vec![0; size + 2];
-                    lines.read_exact(&mut literal).ok()?;
-                    literal.truncate(size);
-                    heard.literals.push(literal);
-                    let code = if uid_plus { "[APPENDUID 1699 17] " } else { "" };
-                    format!("* 1 EXISTS\r\n{tag} OK {code}done\r\n")
-                }
-                _ => format!("{tag} OK done\r\n"),
-            };
-            drop(heard);
-            out.write_all(answer.as_bytes()).ok()?;
-        }
+    fn refusing(text: &'static str) -> Double {
+        Double::start(Manners { refuses: text, ..ABLE })
     }
 
     #[test]
     fn a_missing_mailbox_is_created_and_the_uid_comes_back() {
         let spool = tempfile::tempdir().unwrap();
-        let (port, heard) = server(true, "");
+        let server = Double::start(ABLE);
         tokio_uring::start(async {
-            let store = store(port, spool.path());
+            let store = store(server.server(), spool.path());
             let body = spool.path().join("body");
             std::fs::write(&body, "spooled").unwrap();
-            assert_eq!(store.store(&object(Body::File { path: body.clone(), octets: 7 }), 1, Refused::Asker).await, Ok(Some(17)));
+            assert_eq!(
+                store.store(&object(Body::File { path: body.clone(), octets: 7 }), 1, Refused::Asker).await,
+                Ok(Some(FIRST_UID))
+            );
             assert!(!body.exists());
-            assert_eq!(store.store(&inline("two"), 1, Refused::Asker).await, Ok(Some(17)));
+            assert_eq!(store.store(&inline("two"), 1, Refused::Asker).await, Ok(Some(FIRST_UID + 1)));
         });
-        let heard = heard.lock().unwrap();
+        let heard = server.heard();
         let mailbox = "sip:bob@example%2Enet.Default.conv%2F1";
         assert_eq!(heard.mailboxes, ["sip:bob@example%2Enet", "sip:bob@example%2Enet.Default", mailbox]);
         let head = "IMDN-Message-ID: id-1\r\nContent-Type: text/plain\r\n\r\n";
-        assert_eq!(heard.literals, [format!("{head}spooled").into_bytes(), format!("{head}two").into_bytes()]);
+        assert_eq!(heard.messages(), [format!("{head}spooled"), format!("{head}two")]);
         let append = format!("APPEND \"{mailbox}\" (\\Seen) \"01-Feb-2024 10:00:00 +0000\" {{{}}}", head.len() + 7);
         assert!(heard.commands.contains(&append), "{:?}", heard.commands);
-        assert_eq!(heard.commands.iter().filter(|command| command.starts_with("LOGIN")).count(), 1);
+        assert_eq!(heard.count("LOGIN"), 1);
     }
 
     #[test]
     fn without_uidplus_the_uid_is_searched() {
         let spool = tempfile::tempdir().unwrap();
-        let (port, heard) = server(false, "");
+        let server = Double::start(Manners::with(""));
         tokio_uring::start(async {
-            assert_eq!(store(port, spool.path()).store(&inline("x"), 1, Refused::Asker).await, Ok(Some(9)));
+            assert_eq!(store(server.server(), spool.path()).store(&inline("x"), 1, Refused::Asker).await, Ok(Some(FIRST_UID)));
         });
         let wanted = "UID SEARCH HEADER IMDN-Message-ID \"id-1\"".to_owned();
-        assert!(heard.lock().unwrap().commands.contains(&wanted));
+        assert!(server.heard().commands.contains(&wanted));
     }
 
     #[test]
@@ -353,10 +308,10 @@ mod tests {
         std::fs::write(&body, "x").unwrap();
         let file = || object(Body::File { path: body.clone(), octets: 1 });
         tokio_uring::start(async {
-            let (port, _heard) = server(true, "[OVERQUOTA] full");
-            assert_eq!(store(port, spool.path()).store(&file(), 1, Refused::Asker).await, Err(StoreFailure::Quota));
-            let (port, _heard) = server(true, "not here");
-            assert_eq!(store(port, spool.path()).store(&file(), 1, Refused::Asker).await, Err(StoreFailure::Unavailable));
+            for (text, failure) in [("[OVERQUOTA] full", StoreFailure::Quota), ("not here", StoreFailure::Unavailable)] {
+                let store = store(refusing(text).server(), spool.path());
+                assert_eq!(store.store(&file(), 1, Refused::Asker).await, Err(failure));
+            }
         });
         assert!(body.exists());
     }
@@ -364,23 +319,43 @@ mod tests {
     #[test]
     fn while_the_server_is_away_objects_wait_on_disk_in_order() {
         let spool = tempfile::tempdir().unwrap();
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (_port, nobody) = nobody();
         tokio_uring::start(async {
-            let away = store(closed, spool.path());
-            assert_eq!(away.store(&inline("one"), 1, Refused::Asker).await, Ok(None));
-            assert_eq!(away.store(&inline("two"), 2, Refused::Asker).await, Ok(None));
+            let away = store(nobody, spool.path());
+            assert_eq!(away.store(&named("one"), 1, Refused::Asker).await, Ok(None));
+            assert_eq!(away.store(&named("two"), 2, Refused::Asker).await, Ok(None));
             assert!(!away.drain(9).await);
-            // After a restart, with the server back.
-            let (port, heard) = server(true, "");
-            let back = store(port, spool.path());
-            assert_eq!(back.store(&inline("three"), 3, Refused::Asker).await, Ok(None));
+            // After a restart, with the server back. One APPEND keeps their order; several connections would not.
+            let server = Double::start(Manners::with("UIDPLUS MULTIAPPEND"));
+            let back = store(server.server(), spool.path());
+            assert_eq!(back.store(&named("three"), 3, Refused::Asker).await, Ok(None));
             assert!(back.drain(9).await);
-            let literals = heard.lock().unwrap().literals.clone();
-            let bodies: Vec<_> =
-                literals.iter().map(|literal| String::from_utf8_lossy(literal).rsplit('\n').next().unwrap().to_owned()).collect();
+            let messages = server.heard().messages();
+            let bodies: Vec<_> = messages.iter().map(|message| message.rsplit('\n').next().unwrap()).collect();
             assert_eq!(bodies, ["one", "two", "three"]);
-            assert_eq!(back.store(&inline("four"), 4, Refused::Asker).await, Ok(Some(17)));
+            assert_eq!(back.store(&named("four"), 4, Refused::Asker).await, Ok(Some(FIRST_UID + 3)));
         });
+        assert_eq!(std::fs::read_dir(spool.path().join("history")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_stored_when_the_connection_broke_is_not_stored_twice_also_over_a_restart() {
+        let spool = tempfile::tempdir().unwrap();
+        let server = Double::start(ABLE);
+        tokio_uring::start(async {
+            let before = store(server.server(), spool.path());
+            assert_eq!(before.store(&named("known"), 1, Refused::Queue).await, Ok(Some(FIRST_UID)));
+            // It waits, is stored, and the process ends before it has heard so.
+            before.queue.put(&named("one"), 1, 1, 0, false).await.unwrap();
+            let (entry, object) = (before.queue.entries().unwrap().remove(0), named("one"));
+            assert!(!before.queue.read(&entry).await.unwrap().1);
+            assert!(before.send(&object, false).await.is_ok());
+            let after = store(server.server(), spool.path());
+            assert!(after.drain(9).await);
+            assert_eq!(after.counts(), Counts::default());
+        });
+        let messages = server.heard().messages();
+        assert_eq!(messages.iter().filter(|message| message.ends_with("one")).count(), 1, "{messages:?}");
         assert_eq!(std::fs::read_dir(spool.path().join("history")).unwrap().count(), 0);
     }
 
@@ -391,13 +366,13 @@ mod tests {
         std::fs::write(&body, "x").unwrap();
         let copy = object(Body::File { path: body.clone(), octets: 1 });
         tokio_uring::start(async {
-            let (port, heard) = server(true, "not here");
-            assert_eq!(store(port, spool.path()).store(&copy, 0, Refused::Queue).await, Ok(None));
+            let refusing = refusing("not here");
+            assert_eq!(store(refusing.server(), spool.path()).store(&copy, 0, Refused::Queue).await, Ok(None));
             assert!(!body.exists());
-            let offers = || heard.lock().unwrap().commands.iter().filter(|command| command.starts_with("APPEND")).count();
+            let offers = || refusing.heard().count("APPEND");
             let mut now = 0;
             for (tries, wait) in OFFERS_S.iter().enumerate() {
-                let store = store(port, spool.path());
+                let store = store(refusing.server(), spool.path());
                 assert_eq!(store.counts(), Counts { away: 0, refused: 1, given_up: 0 });
                 // Others do not wait for it.
                 assert!(store.drain(now + wait - 1).await);
@@ -411,11 +386,11 @@ mod tests {
             }
             // Elsewhere it would have been taken.
             std::fs::write(&body, "x").unwrap();
-            assert_eq!(store(port, spool.path()).store(&copy, now, Refused::Queue).await, Ok(None));
-            let (port, heard) = server(true, "");
-            let taken = store(port, spool.path());
+            assert_eq!(store(refusing.server(), spool.path()).store(&copy, now, Refused::Queue).await, Ok(None));
+            let able = Double::start(ABLE);
+            let taken = store(able.server(), spool.path());
             assert!(taken.drain(now + OFFERS_S[0]).await);
-            assert_eq!((taken.counts(), heard.lock().unwrap().literals.len()), (Counts::default(), 1));
+            assert_eq!((taken.counts(), able.heard().messages().len()), (Counts::default(), 1));
         });
         assert_eq!(std::fs::read_dir(spool.path().join("history")).unwrap().count(), 0);
     }
@@ -477,7 +452,7 @@ mod tests {
         };
         let spool = tempfile::tempdir().unwrap();
         tokio_uring::start(async {
-            let store = store(dovecot.port, spool.path());
+            let store = store(server_at(dovecot.port), spool.path());
             assert_eq!(store.store(&inline("one"), 1, Refused::Asker).await, Ok(Some(1)));
             assert_eq!(store.store(&object(Body::Inline(b"bin\0ary".to_vec())), 2, Refused::Asker).await, Ok(Some(2)));
             let other = Object { folder: vec!["Default".to_owned(), "\u{e9} \"q\"&".to_owned()], ..inline("three") };

@@ -7,6 +7,8 @@ pub mod engine;
 pub mod history;
 pub mod history_queue;
 pub mod imap;
+#[cfg(test)]
+mod imap_double;
 pub mod imap_pool;
 pub mod inbox;
 mod keeper;

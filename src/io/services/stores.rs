@@ -136,7 +136,7 @@ pub fn history(store: &Store, [waiting, names]: [Prng; 2]) -> io::Result<Message
     } else {
         // The password may stand in the value: it is not repeated.
         let server = Server::parse(&store.history).map_err(|error| io::Error::other(format!("store.history: {error}")))?;
-        History::Server(Pool::new(server))
+        History::Server(Box::new(Pool::new(server)))
     };
     Ok(MessageStore::new(history, queue))
 }
