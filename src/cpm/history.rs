@@ -68,10 +68,13 @@ pub fn invitation(
     ids: [&str; 2],
 ) -> Vec<Object> {
     let named = recipients::named_in(request);
-    let uris: Vec<String> = named.iter().map(|recipient| recipient.uri.clone()).collect();
+    let invited: Vec<String> = match named.as_slice() {
+        [] => vec![conversation.to.clone()],
+        named => named.iter().map(|recipient| recipient.uri.clone()).collect(),
+    };
     let parts = recipients::parts(request);
     let sdp = crate::mime::multipart::sdp(&parts).map(|part| String::from_utf8_lossy(&part.body).into_owned());
-    let mut objects = vec![conversation.session_info(ids[0], group, &sdp.unwrap_or_default(), &uris)];
+    let mut objects = vec![conversation.session_info(ids[0], group, &sdp.unwrap_or_default(), &invited)];
     if group {
         clause!("OSI-r7.c");
         let focus = |message: &crate::sip::message::Message| address(super::contact::focus(message));
