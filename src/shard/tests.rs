@@ -6,6 +6,7 @@ mod core_rules;
 mod kept;
 mod large_message;
 mod limits;
+mod lookups;
 mod next_hops;
 mod originating;
 mod proxying;
