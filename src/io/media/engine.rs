@@ -202,7 +202,7 @@ impl Engine {
     fn turn(&mut self) -> io::Result<()> {
         self.sleep()?;
         self.now = self.clock.now();
-        self.gather.turn(self.now, self.shard.counts().heads);
+        self.gather.turn(self.now, self.shard.counts().heads, thread_cpu);
         let mut batch = std::mem::take(&mut self.batch);
         self.ring.reap(&mut batch);
         self.counts.turns += 1;

@@ -16,4 +16,5 @@ mod queue;
 mod receiving;
 mod sending;
 mod tls;
+mod trial;
 mod zero_copy;
