@@ -216,8 +216,13 @@ pub const DEFERRED_USER_OCTETS_MAX: u64 = 1000 * 1024 * 1024;
 pub const DEFERRED_OCTETS_MAX: u64 = 1024 * 1024 * 1024 * 1024;
 /// Deferred messages told of at once for one user; what is beyond them comes when these are delivered.
 pub const WAITING_MAX: usize = 100;
-/// How long a claim holds that is neither given back nor fulfilled: longer than any delivery that still moves.
+/// How long a claim holds at most that is neither given back nor fulfilled: longer than any delivery that still moves.
 pub const DEFERRED_LEASE: Duration = Duration::from_secs(3600);
+/// How long a claim in the shared store holds unless it is renewed, which it is when a third of that is gone: what a message waits
+/// for when the node that delivers it is lost.
+pub const SHARED_LEASE: Duration = Duration::from_secs(45);
+/// A delivery whose claim cannot be renewed is broken off so long before others may take it; longer than clocks differ.
+pub const SHARED_LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// Expired messages taken out of a store in one sweep.
 pub const DEFERRED_SWEEP_MAX: usize = 256;
 /// Changes of the index that share one commit to disk.

@@ -1,17 +1,18 @@
 //! Faults of the kernel, made up: what a ring or a socket may answer and hardly ever does. In debug builds alone, and there only
 //! where the environment asks: `CPM_PF_FAULTS=7` (a seed), `CPM_PF_FAULTS=7:reset` for connections that break, too,
-//! `CPM_PF_FAULTS=7:old` for a kernel without multishot receive.
+//! `CPM_PF_FAULTS=7:old` for a kernel without multishot receive, `CPM_PF_FAULTS=7:disk` for a disk that fails.
 //!
 //! ```text
 //! receive, accept     ends at once with -ENOBUFS, -ENOMEM or -EAGAIN and has taken nothing; with ":reset" -ECONNRESET
 //! read                is asked for less than was wanted; a send takes one octet, or finds no room
+//! write, sync         of a body, with ":disk": ends with -EIO or -ENOSPC, and nothing is written
 //! completion queue    as small as the kernel makes it, so that it overflows and multishot operations end
 //! ```
 //! Nothing that happened is hidden: an operation is refused before the kernel sees it, or is asked for less. So every fault is one
 //! that the kernel might have answered, and no octet is lost by it. A release build has none of this, not even a branch.
 
 #[cfg(debug_assertions)]
-pub use on::{errno, instead, offered, overflowed, rings, shortened};
+pub use on::{disk, errno, instead, offered, overflowed, rings, shortened};
 
 #[cfg(debug_assertions)]
 mod on {
@@ -24,6 +25,8 @@ mod on {
     const RARITY: u64 = 16;
     /// Of so many receives one finds a connection that is broken.
     const RESET_RARITY: u64 = 8;
+    /// A message is written and synced in a few operations: about every second one meets a fault.
+    const DISK_RARITY: u64 = 8;
     /// What a socket that has little room takes.
     const OFFERED: usize = 3_000;
     /// Entries of the smallest queues.
@@ -36,6 +39,7 @@ mod on {
         prng: Prng,
         reset: bool,
         old: bool,
+        disk: bool,
         /// Kinds of faults that the log knows of.
         told: Vec<&'static str>,
     }
@@ -52,13 +56,15 @@ mod on {
             let thread = std::thread::current();
             // The probe at start, in the main thread, is to find what there is.
             let core = thread.name().is_some_and(|name| name.starts_with("signaling-") || name.starts_with("media-"));
-            if !core && how != "old" {
+            let keeps = how == "disk" && thread.name() == Some("services");
+            if !core && !keeps && how != "old" {
                 return None;
             }
             let mut hasher = DefaultHasher::new();
             (seed, thread.name()).hash(&mut hasher);
             tracing::warn!(seed, how, "faults are made up in this thread");
-            Some(Self { prng: Prng::seeded(hasher.finish()), reset: how == "reset", old: how == "old", told: Vec::new() })
+            let prng = Prng::seeded(hasher.finish());
+            Some(Self { prng, reset: how == "reset", old: how == "old", disk: how == "disk", told: Vec::new() })
         }
 
         fn strikes(&mut self, rarity: u64) -> bool {
@@ -71,6 +77,16 @@ mod on {
                 self.told.push(kind);
                 tracing::warn!(kind, "a fault is made up");
             }
+        }
+
+        fn disk_error(&mut self) -> Option<i32> {
+            if !self.disk || !self.strikes(DISK_RARITY) {
+                return None;
+            }
+            let kinds = [(libc::EIO, "EIO"), (libc::ENOSPC, "ENOSPC")];
+            let (number, kind) = kinds[self.prng.below(kinds.len() as u64) as usize];
+            self.tell(kind);
+            Some(-number)
         }
     }
 
@@ -93,6 +109,7 @@ mod on {
         let code = opcode(entry);
         let receives = code == io_uring::opcode::RecvMulti::CODE || code == io_uring::opcode::RecvMsgMulti::CODE;
         let accepts = code == io_uring::opcode::AcceptMulti::CODE;
+        let writes = code == io_uring::opcode::Writev::CODE || code == io_uring::opcode::Fsync::CODE;
         with(None, |faults| {
             if receives && faults.old {
                 return Some(-libc::EINVAL);
@@ -100,6 +117,9 @@ mod on {
             if receives && faults.reset && faults.strikes(RESET_RARITY) {
                 tracing::warn!("a connection is made to break");
                 return Some(-libc::ECONNRESET);
+            }
+            if writes {
+                return faults.disk_error();
             }
             if !(receives || accepts) || !faults.strikes(RARITY) {
                 return None;
@@ -136,6 +156,11 @@ mod on {
         })
     }
 
+    /// The error that a write or sync of the services thread meets without being made.
+    pub fn disk() -> std::io::Result<()> {
+        with(None, Faults::disk_error).map_or(Ok(()), |error| Err(std::io::Error::from_raw_os_error(-error)))
+    }
+
     /// The error number a send meets without being made.
     pub fn errno() -> Option<i32> {
         with(None, |faults| match faults.strikes(RARITY) {
@@ -168,6 +193,10 @@ mod off {
         None
     }
     #[inline]
+    pub const fn disk() -> std::io::Result<()> {
+        Ok(())
+    }
+    #[inline]
     pub const fn offered(octets: usize) -> usize {
         octets
     }
@@ -177,4 +206,4 @@ mod off {
     }
 }
 #[cfg(not(debug_assertions))]
-pub use off::{errno, instead, offered, rings};
+pub use off::{disk, errno, instead, offered, rings};

@@ -23,7 +23,7 @@ use super::media;
 use super::media::listener::{self, Listener};
 use super::probe::{Features, probe};
 use super::services::engine::Services;
-use super::services::inbox::{Answers, Inbox, LetGone};
+use super::services::inbox::{Answers, Asker, Inbox, LetGone};
 use super::signalling::engine::{Engine, Setup};
 use super::signalling::lanes::{Links, Order};
 use super::signalling::sockets::{self, BindError};
@@ -139,7 +139,7 @@ pub fn start(config: Arc<Config>, process: Process, take_over: bool) -> Result<R
     let (services, before) = match taken {
         None => (Services::open(config.clone(), clock), None),
         Some(Taken { stream, spool, given, .. }) => {
-            let stores = LetGone { claimed: given.claimed.clone(), delivered: given.delivered.clone(), spool };
+            let stores = LetGone { claimed: given.claimed.clone(), unsaid: given.unsaid.clone(), spool };
             (Services::take_over(config.clone(), clock, stores), Some((stream, given)))
         }
     };
@@ -288,7 +288,7 @@ impl Running {
             orders: self.signalling[core].clone(),
             process: self.threads.process.clone(),
             records: self.records.clone(),
-            services: self.services.clone(),
+            services: Asker::new(self.services.clone()),
             fetched: wiring.fetched[core].receiver(),
             media: wiring.media_links(core),
             media_orders: self.media.clone(),

@@ -23,7 +23,7 @@ use crate::cpm::decision::Service;
 use crate::cpm::facts::{Client, Role};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::{deferral, delivery, disposition};
-use crate::limits::{NOTICE_AGAIN, WAITING_MAX};
+use crate::limits::NOTICE_AGAIN;
 use crate::msrp::leg::{Direction, Matching, SessionKind};
 use crate::sip::dialog::Dialog;
 use crate::sip::owner;
@@ -34,12 +34,13 @@ use std::collections::{BTreeMap, VecDeque};
 const BACK_OFF: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(1800)];
 
 /// Waits after the store was away, or another node had a claim, once, twice and so on: that is over sooner than a client that is
-/// busy, and asking costs nobody anything.
-const STORE_BACK_OFF: [Duration; 6] = [
+/// busy, and asking costs nobody anything. The fifth look is just beyond [`crate::limits::SHARED_LEASE`]: what a lost node had claimed is free then.
+const STORE_BACK_OFF: [Duration; 7] = [
     Duration::from_secs(2),
     Duration::from_secs(4),
     Duration::from_secs(8),
-    Duration::from_secs(15),
+    Duration::from_secs(16),
+    Duration::from_secs(16),
     Duration::from_secs(30),
     Duration::from_secs(60),
 ];
@@ -61,13 +62,12 @@ struct Queue {
     claimed: Option<Box<Deferred>>,
     clients: VecDeque<Client>,
     failures: usize,
-    /// Something was delivered since the store was last asked: there may be more than it told.
+    /// Something was delivered since the store was last asked: it is asked once more, for there may be more than it told.
     progress: bool,
     /// The store was away, or somebody else had a claim: look again after a while.
     missed: bool,
     /// How often that was so, one time after the other.
     misses: usize,
-    told: usize,
     /// The back-off, and what it finds the user by.
     later: Option<(Handle, Key)>,
 }
@@ -184,16 +184,12 @@ impl Signalling {
     pub(super) fn queue_heard(&mut self, now: Instant, user: &str, answer: Fetched, out: &mut Outbox) {
         let Some(queue) = self.deferrals.queues.get_mut(user) else { return };
         queue.waiting = match answer {
-            Fetched::Waiting(waiting) => {
-                queue.misses = 0;
-                waiting.into()
-            }
+            Fetched::Waiting(waiting) => waiting.into(),
             _ => {
                 queue.missed = true;
                 VecDeque::new()
             }
         };
-        queue.told = queue.waiting.len();
         self.deliver_next(now, user, out);
     }
 
@@ -208,8 +204,8 @@ impl Signalling {
                 return;
             }
         }
-        // The store tells so many at a time.
-        let again = queue.again || (queue.progress && queue.told == WAITING_MAX);
+        // The store tells so many at a time; and after a split its servers may for a moment answer with what was before it.
+        let again = queue.again || queue.progress;
         if !again && queue.missed {
             let wait = STORE_BACK_OFF[queue.misses.min(STORE_BACK_OFF.len() - 1)];
             queue.misses += 1;
@@ -317,6 +313,20 @@ impl Signalling {
         self.client_failed(now, &delivering.user, delivering.status.unwrap_or(408), out);
     }
 
+    /// The claim of a message cannot be held any longer: its session ends before the client has the whole message, and the message
+    /// stays in the store. A MESSAGE is out already; what is answered to it is its outcome.
+    pub(super) fn claim_lapsed(&mut self, now: Instant, id: &DeferredId, out: &mut Outbox) {
+        let claims = |queue: &Queue| queue.claimed.as_ref().is_some_and(|claimed| claimed.id == *id);
+        let Some((user, queue)) = self.deferrals.queues.iter_mut().find(|(_, queue)| claims(queue)) else { return };
+        queue.clients.clear();
+        let user = user.clone();
+        let delivers = |session: &Session| session.delivering.as_ref().is_some_and(|delivering| delivering.user == user);
+        let session = self.sessions.table.iter().find(|(_, session)| delivers(session)).map(|(key, _)| key);
+        if let Some(key) = session {
+            self.not_delivered(now, key, out);
+        }
+    }
+
     /// A client answered a deferred MESSAGE.
     pub(super) fn deferred_page_heard(&mut self, now: Instant, user: &str, status: u16, out: &mut Outbox) {
         match status {
@@ -347,6 +357,7 @@ impl Signalling {
         match outcome {
             Outcome::Delivered => {
                 queue.failures = 0;
+                queue.misses = 0;
                 queue.progress = true;
                 self.ask(Waiting::Nothing, Query::Remove { id }, out);
                 self.deliver_next(now, user, out);

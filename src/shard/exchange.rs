@@ -181,7 +181,7 @@ pub struct Totals {
 pub struct Ticket(pub u64);
 
 impl Ticket {
-    /// Of what the services say unasked ([`Fetched::Expired`]). No question is asked under it.
+    /// Of what the services say unasked ([`Fetched::Expired`], [`Fetched::Lapsed`]). No question is asked under it.
     pub const UNASKED: Ticket = Ticket(u64::MAX);
 }
 
@@ -254,6 +254,9 @@ pub enum Fetched {
     /// Unasked: the time of a deferred message is over, and its sender wants to hear of it. It is nobody's any more, and stays in
     /// the store until `Remove` says that the sender was told, or `Return` that it is to be told later.
     Expired(Box<Deferred>),
+    /// Unasked, to the core that claimed the message: the claim is over soon and could not be renewed. Its delivery must end, since
+    /// another node may begin with one.
+    Lapsed(DeferredId),
 }
 
 /// One address of RFC 3263.

@@ -407,11 +407,11 @@ impl Signalling {
             Some(Waiting::Registered(arrived)) => self.registrant_kept(now, &arrived, out),
             Some(Waiting::Registrants) => self.registrants_heard(now, answer, out),
             Some(Waiting::Nothing) => {}
-            None => {
-                if let Fetched::Expired(deferred) = answer {
-                    self.tell_failed(now, &deferred, out);
-                }
-            }
+            None => match answer {
+                Fetched::Expired(deferred) => self.tell_failed(now, &deferred, out),
+                Fetched::Lapsed(id) => self.claim_lapsed(now, &id, out),
+                _ => {}
+            },
         }
         self.settle(now, out);
     }

@@ -273,9 +273,8 @@ fn what_a_crash_tore_is_dropped_with_a_line_and_the_rest_is_delivered() {
     std::fs::write(folder.path().join("var/spool/aaaaaaaaaaaaaaaa"), "half").expect("the folder can be written");
 
     let pf = Proxy::start_in(folder, "");
-    waiting(&pf, 2);
-    // The log is written by a thread of its own, which may be behind.
-    pf.until("the log tells of the loss", |pf| pf.log().contains("is lost; it is dropped"));
+    // The start reads no body: what is lost is noticed when it is to be delivered.
+    waiting(&pf, 3);
     assert!(!pf.path("var/spool/aaaaaaaaaaaaaaaa").exists());
     let mut bob = Ue::udp("bob");
     register(&pf, &bob, "");
@@ -283,6 +282,8 @@ fn what_a_crash_tore_is_dropped_with_a_line_and_the_rest_is_delivered() {
         let (_, id, body) = taken(&mut bob);
         assert!(id == format!("msg{n}") && body == octets(5_000, n));
     }
+    // The log is written by a thread of its own, which may be behind.
+    pf.until("the log tells of the loss", |pf| pf.log().contains("is lost; it is dropped"));
     waiting(&pf, 0);
 
     // An index that is no index is an error that says which, not a store that begins anew.

@@ -125,6 +125,8 @@ pub struct Ue {
     heard: VecDeque<String>,
     /// Retransmissions are handed to the test like everything else.
     pub hears_retransmissions: bool,
+    /// How long it waits for a message.
+    pub patience: Duration,
     /// Where what it says and hears is noted.
     pub tape: Option<Tape>,
 }
@@ -155,6 +157,7 @@ impl Ue {
             calls: BTreeSet::new(),
             heard: VecDeque::new(),
             hears_retransmissions: false,
+            patience: PATIENCE,
             tape: None,
         }
     }
@@ -178,6 +181,7 @@ impl Ue {
             heard: VecDeque::new(),
             hears_retransmissions: false,
             count: 0,
+            patience: PATIENCE,
             tape: None,
         }
     }
@@ -194,6 +198,7 @@ impl Ue {
             heard: VecDeque::new(),
             hears_retransmissions: false,
             count: 0,
+            patience: PATIENCE,
             tape: None,
         }
     }
@@ -331,7 +336,7 @@ impl Ue {
     }
 
     fn find(&mut self, wanted: impl Fn(&Message) -> bool) -> Option<(Message, SocketAddr)> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + self.patience;
         if let Some(at) = self.kept.iter().position(|(message, _)| wanted(message)) {
             return self.kept.remove(at);
         }

@@ -26,6 +26,15 @@ impl From<WithFile> for Box<Deferred> {
     }
 }
 
+/// What becomes of a deferred message, and the store has not heard yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Unsaid {
+    /// Nobody may have it again.
+    Delivered,
+    /// Its claim is given back; it rests until then, seconds since the Unix epoch.
+    GivenBack { until_s: u64 },
+}
+
 /// A [`Query`] to a store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum StoreQuery {

@@ -119,9 +119,9 @@ pub struct Given {
     pub sip: Vec<Listen>,
     /// Requests that are being served.
     pub served: Vec<u64>,
-    /// Deferred messages that are being delivered, and those that were and must only be removed.
+    /// Deferred messages that are being delivered, and what the store has still to be told.
     pub claimed: Vec<DeferredId>,
-    pub delivered: Vec<DeferredId>,
+    pub unsaid: Vec<(DeferredId, super::questions::Unsaid)>,
     pub registrations: Vec<Learnt>,
 }
 

@@ -1,9 +1,12 @@
 //! Files that must survive a crash: moved or written under a name of their own, then synced, then their directory.
 
+use crate::io::faults;
 use std::io;
 use std::path::Path;
 use tokio_uring::fs::{self, File, OpenOptions};
 
+/// What the name of a file ends with that is not whole yet.
+pub const PARTIAL: &str = ".partial";
 /// Octets copied at a time where a file cannot be renamed into another file system.
 const COPY_OCTETS: usize = 256 * 1024;
 
@@ -14,7 +17,7 @@ const COPY_OCTETS: usize = 256 * 1024;
 /// What the kernel says; the file is then at its old place, or at both.
 pub async fn keep(from: &Path, to: &Path) -> io::Result<()> {
     let file = File::open(from).await?;
-    let synced = file.sync_data().await;
+    let synced = sync(&file).await;
     file.close().await?;
     synced?;
     match fs::rename(from, to).await {
@@ -52,7 +55,7 @@ pub async fn write_with(to: &Path, head: &[u8], body: &Path) -> io::Result<()> {
         let (result, _) = file.write_all_at(head.to_vec(), 0).await;
         result?;
         append(body, &file, head.len() as u64).await?;
-        file.sync_data().await
+        sync(&file).await
     };
     let written = written.await;
     file.close().await?;
@@ -88,9 +91,17 @@ pub async fn read(path: &Path, max: usize) -> io::Result<Vec<u8>> {
 pub async fn sync_directory_of(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = OpenOptions::new().read(true).open(directory).await?;
-    let synced = directory.sync_all().await;
+    let synced = match faults::disk() {
+        Ok(()) => directory.sync_all().await,
+        failed => failed,
+    };
     directory.close().await?;
     synced
+}
+
+async fn sync(file: &File) -> io::Result<()> {
+    faults::disk()?;
+    file.sync_data().await
 }
 
 async fn copy(from: &Path, to: &Path) -> io::Result<()> {
@@ -98,7 +109,7 @@ async fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let file = File::create(&partial).await?;
     let copied = async {
         append(from, &file, 0).await?;
-        file.sync_data().await
+        sync(&file).await
     };
     let copied = copied.await;
     file.close().await?;
@@ -137,12 +148,12 @@ async fn write_all(file: &File, pieces: &[&[u8]]) -> io::Result<()> {
         result?;
         at += piece.len() as u64;
     }
-    file.sync_data().await
+    sync(file).await
 }
 
-/// Name of a file that is not whole yet; start-up removes what is left of them.
-fn partial(path: &Path) -> std::path::PathBuf {
+/// Name of a file that is not whole yet; what a crash leaves of them is removed later.
+pub fn partial(path: &Path) -> std::path::PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
+    name.push(PARTIAL);
     path.with_file_name(name)
 }

@@ -5,6 +5,7 @@
 //! places    id -> (user, arrived_s)
 //! expiry    (expires_s, id)
 //! users     user -> (messages, octets)                       quotas
+//! totals    -> (messages, octets)                            so that opening it reads no table to its end
 //! ```
 //!
 //! Claims and times of rest are kept in memory: they are about deliveries of this process, and end with it.
@@ -23,6 +24,8 @@ const WAITING: TableDefinition<'_, (&str, u64, &str), &[u8]> = TableDefinition::
 const PLACES: TableDefinition<'_, &str, (&str, u64)> = TableDefinition::new("places");
 const EXPIRY: TableDefinition<'_, (u64, &str), ()> = TableDefinition::new("expiry");
 const USERS: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("users");
+
+const TOTALS: TableDefinition<'_, (), (u64, u64)> = TableDefinition::new("totals");
 
 /// Sorts after every id.
 const AFTER_IDS: &str = "~";
@@ -46,6 +49,10 @@ pub enum Op {
         id: DeferredId,
         until_s: u64,
     },
+    /// Which of these names of files are no message's.
+    Unknown {
+        names: Vec<String>,
+    },
     /// Takes out what is expired and not being delivered; where the sender wants to hear of it the message stays, held, until it
     /// is removed or returned.
     Sweep {
@@ -58,6 +65,7 @@ pub enum Op {
 pub enum Done {
     Kept(Result<(), StoreFailure>),
     Messages(Vec<Deferred>),
+    Unknown(Vec<String>),
 }
 
 /// The open index.
@@ -102,17 +110,25 @@ impl Index {
     fn load(&mut self) -> Result<(), redb::Error> {
         let database = Database::create(&self.path)?;
         let transaction = database.begin_write()?;
-        let (mut messages, mut octets) = (0, 0);
-        {
+        let (messages, octets) = {
             transaction.open_table(WAITING)?;
             transaction.open_table(PLACES)?;
             transaction.open_table(EXPIRY)?;
-            for user in transaction.open_table(USERS)?.iter()? {
-                let (count, size) = user?.1.value();
-                messages += count;
-                octets += size;
+            let users = transaction.open_table(USERS)?;
+            let totals = transaction.open_table(TOTALS)?.get(())?.map(|totals| totals.value());
+            match totals {
+                Some(totals) => totals,
+                // Written before there were totals: counted once.
+                None => {
+                    let mut sum = (0, 0);
+                    for user in users.iter()? {
+                        let (count, size) = user?.1.value();
+                        sum = (sum.0 + count, sum.1 + size);
+                    }
+                    sum
+                }
             }
-        }
+        };
         transaction.commit()?;
         (self.database, self.messages, self.octets) = (Some(database), messages, octets);
         Ok(())
@@ -121,22 +137,6 @@ impl Index {
     /// Messages kept.
     pub fn messages(&self) -> u64 {
         self.messages
-    }
-
-    /// Ids and sizes of all messages, in the order of their ids.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub fn all(&self) -> Result<BTreeMap<String, u64>, redb::Error> {
-        let Some(database) = &self.database else { return Err(redb::Error::PreviousIo) };
-        let transaction = database.begin_write()?;
-        let mut all = BTreeMap::new();
-        for entry in transaction.open_table(WAITING)?.iter()? {
-            let (key, value) = entry?;
-            let octets = read(value.value()).map_or(0, |message| message.octets);
-            all.insert(key.value().2.to_owned(), octets);
-        }
-        Ok(all)
     }
 
     /// Does all of these in one transaction. Where it cannot be committed none is done, and all are told so.
@@ -172,6 +172,11 @@ impl Index {
             }
             ops.iter().map(|op| tables.carry_out(op, &mut changes)).collect()
         };
+        if changes.durable {
+            let totals =
+                (self.messages.saturating_add_signed(changes.messages), self.octets.saturating_add_signed(changes.octets));
+            transaction.open_table(TOTALS)?.insert((), totals)?;
+        }
         let done = done?;
         if !changes.any {
             transaction.abort()?;
@@ -201,8 +206,11 @@ impl Index {
 impl Op {
     fn failed(&self) -> Done {
         match self {
-            Self::Put(_) | Self::Remove { .. } | Self::Return { .. } => Done::Kept(Err(StoreFailure::Unavailable)),
-            Self::Waiting { .. } | Self::Claim { .. } | Self::Sweep { .. } => Done::Messages(Vec::new()),
+            Self::Put(_) | Self::Remove { .. } | Self::Return { .. } | Self::Waiting { .. } => {
+                Done::Kept(Err(StoreFailure::Unavailable))
+            }
+            Self::Claim { .. } | Self::Sweep { .. } => Done::Messages(Vec::new()),
+            Self::Unknown { .. } => Done::Unknown(Vec::new()),
         }
     }
 }
@@ -240,6 +248,15 @@ impl<'t> Tables<'t> {
                 let known = self.places.get(id.0.as_str())?.is_some();
                 changes.held.insert(id.0.clone(), known.then_some(*until_s));
                 Done::Kept(if known { Ok(()) } else { Err(StoreFailure::Unknown) })
+            }
+            Op::Unknown { names } => {
+                let mut unknown = Vec::new();
+                for name in names {
+                    if self.places.get(name.as_str())?.is_none() {
+                        unknown.push(name.clone());
+                    }
+                }
+                Done::Unknown(unknown)
             }
             Op::Sweep { now_s } => Done::Messages(self.sweep(*now_s, changes)?),
         })

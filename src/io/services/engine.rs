@@ -1,7 +1,7 @@
 //! The services thread itself: takes questions, answers each with a task of its own, bounded in number.
 
 use super::inbox::{Answers, Inbox, Item, LetGone, Question};
-use super::keeper::{Keeper, Opened};
+use super::keeper::{Claimant, Keeper, Opened};
 use super::resolve::{Resolve, Target};
 use super::spool::Spool;
 use super::xcap::Xcap;
@@ -9,7 +9,7 @@ use crate::base::prng::Prng;
 use crate::config::Config;
 use crate::io::clock::Clock;
 use crate::io::handover::link::Link;
-use crate::io::handover::questions::StoreQuery;
+use crate::io::handover::questions::{StoreQuery, Unsaid};
 use crate::limits::SERVICES_TASKS_MAX;
 use crate::shard::exchange::{Fetched, Query, Ticket};
 use crate::store::deferred::DeferredId;
@@ -37,7 +37,7 @@ struct Serving {
 }
 
 impl Services {
-    /// Opens the stores: creates their directories where they are missing, and repairs what a crash left.
+    /// Opens the stores: creates their directories where they are missing.
     ///
     /// # Errors
     /// What the operator has to read where a store cannot be opened: with the path or address in the text.
@@ -54,7 +54,7 @@ impl Services {
     /// As [`Services::open`].
     pub fn take_over(config: Arc<Config>, clock: Clock, stores: LetGone) -> io::Result<Self> {
         let spool = Spool::shared(&config.store.spool, stores.spool);
-        Self::with(config, clock, spool, stores.claimed, stores.delivered)
+        Self::with(config, clock, spool, stores.claimed, stores.unsaid)
     }
 
     fn with(
@@ -62,9 +62,9 @@ impl Services {
         clock: Clock,
         spool: Spool,
         claimed: Vec<DeferredId>,
-        delivered: Vec<DeferredId>,
+        unsaid: Vec<(DeferredId, Unsaid)>,
     ) -> io::Result<Self> {
-        let stores = Opened::open(&config, clock, spool, claimed, delivered)?;
+        let stores = Opened::open(&config, clock, spool, claimed, unsaid)?;
         Ok(Self { config, stores })
     }
 
@@ -107,7 +107,7 @@ impl Services {
 
 async fn serve(services: Rc<Serving>, inbox: Arc<Inbox>, answers: Rc<impl Answers + 'static>) {
     let (told, unasked) = (inbox.clone(), answers.clone());
-    services.keeper.begin(move |expired| unasked.answer(0, Ticket::UNASKED, Fetched::Expired(expired)), told).await;
+    services.keeper.begin(move |core, what| unasked.answer(core, Ticket::UNASKED, what), told).await;
     let places = Arc::new(Semaphore::new(SERVICES_TASKS_MAX));
     while let Some(item) = inbox.next().await {
         let work = match item {
@@ -148,12 +148,12 @@ impl Work {
         match self {
             Work::Own(Question { core, ticket, query }) => {
                 let otherwise = query.unanswered();
-                let answered = AssertUnwindSafe(answer(services, query)).catch_unwind().await;
+                let answered = AssertUnwindSafe(answer(services, core, query)).catch_unwind().await;
                 answers.answer(core, ticket, answered.unwrap_or(otherwise));
             }
             Work::Theirs(link, number, query) => {
                 let otherwise = query.unanswered();
-                let answered = AssertUnwindSafe(services.keeper.answer(query)).catch_unwind().await;
+                let answered = AssertUnwindSafe(services.keeper.answer(Claimant::Former, query)).catch_unwind().await;
                 link.answer(number, answered.unwrap_or(otherwise));
             }
         }
@@ -161,7 +161,7 @@ impl Work {
 }
 
 /// Answers one question.
-async fn answer(services: &Serving, query: Query) -> Fetched {
+async fn answer(services: &Serving, core: u8, query: Query) -> Fetched {
     let config = services.config.borrow().clone();
     match query {
         Query::Document { auid, xui, document, etag } => {
@@ -172,7 +172,7 @@ async fn answer(services: &Serving, query: Query) -> Fetched {
             Fetched::Resolved(services.resolve.resolve(Target { host: &host, port, transport, sips }).await)
         }
         query => match StoreQuery::try_from(query) {
-            Ok(query) => services.keeper.answer(query).await.into(),
+            Ok(query) => services.keeper.answer(Claimant::Core(core), query).await.into(),
             Err(query) => query.unanswered(),
         },
     }
@@ -187,9 +187,13 @@ pub(super) fn prng() -> io::Result<Prng> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::handover::Side;
     use crate::store::deferred::{Deferred, DeferredService, Notice};
+    use std::cell::Cell;
     use std::path::{Path, PathBuf};
     use std::time::{Duration, Instant};
+
+    const BOB: &str = "sip:bob@example.net";
 
     type Taken = Rc<RefCell<Vec<(u8, Ticket, Fetched)>>>;
 
@@ -205,12 +209,16 @@ mod tests {
         }
     }
 
-    fn services(directory: &Path) -> Services {
+    fn config(directory: &Path) -> Arc<Config> {
         let mut config = Config::default();
         config.store.deferred = format!("file:{}/deferred", directory.display());
         config.store.history = format!("file:{}/history", directory.display());
         config.store.spool = directory.join("spool");
-        Services::open(Arc::new(config), Clock::start()).unwrap()
+        Arc::new(config)
+    }
+
+    fn services(directory: &Path) -> Services {
+        Services::open(config(directory), Clock::start()).unwrap()
     }
 
     #[test]
@@ -228,15 +236,12 @@ mod tests {
         assert!(taken.borrow().iter().all(|(core, ..)| *core == 3));
     }
 
-    #[test]
-    fn an_expired_message_is_told_unasked() {
-        let directory = tempfile::tempdir().unwrap();
-        let inbox = Inbox::new();
-        let message = Deferred {
-            id: DeferredId("aa".into()),
-            user: "sip:bob@example.net".into(),
+    fn message(id: &str, expires_s: u64) -> Deferred {
+        Deferred {
+            id: DeferredId(id.into()),
+            user: BOB.into(),
             arrived_s: 1,
-            expires_s: Clock::start().now().unix_s() - 10,
+            expires_s,
             service: DeferredService::Pager,
             headers: Vec::new(),
             from: String::new(),
@@ -255,7 +260,67 @@ mod tests {
                 original_recipient: "b".into(),
             }),
             attempts: 0,
+        }
+    }
+
+    /// Asks what waits until it is this one, and closes the inbox then.
+    struct Asking(Cell<u64>, Arc<Inbox>, &'static str);
+
+    impl Asking {
+        fn ask(&self) {
+            self.0.set(self.0.get() + 1);
+            let query = Query::Waiting { user: BOB.into() };
+            self.1.ask(Question { core: 0, ticket: Ticket(self.0.get()), query }).unwrap();
+        }
+    }
+
+    impl Answers for Asking {
+        fn answer(&self, _: u8, _: Ticket, answer: Fetched) {
+            let Fetched::Waiting(waiting) = answer else { panic!("{answer:?}") };
+            match &*waiting {
+                [] => self.ask(),
+                [one] if one.id.0 == self.2 => self.1.close(),
+                others => panic!("{others:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_process_delivered_is_removed_and_what_it_delivers_is_free_when_it_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let inbox = Inbox::new();
+        let expires_s = Clock::start().now().unix_s() + 1000;
+        for (number, id) in ["aa", "bb"].into_iter().enumerate() {
+            let query = Query::Defer(Box::new(message(id, expires_s)));
+            inbox.ask(Question { core: 0, ticket: Ticket(number as u64), query }).unwrap();
+        }
+        inbox.close();
+        services(directory.path()).run(inbox.clone(), Taker(Taken::default(), inbox.clone()), async {}).unwrap();
+        assert_eq!(inbox.deferred_messages(), 2);
+        let take_over = || {
+            let spool = std::fs::File::open(directory.path()).unwrap().into();
+            let (claimed, unsaid) = (vec![DeferredId("bb".into())], vec![(DeferredId("aa".into()), Unsaid::Delivered)]);
+            Services::take_over(config(directory.path()), Clock::start(), LetGone { claimed, unsaid, spool }).unwrap()
         };
+        // While it runs nobody else may have them.
+        let inbox = Inbox::new();
+        inbox.ask(Question { core: 0, ticket: Ticket(1), query: Query::Waiting { user: BOB.into() } }).unwrap();
+        inbox.close();
+        let taken = Taken::default();
+        take_over().run(inbox.clone(), Taker(taken.clone(), inbox), async {}).unwrap();
+        assert!(matches!(&taken.borrow()[0].2, Fetched::Waiting(waiting) if waiting.is_empty()), "{taken:?}");
+        let inbox = Inbox::new();
+        inbox.parted(Side::Before);
+        let asking = Asking(Cell::new(0), inbox.clone(), "bb");
+        asking.ask();
+        take_over().run(inbox, asking, async {}).unwrap();
+    }
+
+    #[test]
+    fn an_expired_message_is_told_unasked() {
+        let directory = tempfile::tempdir().unwrap();
+        let inbox = Inbox::new();
+        let message = message("aa", Clock::start().now().unix_s() - 10);
         let query = Query::Defer(Box::new(message));
         inbox.ask(Question { core: 0, ticket: Ticket(1), query }).unwrap();
         let taken = Taken::default();

@@ -4,16 +4,21 @@ use super::message_store::Counts;
 use crate::config::Config;
 use crate::io::handover::Side;
 use crate::io::handover::link::Link;
-use crate::io::handover::questions::{StoreAnswer, StoreQuery};
+use crate::io::handover::questions::{StoreAnswer, StoreQuery, Unsaid};
 use crate::limits::SERVICES_QUESTIONS_MAX;
 use crate::shard::exchange::{Fetched, Query, Ticket};
 use crate::store::deferred::DeferredId;
 use crossbeam::queue::{ArrayQueue, SegQueue};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How long the queue may be full before it is looked at again.
+const FULL: Duration = Duration::from_millis(1);
 
 /// A question of a signalling core.
 #[derive(Debug)]
@@ -25,8 +30,8 @@ pub struct Question {
 
 /// Takes the answers to the cores. Called on the services thread; must not block.
 pub trait Answers {
-    /// The answer to the question that was asked under this ticket; once for each. [`Fetched::Expired`] comes unasked,
-    /// for core 0 under [`Ticket::UNASKED`].
+    /// The answer to the question that was asked under this ticket; once for each. Under [`Ticket::UNASKED`] comes unasked
+    /// [`Fetched::Expired`], for core 0, and [`Fetched::Lapsed`].
     fn answer(&self, core: u8, ticket: Ticket, answer: Fetched);
 }
 
@@ -52,7 +57,8 @@ pub(super) enum Item {
 #[derive(Debug)]
 pub struct LetGone {
     pub claimed: Vec<DeferredId>,
-    pub delivered: Vec<DeferredId>,
+    /// What the store has still to be told.
+    pub unsaid: Vec<(DeferredId, Unsaid)>,
     /// The spool directory's lock, which both hold from here on.
     pub spool: OwnedFd,
 }
@@ -119,8 +125,19 @@ impl Inbox {
         self.order(Item::TakeBack);
     }
 
+    /// The process on that side is gone. Called by the thread that read from it, and may wait: what that process delivered is not to
+    /// be given back before its last questions say so.
     pub(crate) fn parted(&self, side: Side) {
-        self.order(Item::Parted(side));
+        if side == Side::After {
+            return self.order(Item::Parted(side));
+        }
+        while self.items.push(Item::Parted(side)).is_err() {
+            if self.closed.load(Ordering::Acquire) {
+                return;
+            }
+            std::thread::sleep(FULL);
+        }
+        self.wake.notify_one();
     }
 
     pub(crate) fn answered(&self, number: u64, answer: StoreAnswer) {
@@ -185,5 +202,90 @@ impl Inbox {
             }
             self.wake.notified().await;
         }
+    }
+}
+
+/// One core's end of the inbox. What must not be lost waits here while there is no room; the core's own memory is its bound.
+#[derive(Debug)]
+pub struct Asker {
+    inbox: Arc<Inbox>,
+    /// In order; they go before any later one of their kind.
+    unasked: VecDeque<Question>,
+}
+
+impl Asker {
+    /// The end of one core.
+    pub const fn new(inbox: Arc<Inbox>) -> Self {
+        Self { inbox, unasked: VecDeque::new() }
+    }
+
+    /// Asks. What nobody would ask again waits until there is room: [`Asker::ask_again`].
+    ///
+    /// # Errors
+    /// The question, where the queue is full: its asker has to go on without an answer.
+    pub fn ask(&mut self, question: Question) -> Result<(), Box<Question>> {
+        if !must_be_asked(&question.query) {
+            return self.inbox.ask(question);
+        }
+        if self.unasked.len() >= SERVICES_QUESTIONS_MAX {
+            return Err(Box::new(question));
+        }
+        self.unasked.push_back(question);
+        self.ask_again();
+        Ok(())
+    }
+
+    /// Asks what found no room.
+    pub fn ask_again(&mut self) {
+        while let Some(question) = self.unasked.pop_front() {
+            if let Err(question) = self.inbox.ask(question) {
+                self.unasked.push_front(*question);
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing waits for room.
+    pub fn is_clear(&self) -> bool {
+        self.unasked.is_empty()
+    }
+}
+
+/// Whether something would be lost with a question that is not asked: a delivered message would come again, a claim be held, a copy
+/// be in no history. Of the others their asker makes the best, or asks again.
+const fn must_be_asked(query: &Query) -> bool {
+    matches!(query, Query::Remove { .. } | Query::Return { .. } | Query::Copy(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::deferred::DeferredId;
+
+    #[test]
+    fn a_full_queue_loses_nothing_that_nobody_would_ask_again() {
+        let question = |number: u64, query: Query| Question { core: 0, ticket: Ticket(number), query };
+        let waiting = || Query::Waiting { user: "sip:bob@example.net".into() };
+        let remove = || Query::Remove { id: DeferredId("a".into()) };
+        let inbox = Inbox::new();
+        let mut asker = Asker::new(inbox.clone());
+        for number in 0..SERVICES_QUESTIONS_MAX as u64 {
+            asker.ask(question(number, waiting())).unwrap();
+        }
+        // Who looks for messages is told no, and looks again later; what was delivered is removed when there is room.
+        assert!(asker.ask(question(100_001, waiting())).is_err());
+        for number in 0..SERVICES_QUESTIONS_MAX as u64 {
+            asker.ask(question(200_000 + number, remove())).unwrap();
+        }
+        assert!(!asker.is_clear());
+        assert!(asker.ask(question(300_000, remove())).is_err());
+        let mut taken = Vec::new();
+        while !asker.is_clear() || !inbox.items.is_empty() {
+            let Some(Item::Question(question)) = inbox.items.pop() else { panic!("an empty queue, and questions that wait") };
+            taken.push(question.ticket.0);
+            asker.ask_again();
+        }
+        let later: Vec<u64> = taken.split_off(SERVICES_QUESTIONS_MAX);
+        assert!(later.iter().copied().eq((0..SERVICES_QUESTIONS_MAX as u64).map(|number| 200_000 + number)));
     }
 }

@@ -17,12 +17,12 @@ use crate::config::{Config, Store};
 use crate::io::clock::Clock;
 use crate::io::handover::Side;
 use crate::io::handover::link::Link;
-use crate::io::handover::questions::{StoreAnswer, StoreQuery};
+use crate::io::handover::questions::{StoreAnswer, StoreQuery, Unsaid};
 use crate::io::handover::wire::Frame;
-use crate::shard::exchange::StoreFailure;
+use crate::shard::exchange::{Fetched, StoreFailure};
 use crate::store::deferred::{Deferred, DeferredId};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How often, and how many times, opening is tried again: a process that died may hold its locks for a moment.
 const AGAIN: Duration = Duration::from_millis(50);
 const TRIES: usize = 400;
+/// How often claims are looked at that are to be renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// Both stores, opened.
 #[derive(Debug)]
@@ -54,8 +56,18 @@ pub struct Opened {
     clock: Clock,
     spool: Spool,
     stores: Stores,
-    claimed: BTreeSet<DeferredId>,
-    delivered: BTreeSet<DeferredId>,
+    claimed: Vec<DeferredId>,
+    unsaid: Vec<(DeferredId, Unsaid)>,
+}
+
+/// Who delivers a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claimant {
+    /// A core of ours.
+    Core(u8),
+    /// A process before us. Its claims are renewed until it is gone, and then given back. It is not told of one that cannot be
+    /// renewed: that takes servers that are lost just while two processes run, and a record that says who has the message now.
+    Former,
 }
 
 #[derive(Debug)]
@@ -77,19 +89,20 @@ struct State {
     spool: Spool,
     keeping: RefCell<Keeping>,
     changed: Notify,
-    /// Being delivered by us or a process before us.
-    claimed: RefCell<BTreeSet<DeferredId>>,
-    /// Delivered, but the store was away when they were to be removed: nobody may have them again.
-    delivered: RefCell<BTreeSet<DeferredId>>,
+    /// Who delivers what. Kept also while another process has the stores: it may die, and they are ours again.
+    delivering: RefCell<BTreeMap<DeferredId, Claimant>>,
+    /// What the store was away for: it is told again. What was delivered nobody may have again meanwhile.
+    unsaid: RefCell<BTreeMap<DeferredId, Unsaid>>,
     /// Asked there and not answered yet.
     asked: RefCell<BTreeMap<u64, oneshot::Sender<StoreAnswer>>>,
     numbers: Cell<u64>,
     /// What runs while the stores are here.
     tasks: RefCell<Vec<JoinHandle<()>>>,
-    expired: RefCell<Option<Told>>,
+    told: RefCell<Option<Told>>,
 }
 
-type Told = (Rc<dyn Fn(Box<Deferred>)>, Arc<Inbox>);
+/// Tells a core what it did not ask for; and where to count.
+type Told = (Rc<dyn Fn(u8, Fetched)>, Arc<Inbox>);
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,7 +119,7 @@ impl Stores {
 }
 
 impl Opened {
-    /// Opens the stores. `claimed` and `delivered` come from the process that had them.
+    /// Opens the stores. `claimed` and `unsaid` come from the process that had them.
     ///
     /// # Errors
     /// With key and value in the text.
@@ -115,13 +128,12 @@ impl Opened {
         clock: Clock,
         spool: Spool,
         claimed: Vec<DeferredId>,
-        delivered: Vec<DeferredId>,
+        unsaid: Vec<(DeferredId, Unsaid)>,
     ) -> io::Result<Self> {
         let store = config.store.clone();
         let cores = u8::try_from(config.cores.signaling.len()).unwrap_or(u8::MAX);
         let stores = Stores::open(&store, &spool)?;
-        let (claimed, delivered) = (claimed.into_iter().collect(), delivered.into_iter().collect());
-        Ok(Self { store, cores, clock, spool, stores, claimed, delivered })
+        Ok(Self { store, cores, clock, spool, stores, claimed, unsaid })
     }
 
     /// Deferred messages kept.
@@ -133,7 +145,8 @@ impl Opened {
 impl Keeper {
     /// For the thread that asks.
     pub fn new(opened: Opened) -> Self {
-        let Opened { store, cores, clock, spool, stores, claimed, delivered } = opened;
+        let Opened { store, cores, clock, spool, stores, claimed, unsaid } = opened;
+        let delivering = claimed.into_iter().map(|id| (id, Claimant::Former)).collect();
         Self(Rc::new(State {
             store,
             cores,
@@ -141,12 +154,12 @@ impl Keeper {
             spool,
             keeping: RefCell::new(Keeping::Here(Rc::new(stores))),
             changed: Notify::new(),
-            claimed: RefCell::new(claimed),
-            delivered: RefCell::new(delivered),
+            delivering: RefCell::new(delivering),
+            unsaid: RefCell::new(unsaid.into_iter().collect()),
             asked: RefCell::default(),
             numbers: Cell::new(0),
             tasks: RefCell::default(),
-            expired: RefCell::default(),
+            told: RefCell::default(),
         }))
     }
 
@@ -158,9 +171,10 @@ impl Keeper {
         }
     }
 
-    /// Begins what goes on by itself: expired messages are given to `expired`, and what waits for the history is sent.
-    pub async fn begin(&self, expired: impl Fn(Box<Deferred>) + 'static, inbox: Arc<Inbox>) {
-        *self.0.expired.borrow_mut() = Some((Rc::new(expired), inbox));
+    /// Begins what goes on by itself: cores are told by `unasked` of expired messages and lapsed claims, and what waits for the
+    /// history is sent.
+    pub async fn begin(&self, unasked: impl Fn(u8, Fetched) + 'static, inbox: Arc<Inbox>) {
+        *self.0.told.borrow_mut() = Some((Rc::new(unasked), inbox));
         if let Some(stores) = self.here() {
             self.live(&stores).await;
         }
@@ -191,12 +205,16 @@ impl Keeper {
             }
             // The main thread says what becomes of the stores.
             Item::Parted(Side::After) => self.0.asked.borrow_mut().clear(),
-            Item::Parted(Side::Before) | Item::Question(_) | Item::Reload(_) | Item::Asked(..) => {}
+            Item::Parted(Side::Before) => {
+                let keeper = self.clone();
+                tokio_uring::spawn(async move { keeper.release_former().await });
+            }
+            Item::Question(_) | Item::Reload(_) | Item::Asked(..) => {}
         }
     }
 
     /// Answers one question, once it can be.
-    pub async fn answer(&self, query: StoreQuery) -> StoreAnswer {
+    pub async fn answer(&self, claimant: Claimant, query: StoreQuery) -> StoreAnswer {
         loop {
             let changed = self.0.changed.notified();
             let stores = match &*self.0.keeping.borrow() {
@@ -205,9 +223,12 @@ impl Keeper {
                 Keeping::Between => Err(None),
             };
             match stores {
-                Ok(stores) => return self.ask(&stores, query).await,
+                Ok(stores) => return self.ask(&stores, claimant, query).await,
                 Err(Some(link)) => match self.ask_there(&link, query.clone()).await {
-                    Some(answer) => return answer,
+                    Some(answer) => {
+                        self.note(claimant, query, &answer);
+                        return answer;
+                    }
                     // It is gone; somebody opens the stores again.
                     None => changed.await,
                 },
@@ -234,30 +255,40 @@ impl Keeper {
         answer.await.ok()
     }
 
-    async fn ask(&self, stores: &Stores, query: StoreQuery) -> StoreAnswer {
+    /// Remembers what the process that has the stores answered.
+    fn note(&self, claimant: Claimant, query: StoreQuery, answer: &StoreAnswer) {
+        match (query, answer) {
+            (StoreQuery::Claim { id }, StoreAnswer::Claimed(Some(_))) => self.took(id, claimant),
+            (StoreQuery::Remove { id }, StoreAnswer::Kept(said)) => self.told(id, Unsaid::Delivered, *said),
+            (StoreQuery::Return { id, retry_after_s }, StoreAnswer::Kept(said)) => {
+                self.told(id, self.given_back(retry_after_s), *said);
+            }
+            _ => {}
+        }
+    }
+
+    async fn ask(&self, stores: &Stores, claimant: Claimant, query: StoreQuery) -> StoreAnswer {
         let now_s = self.now_s();
-        let delivered = |id: &DeferredId| self.0.delivered.borrow().contains(id);
         match query {
             StoreQuery::Defer(message) => StoreAnswer::Kept(stores.deferred.defer(*Box::<Deferred>::from(message)).await),
             StoreQuery::Waiting { user } => match stores.deferred.waiting(user, now_s).await {
                 Ok(mut waiting) => {
-                    waiting.retain(|message| !delivered(&message.id));
+                    waiting.retain(|message| !self.is_delivered(&message.id));
                     StoreAnswer::Waiting(waiting.into_iter().map(|message| Box::new(message).into()).collect())
                 }
                 Err(failure) => StoreAnswer::Kept(Err(failure)),
             },
-            StoreQuery::Claim { id } if delivered(&id) => StoreAnswer::Claimed(None),
+            StoreQuery::Claim { id } if self.is_delivered(&id) => StoreAnswer::Claimed(None),
             StoreQuery::Claim { id } => {
                 let claimed = stores.deferred.claim(id.clone(), now_s).await;
                 if claimed.is_some() {
-                    self.0.claimed.borrow_mut().insert(id);
+                    self.took(id, claimant);
                 }
                 StoreAnswer::Claimed(claimed.map(Into::into))
             }
-            StoreQuery::Remove { id } => StoreAnswer::Kept(self.remove(stores, id).await),
+            StoreQuery::Remove { id } => StoreAnswer::Kept(self.say(stores, id, Unsaid::Delivered).await),
             StoreQuery::Return { id, retry_after_s } => {
-                self.0.claimed.borrow_mut().remove(&id);
-                StoreAnswer::Kept(stores.deferred.give_back(id, now_s + u64::from(retry_after_s)).await)
+                StoreAnswer::Kept(self.say(stores, id, self.given_back(retry_after_s)).await)
             }
             StoreQuery::Record(object) => StoreAnswer::Recorded(stores.history.store(&object, now_s, Refused::Asker).await),
             StoreQuery::Register(registrant) => StoreAnswer::Kept(stores.registrants.put(*registrant, now_s).await),
@@ -270,16 +301,51 @@ impl Keeper {
         }
     }
 
-    async fn remove(&self, stores: &Stores, id: DeferredId) -> Result<(), StoreFailure> {
-        let removed = stores.deferred.remove(id.clone()).await;
-        self.0.claimed.borrow_mut().remove(&id);
-        if removed == Err(StoreFailure::Unavailable) {
-            tracing::warn!(id = id.0, "a deferred message cannot be removed; it will be tried again");
-            self.0.delivered.borrow_mut().insert(id);
+    /// Tells the store what became of a message; where it is away it is told again with the next sweep.
+    async fn say(&self, stores: &Stores, id: DeferredId, what: Unsaid) -> Result<(), StoreFailure> {
+        self.0.delivering.borrow_mut().remove(&id);
+        let said = match what {
+            Unsaid::Delivered => stores.deferred.remove(id.clone()).await,
+            Unsaid::GivenBack { until_s } => stores.deferred.give_back(id.clone(), until_s).await,
+        };
+        self.told(id, what, said);
+        said
+    }
+
+    fn told(&self, id: DeferredId, what: Unsaid, said: Result<(), StoreFailure>) {
+        self.0.delivering.borrow_mut().remove(&id);
+        if said == Err(StoreFailure::Unavailable) {
+            tracing::warn!(id = id.0, ?what, "the store is not told what became of a deferred message; it will be told again");
+            self.0.unsaid.borrow_mut().insert(id, what);
         } else {
-            self.0.delivered.borrow_mut().remove(&id);
+            self.0.unsaid.borrow_mut().remove(&id);
         }
-        removed
+    }
+
+    /// Somebody has it, maybe again: that it was to be given back is past.
+    fn took(&self, id: DeferredId, claimant: Claimant) {
+        self.0.unsaid.borrow_mut().remove(&id);
+        self.0.delivering.borrow_mut().insert(id, claimant);
+    }
+
+    fn is_delivered(&self, id: &DeferredId) -> bool {
+        self.0.unsaid.borrow().get(id) == Some(&Unsaid::Delivered)
+    }
+
+    fn given_back(&self, retry_after_s: u32) -> Unsaid {
+        Unsaid::GivenBack { until_s: self.now_s() + u64::from(retry_after_s) }
+    }
+
+    /// What a process before us was delivering when it ended is free again.
+    async fn release_former(&self) {
+        let of_former = |(id, claimant): (&DeferredId, &Claimant)| (*claimant == Claimant::Former).then(|| id.clone());
+        let left: Vec<_> = self.0.delivering.borrow().iter().filter_map(of_former).collect();
+        for id in left {
+            // Somebody may have it by now whose claim it is.
+            if self.0.delivering.borrow().get(&id) == Some(&Claimant::Former) {
+                self.answer(Claimant::Former, StoreQuery::Return { id, retry_after_s: 0 }).await;
+            }
+        }
     }
 
     fn here(&self) -> Option<Rc<Stores>> {
@@ -300,36 +366,67 @@ impl Keeper {
 
     /// What runs while the stores are here.
     async fn live(&self, stores: &Rc<Stores>) {
-        let claimed: Vec<_> = self.0.claimed.borrow().iter().cloned().collect();
+        let claimed: Vec<_> = self.0.delivering.borrow().keys().cloned().collect();
         for id in claimed {
             stores.deferred.adopt(id, self.now_s()).await;
         }
         let (keeper, sweeping) = (self.clone(), stores.clone());
         let sweeper = tokio_uring::spawn(async move { keeper.sweep(&sweeping).await });
+        let (keeper, renewed) = (self.clone(), stores.clone());
+        let renewer = tokio_uring::spawn(async move { keeper.renew(&renewed).await });
         let (keeper, attended) = (self.clone(), stores.clone());
         let attendant = tokio_uring::spawn(async move { attended.history.run_queue(|| keeper.now_s()).await });
-        self.0.tasks.borrow_mut().extend([sweeper, attendant]);
+        self.0.tasks.borrow_mut().extend([sweeper, renewer, attendant]);
     }
 
-    /// Tells of expired messages whose sender wants to hear of it; the others are gone without a word.
+    /// Tells the store again what it has not heard; tells of expired messages whose sender wants to hear of it, the others are gone
+    /// without a word.
     async fn sweep(&self, stores: &Stores) {
-        let Some((expired, inbox)) = self.0.expired.borrow().clone() else { return };
+        let Some((unasked, inbox)) = self.0.told.borrow().clone() else { return };
         let mut ticks = tokio::time::interval(stores.deferred.sweep_every());
+        let mut untidy = true;
         loop {
             ticks.tick().await;
-            let delivered: Vec<_> = self.0.delivered.borrow().iter().cloned().collect();
-            for id in delivered {
-                if self.remove(stores, id).await == Err(StoreFailure::Unavailable) {
-                    break;
-                }
-            }
+            untidy = untidy && stores.deferred.tidy().await;
+            self.say_again(stores).await;
             for message in stores.deferred.sweep(self.now_s()).await {
                 tracing::info!(id = message.id.0, user = message.user, "the time of a deferred message is over");
                 if message.negative_delivery.is_some() {
-                    expired(Box::new(message));
+                    unasked(0, Fetched::Expired(Box::new(message)));
                 }
             }
             self.count(&inbox);
+        }
+    }
+
+    async fn say_again(&self, stores: &Stores) {
+        let unsaid: Vec<_> = self.0.unsaid.borrow().iter().map(|(id, what)| (id.clone(), *what)).collect();
+        for (id, what) in unsaid {
+            // It was claimed again, or said, while others were.
+            let stands = self.0.unsaid.borrow().get(&id) == Some(&what);
+            if stands && self.say(stores, id, what).await == Err(StoreFailure::Unavailable) {
+                break;
+            }
+        }
+    }
+
+    /// Renews the claims of what is being delivered, and tells the cores of those that are lost.
+    async fn renew(&self, stores: &Stores) {
+        let Some((unasked, _)) = self.0.told.borrow().clone() else { return };
+        let mut ticks = tokio::time::interval(RENEW_EVERY);
+        loop {
+            ticks.tick().await;
+            for id in stores.deferred.renew(self.now_s()).await {
+                let claimant = self.0.delivering.borrow_mut().remove(&id);
+                tracing::warn!(
+                    id = id.0,
+                    ?claimant,
+                    "the claim of a deferred message cannot be renewed; its delivery is broken off"
+                );
+                if let Some(Claimant::Core(core)) = claimant {
+                    unasked(core, Fetched::Lapsed(id));
+                }
+            }
         }
     }
 
@@ -361,10 +458,9 @@ impl Keeper {
     }
 
     fn tell(&self, reply: &Sender<Result<LetGone, String>>) {
-        let ids = |ids: &RefCell<BTreeSet<DeferredId>>| ids.borrow().iter().cloned().collect();
         let told = self.0.spool.lock().map_err(|error| error.to_string()).map(|spool| LetGone {
-            claimed: ids(&self.0.claimed),
-            delivered: ids(&self.0.delivered),
+            claimed: self.0.delivering.borrow().keys().cloned().collect(),
+            unsaid: self.0.unsaid.borrow().iter().map(|(id, what)| (id.clone(), *what)).collect(),
             spool,
         });
         // Who asked may have given up; then the stores are taken back.

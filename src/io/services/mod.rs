@@ -15,6 +15,8 @@ mod keeper;
 pub mod message_store;
 pub mod nats;
 pub mod nats_body;
+pub mod nats_buckets;
+pub mod nats_names;
 pub mod registrants;
 pub mod resolve;
 pub mod spool;

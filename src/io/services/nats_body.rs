@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::Stream;
 use std::time::Duration;
 
 /// How long one server may take to answer for a chunk (128 KiB as they are written).
-const CHUNK_TIME: Duration = Duration::from_secs(5);
+const CHUNK_TIME: Duration = Duration::from_secs(2);
 /// How often a chunk is asked for, from any copy and from the leader in turns; and the pause after a round in vain, in which
 /// a new leader can be elected.
 const ROUNDS_MAX: usize = 5;

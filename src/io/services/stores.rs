@@ -38,7 +38,7 @@ impl DeferredMessages {
         open.map(|shared| Self::Shared(Box::new(shared))).map_err(|error| spool(store, &error))
     }
 
-    /// How often expired messages are looked for: here it reads the first of a sorted table, there all names.
+    /// How often expired messages are looked for: here it reads the first of a sorted table, there it asks the servers.
     pub fn sweep_every(&self) -> Duration {
         match self {
             Self::Embedded(_) => Duration::from_secs(1),
@@ -71,7 +71,7 @@ impl DeferredMessages {
     /// [`StoreFailure::Unavailable`] where the store is away.
     pub async fn waiting(&self, user: Box<str>, now_s: u64) -> Result<Vec<Deferred>, StoreFailure> {
         match self {
-            Self::Embedded(store) => Ok(store.waiting(user, now_s).await),
+            Self::Embedded(store) => store.waiting(user, now_s).await,
             Self::Shared(store) => store.waiting(&user, now_s).await,
         }
     }
@@ -88,7 +88,7 @@ impl DeferredMessages {
     pub async fn adopt(&self, id: DeferredId, now_s: u64) {
         match self {
             Self::Embedded(store) => store.adopt(id, now_s).await,
-            Self::Shared(store) => store.adopt(id),
+            Self::Shared(store) => store.adopt(id, now_s),
         }
     }
 
@@ -111,6 +111,22 @@ impl DeferredMessages {
         match self {
             Self::Embedded(store) => store.give_back(id, until_s).await,
             Self::Shared(store) => store.give_back(&id, until_s).await,
+        }
+    }
+
+    /// Removes some of what a crash left on this node's disk. False: nothing is left of it.
+    pub async fn tidy(&self) -> bool {
+        match self {
+            Self::Embedded(store) => store.tidy().await,
+            Self::Shared(_) => false,
+        }
+    }
+
+    /// Renews what is being delivered; gives the claims that cannot be. What is on this node's disk nobody else can take.
+    pub async fn renew(&self, now_s: u64) -> Vec<DeferredId> {
+        match self {
+            Self::Embedded(_) => Vec::new(),
+            Self::Shared(store) => store.renew(now_s).await,
         }
     }
 

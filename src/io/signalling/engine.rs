@@ -446,7 +446,7 @@ impl Engine {
         let now = self.clock.now();
         let pending = !self.failed.is_empty() || !self.tcp.failed.is_empty() || !self.out.effects.is_empty();
         let mut until = self.shard.next_due().unwrap_or(now + Duration::from_secs(60));
-        until = until.min(self.links.next_ring().unwrap_or(until));
+        until = until.min(self.links.next_ring(now).unwrap_or(until));
         if self.tcp.open() > 0 || !self.deaf.is_empty() {
             until = until.min(self.swept + SWEEP);
         }

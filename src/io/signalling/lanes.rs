@@ -11,7 +11,7 @@ use crate::io::cdr::Records;
 use crate::io::control::{Mailbox, MediaOrder, Process};
 use crate::io::handover::link::{Door, Letter, Link};
 use crate::io::handover::{Around, Side};
-use crate::io::services::inbox::{Inbox, Question};
+use crate::io::services::inbox::{Asker, Question};
 use crate::io::telemetry::SignallingSnapshot;
 use crate::io::tls::Tls;
 use crate::limits;
@@ -136,6 +136,9 @@ pub struct MediaLink {
 /// session's first octets takes its commands first.
 const UNHURRIED_MAX: Duration = Duration::from_millis(10);
 
+/// How long questions that found no room before the services wait for the next try: they take thousands in that time.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Whether somebody waits for what this command does: a peer for our connection or answer, a message for its way out.
 fn is_urgent(command: &Command) -> bool {
     match command {
@@ -161,7 +164,7 @@ pub struct Links {
     pub orders: Arc<Mailbox<Order>>,
     pub process: Process,
     pub records: Records,
-    pub services: Arc<Inbox>,
+    pub services: Asker,
     pub fetched: Receiver<(Ticket, Fetched)>,
     /// By media core.
     pub media: Vec<MediaLink>,
@@ -240,6 +243,7 @@ impl Links {
 
     /// Wakes everybody who was given something that cannot wait, and tries again what found a lane full.
     pub fn ring(&mut self, now: Instant) {
+        self.services.ask_again();
         for link in &mut self.media {
             link.push_waiting();
             let late = link.unhurried.is_some_and(|since| now.since(since) >= UNHURRIED_MAX);
@@ -255,9 +259,11 @@ impl Links {
         }
     }
 
-    /// When [`Links::ring`] must be called again for what was not urgent.
-    pub fn next_ring(&self) -> Option<Instant> {
-        self.media.iter().filter_map(|link| link.unhurried).min().map(|since| since + UNHURRIED_MAX)
+    /// When [`Links::ring`] must be called again for what was not urgent, and for what found no room.
+    pub fn next_ring(&self, now: Instant) -> Option<Instant> {
+        let unhurried = self.media.iter().filter_map(|link| link.unhurried).min().map(|since| since + UNHURRIED_MAX);
+        let unasked = (!self.services.is_clear()).then(|| now + ASK_AGAIN);
+        unhurried.into_iter().chain(unasked).min()
     }
 
     /// Whether something waits to be taken in, or to be put into a lane that was full.

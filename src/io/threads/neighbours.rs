@@ -237,7 +237,7 @@ impl Running {
         let (reply, answer) = mpsc::channel();
         self.services.let_go(reply);
         let stores: inbox::LetGone = answer.recv_timeout(LET_GO_MAX).map_err(|_| "the stores are not let go")??;
-        (given.claimed, given.delivered) = (stores.claimed, stores.delivered);
+        (given.claimed, given.unsaid) = (stores.claimed, stores.unsaid);
         Ok((given, stores.spool))
     }
 
