@@ -1,5 +1,6 @@
-//! CR 8.3.1.6 in a world of its own: the real signalling shard, a store whose disk fails, a process that dies at any moment, a
-//! client that comes and goes, and a sender that wants to hear of failures. The media core plays from a script.
+//! CR 8.3.1.6 in a world of its own: the real signalling shard, a store whose disk fails, a network that loses and doubles, a
+//! process that dies at any moment, a client that comes and goes, and a sender that wants to hear of failures. The media core plays
+//! from a script.
 //!
 //! ```text
 //!   alice ~~~ INVITE ~~~> shard ── Defer, Waiting, Claim, Remove, Return ──> store (fails, forgets answers when we die)
@@ -45,10 +46,22 @@ pub enum Canary {
 }
 
 enum Happening {
-    Datagram { from: SocketAddr, text: String },
+    Datagram {
+        from: SocketAddr,
+        text: String,
+    },
     Report(Report),
     Fetched(Ticket, Fetched),
     Call(usize),
+    /// Alice asks; and again, while nobody has answered.
+    Asks {
+        branch: String,
+        text: String,
+    },
+    AsksAgain {
+        branch: String,
+        tries: u32,
+    },
     Register(bool),
     Sweep,
     Death,
@@ -67,6 +80,8 @@ struct Store {
 #[derive(Default)]
 struct Fate {
     call: String,
+    /// `To` of the first 2xx that Alice heard.
+    dialog: String,
     wishes: bool,
     /// Alice's message went out.
     sent: bool,
@@ -93,6 +108,15 @@ pub struct World {
     /// Media sessions of the living process: its sinks and its source.
     sinks: BTreeMap<MediaKey, LegIndex>,
     source: Option<(MediaKey, String)>,
+    /// Sources' sessions whose INVITE Bob accepted, whether he then refuses the message, and which it is.
+    accepting: BTreeMap<MediaKey, (bool, String)>,
+    /// What Alice asked and nobody has answered, by branch.
+    unanswered: BTreeMap<String, String>,
+    /// What a peer said to a request, by Call-ID and CSeq; nothing where it keeps silent. A request that comes again hears the same.
+    answered: BTreeMap<String, String>,
+    /// Thousandths of datagrams that are lost, and that come twice.
+    losing: u64,
+    doubling: u64,
     /// Thousandths in which the disk fails.
     failing: u64,
     calm: bool,
@@ -183,6 +207,11 @@ impl World {
             fates: (0..messages).map(|_| Fate::default()).collect(),
             sinks: BTreeMap::new(),
             source: None,
+            accepting: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            losing: [0, 0, 20, 150][prng.below(4) as usize],
+            doubling: [0, 30, 200][prng.below(3) as usize],
             failing: [0, 0, 30, 200][prng.below(4) as usize],
             calm: false,
             failures: Vec::new(),
@@ -204,7 +233,7 @@ impl World {
     pub fn play(&mut self) {
         self.run(FAULTS_S);
         self.calm = true;
-        self.failing = 0;
+        (self.failing, self.losing, self.doubling) = (0, 0, 0);
         // Twice, as clients do: a claim that could not be given back has run out by the second time.
         for _ in 0..2 {
             self.agenda.add(self.now, Happening::Register(false));
@@ -241,6 +270,8 @@ impl World {
             Happening::Report(report) => self.turn(|shard, now, out| shard.reported(now, report, out)),
             Happening::Fetched(ticket, answer) => self.turn(|shard, now, out| shard.fetched(now, ticket, answer, out)),
             Happening::Call(message) => self.call(message),
+            Happening::Asks { branch, text } => self.asks(branch, text),
+            Happening::AsksAgain { branch, tries } => self.asks_again(branch, tries),
             Happening::Register(there) => {
                 self.registered = there;
                 self.turn(|shard, now, out| shard.reload(now, config(there), out));
@@ -270,6 +301,7 @@ impl World {
         self.store.removed.clear();
         self.sinks.clear();
         self.source = None;
+        self.accepting.clear();
         self.shard = shard(self.seed ^ (self.deaths << 8), self.registered);
     }
 
@@ -285,7 +317,9 @@ impl World {
                         Destination::Target(target) => target.address,
                     };
                     let text = String::from_utf8_lossy(&out.octets[octets]).into_owned();
-                    self.peer_gets(to, &text);
+                    for _ in 0..self.copies() {
+                        self.peer_gets(to, &text);
+                    }
                 }
                 Effect::Media { command, .. } => self.media_gets(command),
                 Effect::Fetch { ticket, query } => {
@@ -302,9 +336,45 @@ impl World {
         self.now + Duration::from_micros(10 + self.prng.below(30_000))
     }
 
+    /// How often a datagram arrives.
+    fn copies(&mut self) -> u32 {
+        match self.prng.below(1000) {
+            chance if chance < self.losing => 0,
+            chance if chance < self.losing + self.doubling => 2,
+            _ => 1,
+        }
+    }
+
     fn says(&mut self, from: SocketAddr, text: String) {
-        let when = self.soon();
-        self.agenda.add(when, Happening::Datagram { from, text });
+        for _ in 0..self.copies() {
+            let when = self.soon();
+            self.agenda.add(when, Happening::Datagram { from, text: text.clone() });
+        }
+    }
+
+    /// RFC 3261 §17.1: over UDP a request is sent again, each time after twice as long, until something comes.
+    fn asks(&mut self, branch: String, text: String) {
+        self.unanswered.insert(branch.clone(), text);
+        self.asks_again(branch, 0);
+    }
+
+    fn asks_again(&mut self, branch: String, tries: u32) {
+        let Some(text) = self.unanswered.get(&branch).cloned() else { return };
+        self.says(at(2), text);
+        if tries < 6 {
+            let when = self.now + Duration::from_millis(500 << tries);
+            self.agenda.add(when, Happening::AsksAgain { branch, tries: tries + 1 });
+        } else {
+            self.unanswered.remove(&branch);
+        }
+    }
+
+    /// Answers a request; `text` is empty for silence.
+    fn answers(&mut self, from: SocketAddr, request: &Request, text: String) {
+        if !text.is_empty() {
+            self.says(from, text.clone());
+        }
+        self.answered.insert(name_of(request), text);
     }
 
     /// Alice sends her next message.
@@ -324,7 +394,7 @@ impl World {
              {expires}User-Agent: CPM-client/OMA2.2\r\nSupported: timer\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        self.says(at(2), text);
+        self.asks(format!("z9hG4bK{call}"), text);
     }
 
     fn peer_gets(&mut self, to: SocketAddr, text: &str) {
@@ -341,7 +411,13 @@ impl World {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_default().trim().to_owned()
         };
-        if !field("CSeq").ends_with("INVITE") || status < 200 {
+        let invited = field("CSeq").ends_with("INVITE");
+        if invited || status >= 200 {
+            let branch =
+                field("Via").split("branch=").nth(1).and_then(|rest| rest.split(';').next()).unwrap_or_default().to_owned();
+            self.unanswered.remove(&branch);
+        }
+        if !invited || status < 200 {
             return;
         }
         let call = field("Call-ID");
@@ -355,7 +431,25 @@ impl World {
             field("To")
         );
         self.says(at(2), ack);
-        if status < 300 && !std::mem::replace(&mut self.fates[message].sent, true) {
+        if status >= 300 {
+            return;
+        }
+        let to = field("To");
+        let tag = to.split(";tag=").nth(1).unwrap_or_default();
+        let branch = format!("z9hG4bK{call}bye{tag}");
+        let text = format!(
+            "BYE {target} SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.2:5060;branch={branch}\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {to}\r\nCall-ID: {call}\r\nCSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n",
+            field("From"),
+        );
+        let fate = &mut self.fates[message];
+        if fate.dialog.is_empty() {
+            fate.dialog.clone_from(&to);
+        }
+        if fate.dialog != to {
+            // Her INVITE came again to a process that knew nothing of the first: one call is enough.
+            return self.asks(branch, text);
+        }
+        if !std::mem::replace(&mut fate.sent, true) {
             // Two sinks at once may change places: then so do two messages, whole.
             let Some((session, leg)) = self.sinks.pop_first() else { return };
             let wish = if self.fates[message].wishes { "imdn.Disposition-Notification: negative-delivery\r\n" } else { "" };
@@ -375,17 +469,18 @@ impl World {
             };
             let when = self.soon() + Duration::from_millis(40);
             self.agenda.add(when, Happening::Report(Report::Stored(Box::new(stored))));
-            let bye = format!(
-                "BYE {target} SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.2:5060;branch=z9hG4bK{call}bye\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {call}\r\nCSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n",
-                field("From"),
-                field("To")
-            );
-            self.agenda.add(self.now + Duration::from_secs(2), Happening::Datagram { from: at(2), text: bye });
+            self.agenda.add(self.now + Duration::from_secs(2), Happening::Asks { branch, text });
         }
     }
 
     /// A request of ours: to Bob, or to Alice by her network.
     fn asked(&mut self, to: SocketAddr, request: &Request) {
+        if let Some(text) = self.answered.get(&name_of(request)).cloned() {
+            if !text.is_empty() {
+                self.says(to, text);
+            }
+            return;
+        }
         match request.method().as_str() {
             "INVITE" => self.bob_is_invited(request),
             "ACK" => {}
@@ -396,15 +491,15 @@ impl World {
                     return self.fail(format!("a notice about nothing: {body}"));
                 };
                 match if self.calm { 0 } else { self.prng.below(4) } {
-                    3 => {}
-                    2 => self.says(to, answer(request, "503 Service Unavailable", "", "")),
+                    3 => self.answers(to, request, String::new()),
+                    2 => self.answers(to, request, answer(request, "503 Service Unavailable", "", "")),
                     _ => {
                         self.fates[number].told += 1;
-                        self.says(to, answer(request, "200 OK", "", ""));
+                        self.answers(to, request, answer(request, "200 OK", "", ""));
                     }
                 }
             }
-            _ => self.says(to, answer(request, "200 OK", "", "")),
+            _ => self.answers(to, request, answer(request, "200 OK", "", "")),
         }
     }
 
@@ -415,30 +510,39 @@ impl World {
         };
         // Alice's own INVITE, passed on: Bob is out of reach, so that the message is kept. Relaying is for the other world.
         let Some((session, id)) = self.source.clone().filter(|(_, id)| number_of(id) == Some(number)) else {
-            return self.says(at(3), answer(request, "480 Temporarily Unavailable", "", ""));
+            return self.answers(at(3), request, answer(request, "480 Temporarily Unavailable", "", ""));
         };
         let mood = if self.calm { 9 } else { self.prng.below(10) };
         let refusal = match mood {
             0 => "486 Busy Here",
             1 => "480 Temporarily Unavailable",
             2 => "603 Decline",
-            3 => return,
+            3 => return self.answers(at(3), request, String::new()),
             _ => "",
         };
         if !refusal.is_empty() {
             self.fates[number].declined |= mood == 2;
-            return self.says(at(3), answer(request, refusal, "", ""));
+            return self.answers(at(3), request, answer(request, refusal, "", ""));
         }
         let contact = "Contact: <sip:bob@10.0.0.3:5060>\r\nContent-Type: application/sdp\r\n";
         let body = sdp("10.0.0.3", "a=recvonly\r\na=setup:passive\r\n");
-        self.says(at(3), answer(request, "200 OK", contact, &body));
-        let (leg, message_id) = (1, id.clone().into());
+        self.answers(at(3), request, answer(request, "200 OK", contact, &body));
+        // His message begins when we have heard that.
+        self.accepting.insert(session, (mood == 4, id));
+    }
+
+    /// We connect to Bob, and send.
+    fn bob_is_sent(&mut self, session: MediaKey, leg: LegIndex) {
+        let Some((refuses, id)) = self.accepting.remove(&session) else { return };
+        let message_id = id.as_str().into();
         let when = self.now + Duration::from_millis(200 + self.prng.below(2_000));
-        if mood == 4 {
+        if refuses {
             return self.agenda.add(when, Happening::Report(Report::Undelivered { session, leg, message_id, status: 408 }));
         }
         // Bob has the whole of it from here on; that we hear of it is another matter.
-        self.fates[number].delivered += 1;
+        if let Some(fate) = number_of(&id).and_then(|number| self.fates.get_mut(number)) {
+            fate.delivered += 1;
+        }
         self.agenda.add(when, Happening::Report(Report::Delivered { session, leg, message_id, octets: 500 }));
     }
 
@@ -452,6 +556,7 @@ impl World {
             Command::Leg { session, leg } if matches!(leg.kind, LegKind::Sink { .. }) => {
                 self.sinks.insert(session, leg.leg);
             }
+            Command::Bind { session, leg, .. } if leg > 0 => self.bob_is_sent(session, leg),
             Command::Acknowledge { message_id, status, .. } => {
                 let Some(fate) = number_of(&message_id).and_then(|number| self.fates.get_mut(number)) else { return };
                 fate.accepted |= status == 200;
@@ -584,6 +689,11 @@ impl Store {
     fn is_held(&self, id: &DeferredId, now_s: u64) -> bool {
         self.held.get(id).is_some_and(|until| *until > now_s) || self.removed.contains(id)
     }
+}
+
+/// What tells a request from every other one of its sender.
+fn name_of(request: &Request) -> String {
+    [Name::CallId, Name::CSeq].map(|name| request.header(name).unwrap_or_default().to_owned()).join(" ")
 }
 
 /// The number in "m7".
