@@ -1,7 +1,7 @@
 //! The program with faults of the kernel made up (`src/io/faults.rs`): operations end with -ENOBUFS, -ENOMEM and -EAGAIN, sockets take
 //! little, completion queues overflow, connections break. `FAULT_SEED=7` plays one seed again; `FAULT_SEEDS=100` plays more.
 
-use crate::deferral::{BOB, CLIENT, accepted, taken};
+use crate::deferral::{self, BOB, CLIENT, accepted, over, taken};
 use crate::ladder::Originating;
 use crate::msrp::{Msrp, Waiting};
 use crate::proxy::{PATIENCE, Proxy, registered};
@@ -70,6 +70,58 @@ fn what_is_stored_is_delivered_through_short_reads_and_writes() {
         let (_, _, octets) = taken(&mut bob);
         assert!(octets == body, "seed {seed}: what was stored is not what came");
     }
+}
+
+#[test]
+fn what_a_failing_disk_did_not_take_is_told_to_the_sender_and_leaves_nothing() {
+    for seed in seeds() {
+        println!("FAULT_SEED={seed}");
+        let (mut alice, mut bob) = (Ue::udp("alice"), Ue::udp("bob"));
+        let pf = faulty("", &format!("{seed}:disk"));
+        let body = |number: u32| (0..70_000).map(|at: u32| (at.wrapping_mul(number + 3) % 247) as u8).collect::<Vec<_>>();
+        let (mut kept, mut refused) = (Vec::new(), 0);
+        let mut before = None;
+        for number in 0.. {
+            assert!(number < 200, "seed {seed}: {} kept, {refused} refused", kept.len());
+            let id = format!("disk{number:04}");
+            let (mut sender, _, ok) = deferral::session(&mut alice, &pf, |invite| invite);
+            sender.send(&id, &body(number));
+            let answer = sender.next();
+            over(&mut alice, &pf, &ok);
+            match answer.as_ref().map(|answer| answer.kind()) {
+                Some("200") => kept.push((id, number)),
+                // The connection may end under what is still being sent, and the answer with it.
+                Some("500" | "413" | "408") | None => refused += 1,
+                Some(other) => panic!("seed {seed}: {other}"),
+            }
+            before.get_or_insert_with(|| descriptors(pf.pid()));
+            if kept.len() >= 2 && refused >= 2 {
+                break;
+            }
+        }
+        // Nothing is left of what was refused, neither files nor descriptors.
+        let bodies = pf.path("var/deferred/bodies");
+        pf.until("refused bodies are gone", |_| walk(&bodies) == kept.len());
+        // A message that is being received has a name of sixteen characters.
+        let spool = pf.path("var/spool");
+        let spooled =
+            || std::fs::read_dir(&spool).into_iter().flatten().flatten().filter(|file| file.file_name().len() == 16).count();
+        pf.until("the spool is empty", |_| spooled() == 0);
+        pf.until("descriptors are given back", |pf| descriptors(pf.pid()) <= before.unwrap_or_default() + 4);
+        pf.configure(&registered(BOB, &[(bob.address, CLIENT)]));
+        pf.signal("HUP");
+        for (id, number) in kept {
+            let (_, came, octets) = taken(&mut bob);
+            assert!(came == id && octets == body(number), "seed {seed}: {came} came, {id} was next");
+        }
+        pf.until("nothing waits", |pf| pf.metric("cpm_pf_deferred_messages", &[]) == 0.0);
+    }
+}
+
+/// Files below a folder.
+fn walk(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { 1 }).sum()
 }
 
 /// Whatever breaks may break before it was used, so nothing is expected of connections and calls but that they end.
