@@ -75,7 +75,7 @@ impl Embedded {
     /// Keeps a message: its body moves here from the spool. When this returns it is durable.
     ///
     /// # Errors
-    /// [`StoreFailure`]; the spooled file is then gone or still where it was.
+    /// [`StoreFailure`]; the spooled file is then gone.
     pub async fn defer(&self, mut message: Deferred) -> Result<(), StoreFailure> {
         if !message.id.is_plain() {
             return Err(StoreFailure::Unavailable);
@@ -96,10 +96,12 @@ impl Embedded {
                 Err(StoreFailure::Unavailable)
             }
         };
-        // Its sender is told no: nobody is to find it here later, and a full disk has the room again.
+        // Its sender is told no: nobody is to find it here later, and a full disk has the room again. The session that received it may
+        // be over, so the file in the spool is ours too.
         if kept.is_err() {
-            delete(&body).await;
-            delete(&body_file::partial(&body)).await;
+            for path in [&body, &body_file::partial(&body), &message.file] {
+                delete(path).await;
+            }
         }
         kept
     }
@@ -314,6 +316,9 @@ fn directory_of(id: &str) -> &str {
 }
 
 async fn delete(path: &Path) {
+    if path.as_os_str().is_empty() {
+        return;
+    }
     match tokio_uring::fs::remove_file(path).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::error!(path = %path.display(), %error, "the body of a deferred message cannot be deleted");

@@ -130,7 +130,7 @@ impl Shared {
     /// Keeps a message: its body moves from the spool to the servers. When this returns they have it on disk.
     ///
     /// # Errors
-    /// [`StoreFailure`]; the spooled file is then still where it was.
+    /// [`StoreFailure`]; the spooled file is gone then, too: the session that received it may be over.
     pub async fn defer(&self, mut message: Deferred) -> Result<(), StoreFailure> {
         if !message.id.is_plain() {
             return Err(StoreFailure::Unavailable);
@@ -142,13 +142,11 @@ impl Shared {
         }
         let put = tokio::time::timeout(DEFER_TIME, self.put(&message, &file, inline.as_deref()));
         let kept = put.await.unwrap_or_else(|_| Err(unavailable(no_answer())));
+        if inline.is_none() {
+            forget(&file).await;
+        }
         match kept {
-            Ok(()) => {
-                self.messages.set(self.messages.get() + 1);
-                if inline.is_none() {
-                    forget(&file).await;
-                }
-            }
+            Ok(()) => self.messages.set(self.messages.get() + 1),
             // Its sender is told no: what of it the servers have, or carry out later, is not to be found. Where they are away it is
             // cleared afterwards, or when its time is over; without the entry of the message nobody delivers it.
             Err(StoreFailure::Unavailable) => {
