@@ -19,6 +19,11 @@ use crate::limits::SHED_LINES_MAX;
 const SECOND: Duration = Duration::from_secs(1);
 /// For how long after a slow queue the next delay above the limit counts at once.
 const ALARM: Duration = Duration::from_secs(1);
+/// So many messages that waited too long, handed in within the time that is allowed, are a queue. Fewer are what a thread
+/// finds that did not run for a moment: to turn them away would relieve nobody.
+const QUEUE: u32 = 16;
+/// So many times longer than is allowed is too long for a single message as well.
+const ALONE: u32 = 8;
 
 /// The load of one core as it sees it.
 #[derive(Default)]
@@ -27,6 +32,11 @@ pub struct Overload {
     delay: Duration,
     /// Since when all that was handed in had waited longer than is allowed.
     slow_since: Option<Instant>,
+    /// How many of these were handed in since then, of the time that is allowed.
+    late: u32,
+    late_since: Instant,
+    /// Until when there are so many that they are a queue.
+    queued: Instant,
     /// Until when a queue that is slow once more is taken to be so at once.
     alarmed: Instant,
     /// Lines written of calls turned away since then, and how many were turned away without one.
@@ -40,22 +50,30 @@ pub struct Overload {
 
 impl Overload {
     /// How long what is handed in has waited; `limit` is what is allowed.
-    pub fn waited(&mut self, delay: Duration, limit: Duration) {
+    pub fn waited(&mut self, now: Instant, delay: Duration, limit: Duration) {
         self.delay = delay;
         if delay <= limit {
-            self.slow_since = None;
+            (self.slow_since, self.late) = (None, 0);
+            return;
+        }
+        self.slow_since.get_or_insert(now);
+        if now.since(self.late_since) >= limit {
+            (self.late, self.late_since) = (0, now);
+        }
+        self.late += 1;
+        if self.late >= QUEUE {
+            self.queued = now + limit;
         }
     }
 
     /// Whether the queue is too slow for new calls. One look at it may just follow a moment in which this thread did not run:
-    /// a delay little above the limit counts when it lasts for that long itself, or when the queue was slow shortly before: then
-    /// it is kept at the limit, and does not swing between nothing and three times as much.
+    /// a few messages are no queue, and of a queue a delay little above the limit counts when it lasts for that long itself, or
+    /// when the queue was slow shortly before: then it is kept at the limit, and does not swing between nothing and three times
+    /// as much.
     fn is_slow(&mut self, now: Instant, limit: Duration) -> bool {
-        if self.delay <= limit {
-            return false;
-        }
-        let since = *self.slow_since.get_or_insert(now);
-        let slow = self.delay > 2 * limit || now.since(since) >= limit || now < self.alarmed;
+        let Some(since) = self.slow_since else { return false };
+        let lasts = self.delay > 2 * limit || now.since(since) >= limit || now < self.alarmed;
+        let slow = self.delay > ALONE * limit || (lasts && now < self.queued);
         if slow {
             self.alarmed = now + ALARM;
         }
@@ -118,29 +136,52 @@ impl Signalling {
 mod tests {
     use super::*;
 
+    /// So many messages handed in at once that waited for `delay_ms`.
+    fn hand_in(overload: &mut Overload, now: Instant, count: u32, delay_ms: u64) {
+        (0..count).for_each(|_| overload.waited(now, Duration::from_millis(delay_ms), Duration::from_millis(50)));
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_unix_s(1000) + Duration::from_millis(ms)
+    }
+
     #[test]
     fn a_queue_is_slow_when_it_stays_so_or_is_very_slow() {
         let (mut overload, limit) = (Overload::default(), Duration::from_millis(50));
-        let at = |ms: u64| Instant::from_unix_s(1000) + Duration::from_millis(ms);
-        overload.waited(Duration::from_millis(60), limit);
+        hand_in(&mut overload, at(0), QUEUE, 60);
         assert!(!overload.is_slow(at(0), limit) && !overload.is_slow(at(1), limit));
-        overload.waited(Duration::from_millis(60), limit);
+        hand_in(&mut overload, at(50), QUEUE, 60);
         assert!(overload.is_slow(at(50), limit));
-        overload.waited(limit, limit);
+        hand_in(&mut overload, at(51), 1, 50);
         assert!(!overload.is_slow(at(51), limit));
-        overload.waited(Duration::from_millis(51), limit);
+        hand_in(&mut overload, at(52), QUEUE, 51);
         assert!(overload.is_slow(at(52), limit), "it was slow shortly before");
-        overload.waited(limit, limit);
-        overload.waited(Duration::from_millis(60), limit);
+        hand_in(&mut overload, at(53), 1, 50);
+        hand_in(&mut overload, at(1053), QUEUE, 60);
         assert!(!overload.is_slow(at(1053), limit), "the time counts anew");
-        overload.waited(Duration::from_millis(101), limit);
+        hand_in(&mut overload, at(1054), 1, 101);
         assert!(overload.is_slow(at(1054), limit));
+    }
+
+    #[test]
+    fn a_few_messages_that_waited_are_no_queue() {
+        let (mut overload, limit) = (Overload::default(), Duration::from_millis(50));
+        hand_in(&mut overload, at(0), QUEUE - 1, 400);
+        assert!(!overload.is_slow(at(0), limit));
+        // One call after the other on a machine that is busy with something else: each of its messages waits.
+        for call in 1..100 {
+            hand_in(&mut overload, at(200 * call), QUEUE / 2, 120);
+            assert!(!overload.is_slow(at(200 * call), limit), "call {call}");
+        }
+        hand_in(&mut overload, at(20_000), 1, 401);
+        assert!(overload.is_slow(at(20_000), limit), "so long that its caller has long tried again");
+        hand_in(&mut overload, at(20_200), 1, 120);
+        assert!(!overload.is_slow(at(20_200), limit));
     }
 
     #[test]
     fn no_more_calls_begin_than_a_second_allows() {
         let mut overload = Overload::default();
-        let at = |ms: u64| Instant::from_unix_s(1000) + Duration::from_millis(ms);
         let taken = (0..25).filter(|_| overload.within_rate(at(0), 10)).count();
         assert_eq!(taken, 10, "one second's worth at once");
         assert!(!overload.within_rate(at(99), 10) && overload.within_rate(at(100), 10) && !overload.within_rate(at(101), 10));

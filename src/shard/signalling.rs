@@ -551,8 +551,8 @@ impl Signalling {
     }
 
     /// How long what is handed in now has waited in the engine's queue: the overload control's input.
-    pub fn queue_delay(&mut self, delay: Duration) {
-        self.overload.waited(delay, self.config.limits.overload_queue_delay);
+    pub fn queue_delay(&mut self, now: Instant, delay: Duration) {
+        self.overload.waited(now, delay, self.config.limits.overload_queue_delay);
     }
 
     /// Asks the services; the answer finds `who`.

@@ -30,7 +30,7 @@ fn turned_away(refusal: &Message) {
     assert!(refusal.want("Retry-After").parse::<u32>().is_ok_and(|seconds| (1..=60).contains(&seconds)), "{refusal:?}");
 }
 
-/// The program stands still while these calls and one message more come, for four times as long as is allowed: each call is
+/// The program stands still while these calls and one message more come, for ten times as long as is allowed: each call is
 /// turned away.
 fn all_turned_away(ladder: &mut Originating, invites: &[Invite], more: &str) {
     ladder.pf.stand_still();
@@ -50,7 +50,7 @@ fn all_turned_away(ladder: &mut Originating, invites: &[Invite], more: &str) {
 
 #[test]
 fn a_slow_queue_turns_new_calls_away_and_nothing_else() {
-    let mut ladder = Originating::new("[limits]\noverload_queue_delay = \"150ms\"\n");
+    let mut ladder = Originating::new("[limits]\noverload_queue_delay = \"60ms\"\n");
     let ok = call(&mut ladder);
     let invites = [LARGE, SESSION].map(|service| Invite::new(&ladder.alice, BOB, service));
     let timer = "Supported: timer\r\nSession-Expires: 1800\r\nContent-Length";
@@ -71,11 +71,26 @@ fn a_slow_queue_turns_new_calls_away_and_nothing_else() {
 }
 
 #[test]
+fn a_single_call_is_taken_though_the_machine_was_busy_when_it_came() {
+    let mut ladder = Originating::new("[limits]\noverload_queue_delay = \"500ms\"\n");
+    let invite = Invite::new(&ladder.alice, BOB, LARGE);
+    ladder.pf.stand_still();
+    ladder.alice.send(ladder.pf.udp, &invite.text());
+    // More than twice as long as is allowed, and no longer than a thread may have to wait for its turn.
+    std::thread::park_timeout(Duration::from_millis(1100));
+    ladder.pf.signal("CONT");
+    let (arrived, from) = ladder.core.expect_from("INVITE");
+    ladder.core.answer(&arrived, from, "486 Busy Here", "", "");
+    let refusal = ladder.alice.expect_answer(&invite, 486);
+    ladder.alice.ack(ladder.pf.udp, &invite.message(), &refusal);
+}
+
+#[test]
 fn a_flood_is_turned_away_in_passing_and_what_is_served_is_not() {
     // A few more than have lines of their own; the socket's buffer holds them.
     const CALLS: u32 = 120;
     let mut ladder =
-        Originating::new("[sip]\nt1 = \"5s\"\n[limits]\noverload_queue_delay = \"150ms\"\nsessions_per_originator = 1000\n");
+        Originating::new("[sip]\nt1 = \"5s\"\n[limits]\noverload_queue_delay = \"60ms\"\nsessions_per_originator = 1000\n");
     let served = Invite::new(&ladder.alice, BOB, SESSION);
     let (arrived, from) = ladder.passes(&served);
     let invites: Vec<Invite> = (0..CALLS).map(|_| Invite::new(&ladder.alice, BOB, LARGE)).collect();

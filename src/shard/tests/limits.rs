@@ -13,13 +13,13 @@ fn session(number: u32) -> String {
 #[test]
 fn a_full_queue_turns_new_calls_away_and_an_empty_one_takes_them() {
     let mut world = World::new(config());
-    world.core.queue_delay(Duration::from_millis(101));
+    world.core.queue_delay(world.now, Duration::from_millis(401));
     world.receives(ALICE, &session(1));
     world.expect(ALICE, "SIP/2.0 100");
     let shed = world.expect(ALICE, "SIP/2.0 503 Service Unavailable");
     assert!(shed.header(Name::RetryAfter).parse::<u32>().is_ok());
     assert_eq!((world.records.len(), world.records[0].status), (1, 503));
-    world.core.queue_delay(Duration::from_millis(5));
+    world.core.queue_delay(world.now, Duration::from_millis(5));
     let invite = world.relays(&session(2));
     world.answers(&invite, "486 Busy Here", "", "");
     world.rests();
@@ -78,7 +78,7 @@ fn a_refusal_leaves_a_record_with_its_clause() {
 fn a_flood_is_turned_away_in_passing() {
     let mut world = World::new(config());
     world.relays(&session(0));
-    world.core.queue_delay(Duration::from_millis(101));
+    world.core.queue_delay(world.now, Duration::from_millis(401));
     (1..=SHED_LINES_MAX).for_each(|number| world.receives(ALICE, &session(number)));
     assert_eq!(world.records.len(), SHED_LINES_MAX as usize, "each has its line");
     world.sent.clear();
@@ -111,7 +111,7 @@ fn a_flood_is_turned_away_in_passing() {
     world.passes(Duration::from_secs(1));
     world.sent.clear();
     let lines = world.records.len();
-    world.core.queue_delay(Duration::from_millis(101));
+    world.core.queue_delay(world.now, Duration::from_millis(401));
     world.receives(ALICE, &session(SHED_LINES_MAX + 2));
     world.expect(ALICE, "SIP/2.0 100");
     world.expect(ALICE, "SIP/2.0 503");

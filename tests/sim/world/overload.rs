@@ -75,7 +75,7 @@ impl World {
         }
         let (refused, work) = (desk.refused, desk.work);
         if self.canary != Canary::Blind {
-            self.signalling.queue_delay(waited);
+            self.signalling.queue_delay(now, waited);
         }
         self.signalling_gets(from, &text);
         let cheap = self.desk.as_ref().is_some_and(|desk| desk.refused > refused) || text.starts_with("ACK ");

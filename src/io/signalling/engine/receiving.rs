@@ -59,7 +59,7 @@ impl Desk<'_> {
 
     /// A message is this core's.
     pub fn serve(&mut self, flow: Flow, octets: &[u8], arrived: Instant, local: Option<SocketAddr>) {
-        self.shard.queue_delay(self.now.since(arrived));
+        self.shard.queue_delay(self.now, self.now.since(arrived));
         self.shard.receive(self.now, flow, octets, self.out);
         if let Some(local) = local {
             let datagram = flow.transport == Transport::Udp;
