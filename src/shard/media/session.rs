@@ -7,7 +7,7 @@
 //! Octets of an idle session: 208 here, 144 a leg with some 250 more for its URIs on the heap, 416 a connection: below 2 KiB
 //! for one origin and one target (`an_idle_session_stays_at_two_kibibytes`).
 
-use super::connection::{Chunk, Conn, LegId};
+use super::connection::{About, Chunk, Conn, LegId, Transaction};
 use super::forward::Target;
 use super::net::Net;
 use super::sink::Sink;
@@ -370,7 +370,11 @@ impl Session {
 
 fn conn_is_busy(conn: &Conn, session: Key) -> bool {
     let here = |leg: &LegId| leg.session == session;
+    // Nobody's message is lost with the answer to the empty SEND that opened a connection.
+    let carries = |transaction: &Transaction| transaction.about != About::Opening;
     conn.chunk.as_ref().is_some_and(|chunk| here(&chunk.from) && chunk.takers != 0)
         || conn.takes() && conn.line.as_ref().is_some_and(|line| here(&line.from))
-        || conn.hears() && conn.awaited > 0 && conn.transactions.iter().any(|transaction| here(&transaction.to))
+        || conn.hears()
+            && conn.awaited > 0
+            && conn.transactions.iter().any(|transaction| carries(transaction) && here(&transaction.to))
 }

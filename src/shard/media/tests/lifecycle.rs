@@ -45,6 +45,20 @@ fn where_we_connect_we_begin_with_a_bodiless_send() {
 }
 
 #[test]
+fn an_end_does_not_wait_for_the_answer_to_the_bodiless_send() {
+    let (mut harness, _) = opened();
+    harness.command(Command::Leg { session: KEY, leg: Box::new(msrp_leg(1, Direction::Both)) });
+    harness.command(Command::Bind { session: KEY, leg: 1, peer: Box::new(active_peer(1)) });
+    let target = harness.connects[0].0;
+    harness.connected(target);
+    assert_eq!(harness.read(target)[0].field("Byte-Range"), "1-0/0");
+    harness.take_reports();
+    harness.command(Command::Close { session: KEY, left: Some(0), awaited: true });
+    harness.wait(Duration::from_millis(55));
+    assert!(matches!(harness.take_reports()[..], [Report::Closed { .. }]), "nothing is lost with it");
+}
+
+#[test]
 fn a_connection_that_does_not_come_about_fails_its_leg() {
     for (why, cause) in [(Gone::NotConnected, LegFailure::Connect), (Gone::Tls, LegFailure::Tls)] {
         let (mut harness, origin) = opened();
