@@ -137,6 +137,37 @@ fn a_session_whose_media_no_client_takes_is_told_480_and_never_200() {
 }
 
 #[test]
+fn a_focus_that_rings_is_shown_as_one_that_answers_is() {
+    let mut ladder = Originating::new("");
+    let focus = format!("\"F\" <sip:conf;a=b@{}>  ;isfocus;text", ladder.core.address);
+    for (supported, reliably) in [("timer", ""), ("timer, 100rel", "Require: 100rel\nRSeq: 7\n")] {
+        let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION)
+            .with("Supported", supported)
+            .with("Record-Route", "<sip:192.0.2.1;lr>");
+        let (arrived, from) = ladder.passes(&invite);
+        ladder.core.answer(&arrived, from, "183 Session Progress", &format!("{reliably}Contact: {focus}\n"), "");
+        let progress = ladder.alice.expect_status(183);
+        assert_eq!(progress.all("Contact").collect::<Vec<_>>(), [focus.as_str()], "octet for octet");
+        let routes: Vec<&str> = progress.all("Record-Route").collect();
+        assert!(routes.len() == 2 && routes[0].contains(&ladder.pf.udp.to_string()) && routes[0].ends_with(";lr>"), "{routes:?}");
+        assert_eq!(routes[1], "<sip:192.0.2.1;lr>");
+        assert_eq!(progress.header("RSeq").is_some(), !reliably.is_empty());
+        ladder.core.answer(&arrived, from, "486 Busy Here", "", "");
+        ladder.core.expect("ACK");
+        let refused = ladder.alice.expect_status(486);
+        ladder.alice.ack(ladder.pf.udp, &invite.message(), &refused);
+    }
+    // Who is none is not shown: its address is its own side's.
+    let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION);
+    let (arrived, from) = ladder.passes(&invite);
+    let contact = format!("Contact: <sip:bob@{}>\n", ladder.core.address);
+    ladder.core.answer(&arrived, from, "180 Ringing", &contact, "");
+    let ringing = ladder.alice.expect_status(180);
+    assert!(!ringing.all("Contact").any(|contact| contact.contains(&ladder.core.address.to_string())));
+    proves!("C17-1", "C17-2", "C17-3"; ladder.pf);
+}
+
+#[test]
 fn a_focus_contact_passes_whatever_stands_in_it() {
     let mut ladder = Originating::new("");
     for contact in [

@@ -9,6 +9,8 @@
 //! the origin does not ask           the target's response is acknowledged here, and goes on without RSeq
 //! the origin requires it            a target's response without RSeq gets one here, and its PRACK ends here
 //! ```
+//! A focus that rings is shown to the origin as one that answers is (C.1.7).
+//!
 //! The origin never gets SDP before its 2xx: what answers its offer is known when a target took the call. The answer that a
 //! target sent in a reliable response is kept for a 2xx that does not repeat it (RFC 3262 §5).
 
@@ -18,6 +20,8 @@ use crate::base::prng::Prng;
 use crate::base::slab::Key;
 use crate::base::timers::Handle;
 use crate::base::transport::Transport;
+use crate::clause;
+use crate::cpm::contact;
 use crate::cpm::decision::Contact;
 use crate::cpm::refusal::Refusal;
 use crate::limits::EARLY_DIALOGS_MAX;
@@ -30,6 +34,7 @@ use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::dialog::Dialog;
 use crate::sip::header::name::Name;
 use crate::sip::header::rack::RAck;
+use crate::sip::ids;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
 use crate::sip::reliable::{self, Overdue, Reliable};
@@ -54,8 +59,25 @@ pub struct Early {
 struct Provisional {
     status: u16,
     reason: Box<str>,
+    focus: Option<Focus>,
     /// The target's response that it stands for; none where that wants no PRACK.
     of: Option<Heard>,
+}
+
+/// The Contact of a focus, copied, and the entry that keeps us on the way to it.
+#[derive(Clone)]
+struct Focus {
+    contact: Box<str>,
+    record_route: Box<str>,
+}
+
+impl Focus {
+    /// As in the 2xx: our entry above those of the INVITE.
+    fn write(&self, request: &Request, writer: &mut Writer<'_>) {
+        writer.field(Name::RecordRoute, &self.record_route);
+        reply::copy(request, Name::RecordRoute, writer);
+        writer.field(Name::Contact, &self.contact);
+    }
 }
 
 /// A target's reliable response.
@@ -158,24 +180,42 @@ impl Signalling {
         let requires = request.lists(Name::Require, reliable::TAG);
         let reliably = requires || heard.is_some() && takes_reliable(request);
         let number = request.cseq().map_or(0, |cseq| cseq.number);
-        let session = self.sessions.table.get_mut(key).expect("its INVITE was just found");
+        let request = std::rc::Rc::clone(request);
+        let session = self.sessions.table.get(key).expect("its INVITE was just found");
         if session.state != State::Inviting {
             return heard;
         }
+        let focus = self.focus_of(key, response);
         let status = response.status();
         let reason = if response.reason().is_empty() { status::reason(status) } else { response.reason() };
         if !reliably {
-            self.respond_provisionally(now, server, status, reason, |_| {}, out);
+            let fill = |writer: &mut Writer<'_>| {
+                if let Some(focus) = &focus {
+                    focus.write(&request, writer);
+                }
+            };
+            self.respond_provisionally(now, server, status, reason, fill, out);
             return heard;
         }
+        let session = self.sessions.table.get(key).expect("it was just there");
         if session.early.as_ref().is_none_or(|early| early.contact.is_empty()) {
             self.begin_early(key, number);
         }
         let session = self.sessions.table.get_mut(key).expect("it was just there");
         let early = session.early.as_mut().expect("it was just begun");
-        let waits = early.responses.push(Provisional { status, reason: reason.into(), of: heard });
+        let waits = early.responses.push(Provisional { status, reason: reason.into(), focus, of: heard });
         self.send_reliable(now, key, out);
         waits.err().and_then(|refused| refused.of)
+    }
+
+    /// C.1.7: responses may carry it, provisional ones as well.
+    fn focus_of(&mut self, key: Key, response: &Response) -> Option<Focus> {
+        let contact = contact::focus(response)?.into();
+        clause!("C17-2", "C17-3");
+        let source = self.sessions.table.get(key).and_then(|session| session.legs[0].source);
+        let user = ids::user(self.shard, &mut self.prng);
+        let uri = self.addresses.uri(&user, source.map_or(Transport::Udp, |flow| flow.transport));
+        Some(Focus { contact, record_route: ["<", &uri, ";lr>"].concat().into() })
     }
 
     /// §3: the reliable responses make a dialog, so they have a Contact.
@@ -205,9 +245,16 @@ impl Signalling {
             return;
         };
         let (status, reason, contact) = (response.status, response.reason.clone(), early.contact.clone());
+        let focus = response.focus.clone();
         let fill = |writer: &mut Writer<'_>| {
-            reply::copy(&request, Name::RecordRoute, writer);
-            writer.field(Name::Contact, &contact).field(Name::Require, reliable::TAG);
+            match &focus {
+                Some(focus) => focus.write(&request, writer),
+                None => {
+                    reply::copy(&request, Name::RecordRoute, writer);
+                    writer.field(Name::Contact, &contact);
+                }
+            }
+            writer.field(Name::Require, reliable::TAG);
             writer.format(Name::RSeq, format_args!("{sequence}")).field(Name::Allow, ALLOW);
         };
         self.respond_provisionally(now, server, status, &reason, fill, out);
