@@ -76,7 +76,7 @@ pub fn keep(
         arrived_s,
         expires_s: expires.unwrap_or(arrived_s.saturating_add(config.policy.deferred_expiry.as_secs())),
         service,
-        headers: kept_fields(request, arrived),
+        headers: kept_fields(request, arrived, service),
         from: identity::without_tag(request, Name::From),
         to: identity::without_tag(request, Name::To),
         content_type: content.content_type.to_string(),
@@ -90,14 +90,14 @@ pub fn keep(
     }
 }
 
-fn kept_fields(request: &Request, arrived: Instant) -> Vec<(String, String)> {
+fn kept_fields(request: &Request, arrived: Instant, service: DeferredService) -> Vec<(String, String)> {
     let kept = |name: &Name| KEPT.contains(name) && *name != Name::AcceptContact;
     let mut headers: Vec<(String, String)> =
         service::accept_contact(request).into_iter().map(|value| ("Accept-Contact".to_string(), value)).collect();
     headers.extend(
         request.fields().filter(|(name, _, _)| kept(name)).map(|(name, _, value)| (name.as_str().to_string(), value.to_string())),
     );
-    headers.extend(service::named(request).map(|value| ("P-Asserted-Service".to_string(), value)));
+    headers.push(("P-Asserted-Service".to_string(), service::asserted_or(request, icsi(service))));
     // The deadline counts from Date; without one every hop would begin to count anew.
     let date = request.header(Name::Date).map_or_else(|| date::of(arrived), str::to_string);
     headers.push(("Date".to_string(), date));
@@ -115,11 +115,14 @@ pub fn suitable(config: &Config, clients: &[Client], deferred: &Deferred) -> Vec
         named.flat_map(|(_, value)| crate::sip::header::list(value)).collect()
     };
     let ask = Ask { uri: &deferred.user, accept: values("Accept-Contact"), reject: values("Reject-Contact") };
-    let icsi = match deferred.service {
+    clients::matching(config, clients, &ask, icsi(deferred.service)).clients
+}
+
+const fn icsi(service: DeferredService) -> &'static str {
+    match service {
         DeferredService::LargeMessage => service::LARGE_MESSAGE,
         DeferredService::Pager => service::PAGER,
-    };
-    clients::matching(config, clients, &ask, icsi).clients
+    }
 }
 
 /// The INVITE that offers a kept Large Message to a client.

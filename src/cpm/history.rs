@@ -1,6 +1,7 @@
 //! CR 8.5 and 8.5.1: what of a request and its messages goes into the user's history (`store/object.rs` shapes it).
 
-use super::{identity, recipients, service};
+use super::service::{self, LARGE_MESSAGE, PAGER};
+use super::{identity, recipients};
 use crate::base::clock::Instant;
 use crate::base::date;
 use crate::clause;
@@ -8,6 +9,7 @@ use crate::mime::cpim::Head;
 use crate::sip::header::name::Name;
 use crate::sip::header::name_addr::NameAddr;
 use crate::sip::message::{Request, Response};
+use crate::sip::method::Method;
 use crate::store::history::{Body, Object};
 use crate::store::object::{Conversation, Direction};
 
@@ -35,7 +37,7 @@ pub fn conversation(request: &Request, user: &str, sent: bool, began: Instant, s
         contribution_id: text(Name::ContributionId).unwrap_or_else(|| stand_in.to_string()),
         in_reply_to: text(Name::InReplyToContributionId),
         accept_contact: request.lines(Name::AcceptContact).map(unfolded).collect(),
-        service: service::named(request),
+        service: service::asserted_or(request, if request.method() == Method::Message { PAGER } else { LARGE_MESSAGE }),
         direction: if sent { Direction::Sent } else { Direction::Received },
     }
 }

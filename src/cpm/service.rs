@@ -137,8 +137,8 @@ pub fn named_for_session(message: &Message) -> Named<'_> {
 }
 
 /// The service that a request names: asserted, else preferred.
-pub fn named(message: &Message) -> Option<String> {
-    message.header(Name::PAssertedService).or_else(|| message.header(Name::PPreferredService)).map(str::to_string)
+fn named(message: &Message) -> Option<&str> {
+    message.header(Name::PAssertedService).or_else(|| message.header(Name::PPreferredService))
 }
 
 /// The tag of Accept-Contact that names this service or a subclass of it, decoded.
@@ -165,7 +165,7 @@ pub fn is_group(message: &Message) -> bool {
         let label = icsi.len().checked_sub(GROUP.len()).and_then(|at| icsi.get(at..));
         label.is_some_and(|label| label.eq_ignore_ascii_case(GROUP))
     };
-    accepted(message, group).is_some() || named(message).is_some_and(|icsi| group(&icsi))
+    accepted(message, group).is_some() || named(message).is_some_and(group)
 }
 
 #[cfg(test)]

@@ -44,8 +44,8 @@ pub struct Conversation {
     pub in_reply_to: Option<String>,
     /// Values of Accept-Contact, in order.
     pub accept_contact: Vec<String>,
-    /// ICSI of P-Asserted-Service.
-    pub service: Option<String>,
+    /// ICSI of P-Asserted-Service, in standalone messages.
+    pub service: String,
     pub direction: Direction,
 }
 
@@ -67,7 +67,7 @@ impl Conversation {
     /// `imdn.Message-ID`, or generated.
     pub fn message(&self, message_id: &str, content_type: &str, body: Body) -> Object {
         let mut headers = self.common();
-        optional(&mut headers, "P-Asserted-Service", self.service.as_deref());
+        headers.push(("P-Asserted-Service".to_owned(), self.service.clone()));
         optional(&mut headers, "InReplyTo-Contribution-ID", self.in_reply_to.as_deref());
         headers.extend(self.accept_contact.iter().map(|value| ("Accept-Contact".to_owned(), value.clone())));
         let folder = vec![DEFAULT.to_owned(), self.conversation_id.clone()];
@@ -177,7 +177,7 @@ mod tests {
             contribution_id: "abcdef-1234-5678-90ab-cdef01234567".into(),
             in_reply_to: None,
             accept_contact: vec!["*;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.session\"".into()],
-            service: Some("urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg".into()),
+            service: "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg".into(),
             direction,
         }
     }

@@ -124,7 +124,10 @@ fn a_client_registered_when_the_program_starts_gets_what_waits() {
     let pf = Proxy::start("");
     accepted(&mut alice, &pf, "msg1", b"before the restart", |invite| invite);
     let pf = Proxy::start_in(pf.stop(), &registered(BOB, &[(bob.address, CLIENT)]));
-    assert_eq!(taken(&mut bob).2, b"before the restart");
+    let (arrived, _, body) = taken(&mut bob);
+    assert_eq!(body, b"before the restart");
+    // The sender named no service: it is the one of its Accept-Contact.
+    assert_eq!(arrived.header("P-Asserted-Service"), Some("urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg"));
     waiting(&pf, 0);
 }
 

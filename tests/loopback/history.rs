@@ -104,6 +104,8 @@ fn a_large_message_is_recorded_where_the_rule_says_so() {
             ("Subject", "lunch"),
             ("Conversation-ID", invite.get("Conversation-ID").unwrap_or_default()),
             ("Contribution-ID", invite.get("Contribution-ID").unwrap_or_default()),
+            // Of the standalone message alone, whether its sender named it or not.
+            ("P-Asserted-Service", "urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg"),
             ("Message-Direction", "sent"),
             ("Content-Type", "text/plain"),
         ],
