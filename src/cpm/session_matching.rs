@@ -44,7 +44,6 @@ pub fn peer(interop: Interop, description: &Description, line: usize, ours: Ours
         connect,
         tls: media.is_msrp_over_tls(),
         fingerprint: description.fingerprint_of(media).map(Box::from),
-        accept_types: media.value("accept-types").unwrap_or_default().into(),
         max_size: media.max_size(),
         matching: of_leg(interop, media),
     })

@@ -38,8 +38,6 @@ pub struct Peer {
     pub tls: bool,
     /// `a=fingerprint` of the peer (RFC 8122), "sha-256 AB:CD:…"; a certificate that differs ends the leg.
     pub fingerprint: Option<Box<str>>,
-    /// `a=accept-types` as it stands; empty: any.
-    pub accept_types: Box<str>,
     /// `a=max-size` in octets.
     pub max_size: Option<u64>,
     /// How the peer's To-Path is compared with our URI, by what its SDP says.

@@ -78,8 +78,9 @@ pub enum LegKind {
     /// ("msrp://host:port/session-id;tcp"); the session id begins with the two hex digits of the media core.
     Msrp { uri: Box<str>, tls: bool },
     /// We are the endpoint: each message goes to a file of its own in `directory` and is reported when it is on disk
-    /// ([`Report::Stored`]). With `hold` the last chunk is answered only after [`Command::Acknowledge`].
-    Sink { directory: PathBuf, hold: bool },
+    /// ([`Report::Stored`]). With `hold` the last chunk is answered only after [`Command::Acknowledge`]. What is not among
+    /// `accept_types`, as in our `a=accept-types`, is refused with 415; empty: nothing is.
+    Sink { directory: PathBuf, hold: bool, accept_types: Box<str> },
     /// We are the sender: the file is sent as one message to all other legs once one of them is bound.
     Source(Box<Source>),
 }

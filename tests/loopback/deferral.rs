@@ -133,6 +133,20 @@ fn a_client_registered_when_the_program_starts_gets_what_waits() {
 
 const CPIM: &[u8] = b"From: <sip:alice@example.net>\r\nTo: <sip:bob@example.net>\r\nNS: imdn <urn:ietf:params:imdn>\r\nimdn.Message-ID: im-1\r\nDateTime: 2024-02-01T10:00:00Z\r\nimdn.Disposition-Notification: negative-delivery\r\n\r\nContent-Type: text/plain\r\n\r\nhello";
 
+#[test]
+fn what_our_answer_does_not_accept_is_not_kept() {
+    let mut alice = Ue::udp("alice");
+    let pf = Proxy::start("");
+    let (mut sender, _, ok) = session(&mut alice, &pf, |invite| invite);
+    assert_eq!(ok.attribute("accept-types"), "message/cpim text/plain");
+    sender.send_as("msg1", "image/png", b"nobody said that it is taken");
+    sender.expect("415");
+    sender.send_as("msg2", "message/cpim", CPIM);
+    sender.expect("200");
+    bye(&mut alice, &pf, &ok);
+    waiting(&pf, 1);
+}
+
 /// Alice's side of the network: our next hop.
 fn with_core(core: &Ue, more: &str) -> String {
     format!("{more}\n---\n[sip]\ncore = \"sip:{};lr\"\n", core.address)

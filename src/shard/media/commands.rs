@@ -86,8 +86,8 @@ impl Media {
         let id = LegId { session: key, place: session.legs.len() as u8 };
         let (far, uri, tls) = match leg.kind {
             LegKind::Msrp { uri, tls } => (Far::Peer, uri, tls),
-            LegKind::Sink { directory, hold } => {
-                (Far::Sink(Box::new(Sink { directory, hold, accept_types: Box::default(), files: Vec::new() })), "".into(), false)
+            LegKind::Sink { directory, hold, accept_types } => {
+                (Far::Sink(Box::new(Sink { directory, hold, accept_types, files: Vec::new() })), "".into(), false)
             }
             LegKind::Source(source) => {
                 let file = File(self.next_file);
@@ -123,9 +123,6 @@ impl Media {
         let Some(session) = self.sessions.get_mut(id.session) else { return };
         let leg = &mut session.legs[usize::from(id.place)];
         (leg.max_size, leg.matching) = (peer.max_size, peer.matching);
-        if let Far::Sink(sink) = &mut leg.far {
-            sink.accept_types = peer.accept_types;
-        }
         if !leg.is_peer() {
             return;
         }

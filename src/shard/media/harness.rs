@@ -443,15 +443,7 @@ pub fn msrp_leg(leg: u8, direction: Direction) -> Leg {
 }
 
 pub fn passive_peer(leg: u8) -> Peer {
-    Peer {
-        path: vec![far(leg).into()],
-        connect: None,
-        tls: false,
-        fingerprint: None,
-        accept_types: Box::default(),
-        max_size: None,
-        matching: Matching::Strict,
-    }
+    Peer { path: vec![far(leg).into()], connect: None, tls: false, fingerprint: None, max_size: None, matching: Matching::Strict }
 }
 
 pub fn open(kind: SessionKind, direction: Direction) -> Command {

@@ -13,6 +13,7 @@ use crate::base::slab::Key;
 use crate::clause;
 use crate::cpm::decision::{AckTime, AnswerTime, Bridge, LaterSuccess, Purpose, Receive, Service};
 use crate::cpm::deferral::{self, Body as KeptBody, Content};
+use crate::cpm::media_plan::MediaPlan;
 use crate::cpm::procedures::Procedure;
 use crate::cpm::{history, identity};
 use crate::msrp::leg::{Direction, Matching};
@@ -107,16 +108,19 @@ impl Signalling {
             false => Again::Later,
         };
         session.keeping = Some(Box::new(Keeping { request, arrived, user, kind, again }));
-        self.add_sink(key, LegKind::Endpoint, true, out);
+        self.add_sink(key, LegKind::Endpoint, receive.answer.media.as_ref(), out);
         self.answer_origin(now, key, &receive.answer, out);
     }
 
-    /// A leg that writes what it is sent to files in the spool.
-    pub(super) fn add_sink(&mut self, key: Key, kind: LegKind, hold: bool, out: &mut Outbox) {
+    /// A leg that writes what it is sent to files in the spool. With an `answer` of ours we are the endpoint: it takes what
+    /// that says it does, and holds its answer until the message is kept.
+    pub(super) fn add_sink(&mut self, key: Key, kind: LegKind, answer: Option<&MediaPlan>, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         let leg = session.legs.len() as LegIndex;
         for stream in session.streams.iter().filter(|stream| stream.is_open()) {
-            let sink = sink_of(leg, &self.config.store.spool, hold);
+            let media = answer.and_then(|plan| plan.description.media.get(stream.line));
+            let accept_types = media.and_then(|media| media.value("accept-types")).unwrap_or_default();
+            let sink = sink_of(leg, &self.config.store.spool, answer.is_some(), accept_types);
             push(out, stream, Command::Leg { session: stream.key, leg: Box::new(sink) });
         }
         session.legs.push(Leg::new(kind, LegState::Media, Dialog::calling("", "", "", "", "", &[])));
@@ -210,7 +214,7 @@ impl Signalling {
 }
 
 /// A leg of a stream that writes what it is sent to files.
-pub(super) fn sink_of(leg: LegIndex, directory: &std::path::Path, hold: bool) -> MediaLeg {
-    let kind = MediaKind::Sink { directory: directory.to_path_buf(), hold };
+pub(super) fn sink_of(leg: LegIndex, directory: &std::path::Path, hold: bool, accept_types: &str) -> MediaLeg {
+    let kind = MediaKind::Sink { directory: directory.to_path_buf(), hold, accept_types: accept_types.into() };
     MediaLeg { leg, kind, direction: Direction::ToPeer, matching: Matching::Strict }
 }

@@ -47,6 +47,6 @@ impl Signalling {
         for object in objects {
             self.ask(Waiting::Nothing, Query::Copy(Box::new(object)), out);
         }
-        self.add_sink(key, LegKind::Recorder, false, out);
+        self.add_sink(key, LegKind::Recorder, None, out);
     }
 }

@@ -195,7 +195,7 @@ impl Signalling {
         let Some(session) = self.sessions.table.get(key) else { return };
         let recorder = |leg: &Leg| leg.kind == LegKind::Recorder && leg.state == LegState::Media;
         let Some(leg) = session.legs.iter().position(recorder) else { return };
-        let sink = super::keep::sink_of(leg as LegIndex, &self.config.store.spool, false);
+        let sink = super::keep::sink_of(leg as LegIndex, &self.config.store.spool, false, "");
         let stream = &session.streams[index];
         push(out, stream, Command::Leg { session: stream.key, leg: Box::new(sink) });
     }

@@ -303,7 +303,8 @@ fn a_sink_keeps_a_message_octet_for_octet() {
     let directory = folder.path().join("made/when/missing");
     for features in all_features() {
         let mut rig = Rig::start(Setup { features, ..Setup::new() });
-        let (key, number) = rig.open(0, LegKind::Sink { directory: directory.clone(), hold: false });
+        let (key, number) =
+            rig.open(0, LegKind::Sink { directory: directory.clone(), hold: false, accept_types: Box::default() });
         let own = format!("msrp://127.0.0.1:9/o{number};tcp");
         rig.bind(0, key, 0, peer(&own, None));
         let mut origin = crate::msrp::Msrp::connect(rig.address, &own, &rig.uri(0, number, 0));

@@ -195,13 +195,5 @@ impl Drop for Rig {
 /// A peer over TCP.
 pub fn peer(uri: &str, connect: Option<SocketAddr>) -> Peer {
     let path = vec![uri.into()];
-    Peer {
-        path,
-        connect,
-        tls: false,
-        fingerprint: None,
-        accept_types: Box::default(),
-        max_size: None,
-        matching: Matching::Strict,
-    }
+    Peer { path, connect, tls: false, fingerprint: None, max_size: None, matching: Matching::Strict }
 }

@@ -3,16 +3,23 @@
 use super::*;
 use crate::shard::exchange::{Leg, LegKind, Source};
 
-fn sink_leg(leg: u8, hold: bool) -> Leg {
-    Leg { kind: LegKind::Sink { directory: "/spool".into(), hold }, ..msrp_leg(leg, Direction::ToPeer) }
+fn sink_leg(leg: u8, hold: bool, accept_types: &str) -> Leg {
+    Leg {
+        kind: LegKind::Sink { directory: "/spool".into(), hold, accept_types: accept_types.into() },
+        ..msrp_leg(leg, Direction::ToPeer)
+    }
 }
 
-/// A session whose only target is a sink.
+/// A session whose only target is a sink that takes anything.
 fn with_sink(hold: bool) -> (Harness, Connection) {
+    with_sink_of(hold, "")
+}
+
+fn with_sink_of(hold: bool, accept_types: &str) -> (Harness, Connection) {
     let mut harness = Harness::new(&Config::default());
     harness.command(open(SessionKind::LargeMessage, Direction::FromPeer));
     harness.command(Command::Bind { session: KEY, leg: 0, peer: Box::new(passive_peer(0)) });
-    harness.command(Command::Leg { session: KEY, leg: Box::new(sink_leg(1, hold)) });
+    harness.command(Command::Leg { session: KEY, leg: Box::new(sink_leg(1, hold, accept_types)) });
     let origin = harness.accept();
     harness.send(origin, bind(0));
     harness.read(origin);
@@ -99,9 +106,7 @@ fn an_empty_message_and_an_aborted_one() {
 
 #[test]
 fn a_sink_accepts_what_it_said_it_accepts() {
-    let (mut harness, origin) = with_sink(false);
-    let peer = crate::msrp::leg::Peer { path: Vec::new(), accept_types: "message/cpim".into(), ..passive_peer(1) };
-    harness.command(Command::Bind { session: KEY, leg: 1, peer: Box::new(peer) });
+    let (mut harness, origin) = with_sink_of(false, "message/cpim");
     harness.send(origin, send(0, "tid1", "Message-ID: mid1\r\n", b"x", '$'));
     assert_eq!(harness.read(origin)[0].start, "MSRP tid1 415 Unsupported Media Type");
     let cpim =
@@ -143,7 +148,7 @@ fn a_slow_disk_pauses_the_sender() {
 #[test]
 fn a_sink_beside_a_target_records_both_ways_and_decides_nothing() {
     let (mut harness, wires) = session(1, SessionKind::Session);
-    harness.command(Command::Leg { session: KEY, leg: Box::new(sink_leg(2, false)) });
+    harness.command(Command::Leg { session: KEY, leg: Box::new(sink_leg(2, false, "")) });
     harness.send(wires[0], send(0, "tid1", "Message-ID: mid1\r\nSuccess-Report: yes\r\n", b"there", '$'));
     assert_eq!(stored(&mut harness).from, 0);
     assert_eq!(harness.read(wires[0]).len(), 1, "no success report from a sink beside a recipient");
