@@ -79,8 +79,12 @@ impl Waiting {
         None
     }
 
+    /// The next connection.
+    #[track_caller]
     pub fn accept(&self, own: &str, peer: &str) -> Msrp {
-        let (stream, _) = self.0.accept().expect("somebody connects");
+        // On Linux the time limit of reads is that of accept(2), too.
+        socket2::SockRef::from(&self.0).set_read_timeout(Some(PATIENCE)).expect("a socket has a time limit");
+        let (stream, _) = crate::reading::undisturbed(|| self.0.accept()).expect("somebody connects");
         Msrp::over(stream, own, peer)
     }
 }
