@@ -162,6 +162,10 @@ fn run(options: &Run, format: Format) -> u8 {
             return WRONG;
         }
     };
+    if options.take_over && config.node.handover.is_none() {
+        tracing::error!(file = %file.display(), "cannot start: --take-over needs node.handover, which names whom to take over from");
+        return WRONG;
+    }
     let (process, events) = Process::new();
     let running = match threads::start(config.clone(), process.clone(), options.take_over) {
         Ok(running) => running,

@@ -356,14 +356,18 @@ fn sip_uri(text: &str) -> bool {
     let rest = text.strip_prefix("sip:").or_else(|| text.strip_prefix("sips:"));
     rest.is_some_and(|rest| {
         let authority = rest.split([';', '?']).next().unwrap_or_default();
-        let server = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
-        let (name, port) = match server.rfind(']') {
-            Some(end) => server.split_at(end + 1),
-            None => server.split_at(server.find(':').unwrap_or(server.len())),
-        };
-        let right = |port: &str| port.bytes().all(|o| o.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
-        host(name) && (port.is_empty() || port.strip_prefix(':').is_some_and(right)) && !rest.contains([' ', '<', '>', '"'])
+        server(authority.rsplit_once('@').map_or(authority, |(_, at)| at)) && !rest.contains([' ', '<', '>', '"'])
     })
+}
+
+/// A host, with or without a port.
+fn server(text: &str) -> bool {
+    let (name, port) = match text.rfind(']') {
+        Some(end) => text.split_at(end + 1),
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let right = |port: &str| port.bytes().all(|o| o.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    host(name) && (port.is_empty() || port.strip_prefix(':').is_some_and(right))
 }
 
 fn registrations(section: Section<'_, '_>, registrations: &mut Registrations) {
@@ -408,8 +412,12 @@ fn registered_client(section: Section<'_, '_>) -> Option<RegisteredClient> {
 }
 
 fn xdm(section: Section<'_, '_>, xdm: &mut Xdm) {
-    let schemes =
-        |text: &str| ["file:", "http://", "https://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+    let schemes = |text: &str| {
+        let web = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        let authority = web.map(|rest| rest.split('/').next().unwrap_or_default());
+        let named = authority.is_some_and(|text| server(text.rsplit_once('@').map_or(text, |(_, at)| at)));
+        (named && !text.contains(char::is_whitespace)) || text.strip_prefix("file:").is_some_and(|folder| !folder.is_empty())
+    };
     if let Some(root) = section.checked("root", "\"file:DIRECTORY\", \"http://HOST/ROOT\" or \"https://HOST/ROOT\"", schemes) {
         xdm.root = root;
     }
@@ -423,8 +431,12 @@ fn store(section: Section<'_, '_>, store: &mut Store) {
     let one_of = |schemes: &'static [&'static str]| {
         move |text: &str| schemes.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme))
     };
+    let mail = |text: &str| {
+        let rest = text.strip_prefix("imap://").or_else(|| text.strip_prefix("imaps://"));
+        rest.and_then(|rest| rest.rsplit_once('@')).is_some_and(|(user, at)| !user.is_empty() && server(at))
+    };
     let history = "\"file:DIRECTORY\", \"imap://USER@HOST:PORT\" or \"imaps://USER@HOST:PORT\"";
-    if let Some(text) = section.secret("history", history, one_of(&["file:", "imap://", "imaps://"])) {
+    if let Some(text) = section.secret("history", history, |text| mail(text) || one_of(&["file:"])(text)) {
         store.history = text;
     }
     let deferred = "\"file:DIRECTORY\" or \"nats://HOST:PORT,HOST:PORT\"";
@@ -546,6 +558,18 @@ mod tests {
         {
             assert!(!sip_uri(wrong), "{wrong}");
         }
+        for (key, wrong_ones) in [
+            ("store.history", ["imap://h", "imap://@h", "imap://u@", "imaps://u:p@h:x", "file:", "http://h"]),
+            ("xdm.root", ["http://", "http://:::/x y", "http://h:x/root", "https:///root", "file:", "imap://u@h"]),
+        ] {
+            let (table, name) = key.split_once('.').unwrap();
+            for one in wrong_ones {
+                let told = wrong(&format!("[{table}]\n{name} = \"{one}\"\n"));
+                assert!(told.len() == 1 && told[0].contains(key), "{one}: {told:?}");
+            }
+        }
+        let right = "[store]\nhistory = \"imaps://a%40b:p:w@h:993\"\n[xdm]\nroot = \"https://u:p@h:8443/xcap-root\"\n";
+        assert_eq!(wrong(right), [""; 0]);
         assert!(host("pf1.example.net") && host("127.0.0.1") && host("[::1]") && host("::1"));
         assert!(!host("") && !host("a b") && !host("h:5060") && !host("sip:h") && !host("[h]"));
     }

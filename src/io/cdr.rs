@@ -60,7 +60,15 @@ impl Records {
     /// What cannot be written, on a disk that is full, is tried again and again, and nothing new is taken meanwhile: then the queue
     /// fills, and what finds it full is dropped and counted.
     pub async fn write(self, file: Option<PathBuf>) {
-        let (mut lines, mut failing) = (Vec::new(), false);
+        let mut lines = Vec::new();
+        // Whether it can be had is told at once, not with the first call.
+        let mut failing = file.as_ref().is_some_and(|file| {
+            let error = append_now(file, b"", &mut 0).err();
+            if let Some(error) = &error {
+                tracing::error!(?file, %error, "call records cannot be written; they wait");
+            }
+            error.is_some()
+        });
         loop {
             let stopping = self.0.stopping.load(Ordering::Acquire);
             if lines.is_empty() {

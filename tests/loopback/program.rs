@@ -19,6 +19,12 @@ fn wrong_arguments_end_with_2_and_help_and_version_with_0() {
     assert_eq!(program(&["run"]).status.code(), Some(2));
     assert_eq!(program(&["fly"]).status.code(), Some(2));
     assert_eq!(program(&["run", "--config", "/does/not/exist"]).status.code(), Some(2));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("one.toml");
+    std::fs::write(&file, proxy::config("")).expect("the folder can be written");
+    // Whom to take over from is not said.
+    let alone = program(&["run", "--take-over", "--config", &file.display().to_string()]);
+    assert_eq!((alone.status.code(), text(&alone.stderr).contains("node.handover")), (Some(2), true));
     let version = program(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
     assert_eq!(text(&version.stdout), format!("cpm-pf {}\n", env!("CARGO_PKG_VERSION")));
@@ -247,15 +253,17 @@ fn mistakes_are_json_too_where_the_log_is() {
 /// A file that cannot be written for a while loses nothing.
 #[test]
 fn call_records_wait_for_a_disk_that_takes_them() {
-    let mut ladder = Originating::new("[policy]\nauthorised_originators = []\n[admin]\ncdr = \"records/cdr.jsonl\"\n");
     // In the place of the folder stands a file.
-    std::fs::write(ladder.pf.path("records"), "").expect("the folder can be written");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("records"), "").expect("the folder can be written");
+    let more = "[policy]\nauthorised_originators = []\n[admin]\ncdr = \"records/cdr.jsonl\"\n";
+    let mut ladder = Originating::in_folder(folder, more);
     let refused = |ladder: &mut Originating| {
         let invite = Invite::new(&ladder.alice, "sip:bob@example.org", SESSION);
         ladder.refused(&invite, 403);
     };
+    ladder.pf.until("the log tells of it at once", |pf| pf.log().contains("call records cannot be written"));
     refused(&mut ladder);
-    ladder.pf.until("the log tells of it", |pf| pf.log().contains("call records cannot be written"));
     refused(&mut ladder);
     std::fs::remove_file(ladder.pf.path("records")).expect("it is there");
     ladder.pf.until("both are there", |pf| {
