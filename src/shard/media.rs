@@ -222,6 +222,11 @@ impl Media {
         self.wake(now, out);
     }
 
+    /// What a connection has sent so far ends where a message ends.
+    pub fn is_between_messages(&self, connection: Connection) -> bool {
+        self.net.get(connection).is_some_and(|conn| conn.reader.is_between())
+    }
+
     /// So many octets of what was queued for a connection went to the kernel. Call it after each send that moved octets,
     /// with a fresh `now` (the relay latency is measured here).
     pub fn written(&mut self, now: Instant, connection: Connection, octets: usize, out: &mut MediaOutbox) {

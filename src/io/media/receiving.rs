@@ -8,7 +8,7 @@
 //! hold credits, the others stand in a queue, and so does whoever has used its credit up. To arm them all would tell most of them
 //! only that no buffer is left.
 
-use super::acks;
+use super::acks::{self, Brought};
 use super::buffers::{BULK, Buffers, CHAT};
 use super::connection::{Finish, Receiving, Stage};
 use super::engine::Engine;
@@ -54,15 +54,14 @@ impl Engine {
         match op::receive::read(completion) {
             Received::Octets { buffer, octets } => {
                 link.received = link.received.saturating_add(octets);
-                if link.acks.received(self.now, octets) {
-                    acks::ask(link.fd());
-                }
                 self.gather.heard(octets, &mut link.window);
                 self.counts.receives += 1;
                 self.counts.octets_in += u64::from(octets);
                 let (buffer, offset) = self.buffers.filled(group, buffer, octets, completion.buffer_more());
+                let heads = self.shard.counts().heads;
                 self.came_in(key, buffer, offset, octets);
                 self.buffers.release(buffer);
+                self.acknowledge(key, octets, self.shard.counts().heads - heads);
             }
             Received::End => self.peer_ended(key),
             Received::NoBuffer => {
@@ -74,6 +73,15 @@ impl Engine {
             Received::Broken => self.close(key, Gone::Broken),
         }
         self.after_receive(key);
+    }
+
+    /// Decides how what was received is acknowledged.
+    fn acknowledge(&mut self, key: Key, octets: u32, heads: u64) {
+        let Some(link) = self.links.get_mut(key).filter(|link| link.closing.is_none()) else { return };
+        let whole = link.connection.is_some_and(|connection| self.shard.is_between_messages(connection));
+        if link.acks.received(self.now, Brought { octets, heads, whole }) {
+            acks::ask(link.fd());
+        }
     }
 
     /// Arms again, promotes, hands over or buries, as the receive's end allows.
