@@ -93,8 +93,8 @@ impl Relay {
         };
         let peer = |uri: &str, connect| {
             let path = vec![uri.into()];
-            let (accept_types, matching) = ("".into(), Matching::Strict);
-            Box::new(Peer { path, connect, tls: false, fingerprint: None, accept_types, max_size: None, matching })
+            let matching = Matching::Strict;
+            Box::new(Peer { path, connect, tls: false, fingerprint: None, max_size: None, matching })
         };
         let there: SocketAddr = "203.0.113.9:8765".parse().expect("an address");
         let origin = leg(0, US);
