@@ -13,18 +13,25 @@
 //! A claim is a compare-and-set of the holder with a lease; of two nodes the server lets one through. The lease is short and is
 //! renewed while the delivery goes on: whoever cannot renew it any more has to break off before others may begin.
 
-use super::nats_body::Chunks;
-use super::nats_buckets::{BODIES, Buckets, PAUSE, TIME_MAX, TRY_TIME, asked, no_answer, unavailable};
-use super::nats_names::{Name, Over, Stretch, token};
-use crate::limits::{
-    DEFERRED_LEASE, DEFERRED_SWEEP_MAX, DEFERRED_USER_MESSAGES_MAX, NOTICE_LEASE, SHARED_LEASE, SHARED_LEASE_MARGIN, WAITING_MAX,
-};
+mod body;
+mod buckets;
+mod claims;
+mod names;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use self::body::Chunks;
+use self::buckets::{BODIES, Buckets, PAUSE, TIME_MAX, TRY_TIME, asked, no_answer, unavailable};
+use self::claims::Claim;
+use self::names::{Name, Over, token};
+use crate::limits::{DEFERRED_USER_MESSAGES_MAX, WAITING_MAX};
 use crate::shard::exchange::StoreFailure;
 use crate::store::deferred::{Deferred, DeferredId, DeferredService};
 use async_nats::jetstream::kv::{self, CreateErrorKind, UpdateErrorKind};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -40,20 +47,10 @@ use tokio_uring::fs::File;
 const DEFER_TIME: Duration = Duration::from_secs(22);
 /// How long what was kept in part is cleared away for.
 const CLEAR_TIME: Duration = Duration::from_secs(3);
-/// A sweep holds what it takes out for so long: long enough to delete it.
-const SWEEP_LEASE_S: u64 = 60;
-/// A message whose body could not be fetched rests for so long.
-const FETCH_REST_S: u64 = 5;
 /// A name without its message is left alone for so long: the message may be on its way.
 const ORPHAN_S: u64 = 600;
 /// Refused messages that are remembered until they are cleared away; what is beyond is cleared when its time is over.
 const REFUSED_MAX: usize = 4096;
-/// Claims renewed at the same time.
-const RENEWALS_MAX: usize = 64;
-/// Minutes looked through in one sweep.
-const STRETCHES_MAX: usize = 256;
-/// Keys that one message has.
-const KEYS: u64 = 3;
 /// Octets of a MESSAGE body that is given back inline.
 const INLINE_OCTETS_MAX: usize = 1024 * 1024;
 
@@ -80,15 +77,6 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// A message that this process has.
-#[derive(Clone, Copy)]
-struct Claim {
-    /// Nobody else touches it before then, seconds since the Unix epoch.
-    held_until_s: u64,
-    /// Renewed until then; none: not at all (a notice has all its time at once).
-    renewed_until_s: Option<u64>,
-}
-
 /// Value of `m.ID`.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 struct Record {
@@ -100,7 +88,7 @@ struct Record {
 }
 
 /// What went wrong, for the log.
-pub(super) type Wrong = Box<dyn std::error::Error + Send + Sync>;
+type Wrong = Box<dyn std::error::Error + Send + Sync>;
 
 impl Shared {
     /// Reads the value of `store.deferred`: `nats://HOST:PORT,HOST:PORT`. The servers are asked when there is something
@@ -231,219 +219,6 @@ impl Shared {
             }
         }
         Ok(messages)
-    }
-
-    /// Takes a message for delivery, and fetches its body. None: another has it, it rests, or it is gone.
-    ///
-    /// # Errors
-    /// [`StoreFailure::Unavailable`] where the servers are away.
-    pub async fn claim(&self, id: &DeferredId, now_s: u64) -> Result<Option<Box<Deferred>>, StoreFailure> {
-        let Some((mut record, revision)) = self.record(&id.0).await? else { return Ok(None) };
-        if self.is_held(&record, now_s) || record.message.is_expired(now_s) {
-            return Ok(None);
-        }
-        record.message.attempts = record.message.attempts.saturating_add(1);
-        record.held_until_s = now_s + SHARED_LEASE.as_secs();
-        record.holder.clone_from(&self.node);
-        if !self.replace(&id.0, &record, revision).await? {
-            return Ok(None);
-        }
-        self.took(&id.0, &record, Some(now_s + DEFERRED_LEASE.as_secs()));
-        let mut message = record.message;
-        if let Err(error) = self.fetch(&mut message).await {
-            tracing::error!(id = id.0, %error, "the body of a deferred message cannot be fetched");
-            self.give_back(id, now_s + FETCH_REST_S).await?;
-            return Ok(None);
-        }
-        // A body may take longer to come than the claim could be renewed for.
-        if !self.claimed.borrow().contains_key(&id.0) {
-            forget(&self.local(&id.0)).await;
-            return Ok(None);
-        }
-        Ok(Some(Box::new(message)))
-    }
-
-    /// A message that another process of this node is delivering: the record says that the node has it.
-    pub fn adopt(&self, id: DeferredId, now_s: u64) {
-        // That process renewed it when a third of the lease was gone; half of what was left then is left at least.
-        let held_until_s = now_s + SHARED_LEASE.as_secs() / 3;
-        let claim = Claim { held_until_s, renewed_until_s: Some(now_s + DEFERRED_LEASE.as_secs()) };
-        self.claimed.borrow_mut().insert(id.0, claim);
-    }
-
-    /// Deletes a message.
-    ///
-    /// # Errors
-    /// [`StoreFailure::Unknown`] where it is gone already.
-    pub async fn remove(&self, id: &DeferredId) -> Result<(), StoreFailure> {
-        let removed = self.remove_held(id).await;
-        if !matches!(removed, Err(StoreFailure::Unavailable)) {
-            self.claimed.borrow_mut().remove(&id.0);
-        }
-        removed
-    }
-
-    async fn remove_held(&self, id: &DeferredId) -> Result<(), StoreFailure> {
-        forget(&self.local(&id.0)).await;
-        let Some((record, _)) = self.record(&id.0).await? else { return Err(StoreFailure::Unknown) };
-        self.clear(&Name::of(&record.message)).await?;
-        self.messages.set(self.messages.get().saturating_sub(1));
-        Ok(())
-    }
-
-    /// Gives a claim back.
-    ///
-    /// # Errors
-    /// [`StoreFailure::Unknown`] where the message is gone, or another node holds it because our lease ran out.
-    pub async fn give_back(&self, id: &DeferredId, until_s: u64) -> Result<(), StoreFailure> {
-        self.claimed.borrow_mut().remove(&id.0);
-        forget(&self.local(&id.0)).await;
-        let Some((mut record, revision)) = self.record(&id.0).await? else { return Err(StoreFailure::Unknown) };
-        if record.holder != self.node {
-            return Err(StoreFailure::Unknown);
-        }
-        record.holder.clear();
-        record.held_until_s = until_s;
-        if self.replace(&id.0, &record, revision).await? { Ok(()) } else { Err(StoreFailure::Unknown) }
-    }
-
-    /// Renews what this node delivers, where that is due, and gives the claims that cannot be renewed before they are over: their
-    /// deliveries have to be broken off, since another node may begin with them.
-    pub async fn renew(&self, now_s: u64) -> Vec<DeferredId> {
-        let due = |claim: &Claim| claim.renewed_until_s.is_some() && claim.held_until_s < now_s + SHARED_LEASE.as_secs() * 2 / 3;
-        let claims: Vec<_> =
-            self.claimed.borrow().iter().filter(|(_, claim)| due(claim)).map(|(id, claim)| (id.clone(), *claim)).collect();
-        let renewals = futures_util::stream::iter(claims).map(|(id, claim)| async move {
-            let standing = claim.renewed_until_s.is_some_and(|until| now_s < until);
-            let renewed = if standing { self.renew_one(&id, now_s).await } else { Ok(false) };
-            // This try took as long as the margin, and the next may.
-            let over = claim.held_until_s <= now_s + 2 * SHARED_LEASE_MARGIN.as_secs();
-            let lapsed = match renewed {
-                Ok(renewed) => !renewed,
-                Err(_) => over,
-            };
-            // What was removed or given back meanwhile is nobody's any more.
-            (lapsed && self.claimed.borrow_mut().remove(&id).is_some()).then_some(DeferredId(id))
-        });
-        renewals.buffer_unordered(RENEWALS_MAX).filter_map(std::future::ready).collect().await
-    }
-
-    /// False: it is not ours any more.
-    async fn renew_one(&self, id: &str, now_s: u64) -> Result<bool, StoreFailure> {
-        let renewal = async {
-            let Some((mut record, revision)) = self.record(id).await? else { return Ok(false) };
-            let claim = self.claimed.borrow().get(id).copied();
-            let Some(claim) = claim.filter(|_| record.holder == self.node) else { return Ok(false) };
-            record.held_until_s = now_s + SHARED_LEASE.as_secs();
-            if !self.replace(id, &record, revision).await? {
-                return Ok(false);
-            }
-            if self.claimed.borrow().contains_key(id) {
-                self.took(id, &record, claim.renewed_until_s);
-            }
-            Ok(true)
-        };
-        tokio::time::timeout(SHARED_LEASE_MARGIN, renewal).await.unwrap_or(Err(StoreFailure::Unavailable))
-    }
-
-    fn took(&self, id: &str, record: &Record, renewed_until_s: Option<u64>) {
-        let claim = Claim { held_until_s: record.held_until_s, renewed_until_s };
-        self.claimed.borrow_mut().insert(id.to_owned(), claim);
-    }
-
-    /// Takes out what is expired and not being delivered, and gives what this node took. Where the sender wants to hear of it
-    /// the message stays, held by this node, until it is removed or given back.
-    ///
-    /// # Errors
-    /// [`StoreFailure::Unavailable`] where the servers are away.
-    pub async fn sweep(&self, now_s: u64) -> Result<Vec<Deferred>, StoreFailure> {
-        self.clear_refused().await?;
-        let stretches = self.over.borrow_mut().due(now_s, STRETCHES_MAX);
-        let mut expired = Vec::new();
-        let mut failed = Ok(());
-        for stretch in stretches {
-            let taken = match failed {
-                Ok(()) if expired.len() < DEFERRED_SWEEP_MAX => self.sweep_stretch(stretch, now_s, &mut expired).await,
-                _ => Ok(true),
-            };
-            self.over.borrow_mut().looked(stretch, taken.unwrap_or(true), now_s);
-            failed = failed.and(taken.map(|_| ()));
-        }
-        // What was taken out is told also where the servers went away in between.
-        if failed.is_ok() {
-            self.messages.set(asked(|| self.messages_info()).await? / KEYS);
-        } else if expired.is_empty() {
-            failed?;
-        }
-        Ok(expired)
-    }
-
-    /// Takes out what was over in that time; whether something is left.
-    async fn sweep_stretch(&self, stretch: Stretch, now_s: u64, expired: &mut Vec<Deferred>) -> Result<bool, StoreFailure> {
-        let messages = &self.buckets().await?.messages;
-        let mut left = false;
-        for key in self.keys(&stretch.pattern()).await? {
-            let id = key.rsplit('.').next().unwrap_or_default();
-            if expired.len() >= DEFERRED_SWEEP_MAX || self.claimed.borrow().contains_key(id) {
-                left = true;
-                continue;
-            }
-            let entry = asked(|| messages.entry(key.as_str())).await?;
-            let value = entry.filter(|entry| entry.operation == kv::Operation::Put).map(|entry| entry.value);
-            let name = value.as_deref().and_then(|value| Name::parse(std::str::from_utf8(value).ok()?));
-            // Another node was faster.
-            let Some(name) = name else { continue };
-            match self.record(&name.id).await? {
-                _ if name.expires_s > now_s => left = true,
-                // A crash between name and message; or the message is on its way, with little time.
-                None if name.expires_s.max(name.arrived_s) + SWEEP_LEASE_S > now_s => left = true,
-                None => self.clear(&name).await?,
-                Some((record, _)) if self.is_held(&record, now_s) => left = true,
-                Some((record, revision)) => {
-                    left |= record.message.is_to_be_told(now_s);
-                    expired.extend(self.take_out(&name, record, revision, now_s).await?);
-                }
-            }
-        }
-        Ok(left)
-    }
-
-    /// Keys of the bucket of messages.
-    async fn messages_info(&self) -> Result<u64, Wrong> {
-        let buckets = self.buckets().await.map_err(|failure| format!("{failure:?}"))?;
-        Ok(buckets.messages.stream.get_info().await?.state.messages)
-    }
-
-    async fn take_out(
-        &self,
-        name: &Name,
-        mut record: Record,
-        revision: u64,
-        now_s: u64,
-    ) -> Result<Option<Deferred>, StoreFailure> {
-        let told = record.message.is_to_be_told(now_s);
-        record.holder.clone_from(&self.node);
-        record.held_until_s = now_s + if told { NOTICE_LEASE.as_secs() } else { SWEEP_LEASE_S };
-        if !self.replace(&name.id, &record, revision).await? {
-            return Ok(None);
-        }
-        if told {
-            self.took(&name.id, &record, None);
-        } else {
-            self.clear(name).await?;
-        }
-        Ok(Some(record.message))
-    }
-
-    /// Whether some delivery has the message, or it rests.
-    fn is_held(&self, record: &Record, now_s: u64) -> bool {
-        let before_a_crash = record.holder == self.node && !self.claimed.borrow().contains_key(&record.message.id.0);
-        record.held_until_s > now_s && !before_a_crash
-    }
-
-    /// Whether another node has it.
-    fn is_another_s(&self, record: &Record) -> bool {
-        !record.holder.is_empty() && record.holder != self.node
     }
 
     async fn buckets(&self) -> Result<&Buckets, StoreFailure> {
@@ -584,192 +359,5 @@ async fn forget(path: &Path) {
             tracing::warn!(path = %path.display(), %error, "a spooled body cannot be removed");
         }
         _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::{TcpListener, TcpStream};
-    use std::process::{Child, Command, Stdio};
-
-    const BOB: &str = "sip:bob@example.net";
-    const NOW: u64 = 1_000_000;
-
-    /// A real server on loopback, where one is installed.
-    struct Server {
-        process: Child,
-        url: String,
-        directory: tempfile::TempDir,
-    }
-
-    impl Server {
-        fn start() -> Option<Self> {
-            let directory = tempfile::tempdir().unwrap();
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut command = Command::new("nats-server");
-            command.args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]).arg(directory.path().join("js"));
-            let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
-            let server = Self { process, url: format!("nats://127.0.0.1:{port}"), directory };
-            let ready = (0..100).any(|_| {
-                std::thread::sleep(Duration::from_millis(50));
-                TcpStream::connect(("127.0.0.1", port)).is_ok()
-            });
-            ready.then_some(server)
-        }
-
-        fn node(&self, name: &str) -> Shared {
-            Shared::open(&self.url, &self.directory.path().join(name), name.to_owned()).unwrap()
-        }
-
-        fn message(&self, id: &str, arrived_s: u64) -> Deferred {
-            let file = self.directory.path().join(format!("spooled-{id}"));
-            std::fs::write(&file, id).unwrap();
-            Deferred {
-                id: DeferredId(id.to_owned()),
-                user: BOB.to_owned(),
-                arrived_s,
-                expires_s: NOW + 100,
-                service: DeferredService::LargeMessage,
-                headers: vec![("Subject".to_owned(), "x".to_owned())],
-                from: String::new(),
-                to: String::new(),
-                content_type: "message/cpim".to_owned(),
-                message_id: "m".to_owned(),
-                octets: id.len() as u64,
-                file,
-                inline: None,
-                parts: Vec::new(),
-                negative_delivery: None,
-                attempts: 0,
-            }
-        }
-    }
-
-    impl Drop for Server {
-        fn drop(&mut self) {
-            let _ = self.process.kill();
-            let _ = self.process.wait();
-        }
-    }
-
-    fn ids(messages: &[Deferred]) -> Vec<&str> {
-        messages.iter().map(|message| message.id.0.as_str()).collect()
-    }
-
-    fn id(text: &str) -> DeferredId {
-        DeferredId(text.to_owned())
-    }
-
-    #[test]
-    fn two_nodes_share_the_messages_and_one_alone_delivers() {
-        let Some(server) = Server::start() else {
-            eprintln!("no nats-server here: not tried");
-            return;
-        };
-        tokio_uring::start(async {
-            let (one, two) = (server.node("one"), server.node("two"));
-            for (name, arrived) in [("bb", 20), ("cc", 10)] {
-                one.defer(server.message(name, arrived)).await.unwrap();
-            }
-            assert!(!server.directory.path().join("spooled-bb").exists());
-            assert_eq!(ids(&two.waiting(BOB, NOW).await.unwrap()), ["cc", "bb"]);
-            assert!(two.waiting("sip:bo", NOW).await.unwrap().is_empty());
-            // Both try at once: the server lets one through.
-            let cc = id("cc");
-            let (first, second) = tokio::join!(one.claim(&cc, NOW), two.claim(&cc, NOW));
-            let claimed: Vec<_> = [first.unwrap(), second.unwrap()].into_iter().flatten().collect();
-            assert_eq!(claimed.len(), 1);
-            assert_eq!(std::fs::read_to_string(&claimed[0].file).unwrap(), "cc");
-            let (winner, loser) = if claimed[0].file.starts_with(&one.spool) { (&one, &two) } else { (&two, &one) };
-            // The loser is told of it, and will look again: the claim may run out.
-            assert_eq!(ids(&winner.waiting(BOB, NOW).await.unwrap()), ["bb"]);
-            assert_eq!(ids(&loser.waiting(BOB, NOW).await.unwrap()), ["cc", "bb"]);
-            assert_eq!(loser.give_back(&id("cc"), 0).await, Err(StoreFailure::Unknown));
-            winner.give_back(&id("cc"), NOW + 10).await.unwrap();
-            assert!(!claimed[0].file.exists());
-            assert!(loser.claim(&id("cc"), NOW + 9).await.unwrap().is_none());
-            assert_eq!(loser.claim(&id("cc"), NOW + 10).await.unwrap().unwrap().attempts, 2);
-            loser.remove(&id("cc")).await.unwrap();
-            assert_eq!(winner.remove(&id("cc")).await, Err(StoreFailure::Unknown));
-            assert_eq!(ids(&two.waiting(BOB, NOW).await.unwrap()), ["bb"]);
-        });
-    }
-
-    #[test]
-    fn a_lease_runs_out_and_what_expired_is_swept_once() {
-        let Some(server) = Server::start() else { return };
-        tokio_uring::start(async {
-            let (one, two) = (server.node("one"), server.node("two"));
-            let far = NOW + 100_000;
-            one.defer(Deferred { expires_s: far, ..server.message("aa", 1) }).await.unwrap();
-            one.defer(server.message("bb", 1)).await.unwrap();
-            one.claim(&id("aa"), NOW).await.unwrap().unwrap();
-            let later = NOW + SHARED_LEASE.as_secs();
-            assert!(two.claim(&id("aa"), later - 1).await.unwrap().is_none());
-            assert!(two.claim(&id("aa"), later).await.unwrap().is_some());
-            let (first, second) = tokio::join!(one.sweep(NOW + 100), two.sweep(NOW + 100));
-            assert_eq!(ids(&[first.unwrap(), second.unwrap()].concat()), ["bb"]);
-            assert!(one.sweep(NOW + 100).await.unwrap().is_empty());
-            assert_eq!(one.messages(), 1);
-        });
-    }
-
-    #[test]
-    fn a_claim_is_renewed_while_the_delivery_goes_on_and_is_lost_where_it_cannot_be() {
-        let Some(server) = Server::start() else { return };
-        tokio_uring::start(async {
-            let (one, two) = (server.node("one"), server.node("two"));
-            for name in ["aa", "bb"] {
-                one.defer(Deferred { expires_s: NOW + 100_000, ..server.message(name, 1) }).await.unwrap();
-                one.claim(&id(name), NOW).await.unwrap().unwrap();
-            }
-            let lease = SHARED_LEASE.as_secs();
-            assert!(one.renew(NOW + 5).await.is_empty());
-            assert!(one.renew(NOW + lease - 20).await.is_empty());
-            // Longer than one lease, and nobody else gets it.
-            assert!(two.claim(&id("aa"), NOW + lease + 10).await.unwrap().is_none());
-            // What is given back is not renewed.
-            one.give_back(&id("bb"), 0).await.unwrap();
-            assert!(one.renew(NOW + 2 * lease - 40).await.is_empty());
-            assert!(two.claim(&id("bb"), NOW + lease).await.unwrap().is_some());
-            // Nobody renewed in time, and another took it: the delivery here must end, and does not take the claim away.
-            let late = NOW + 4 * lease;
-            assert!(two.claim(&id("aa"), late).await.unwrap().is_some());
-            assert_eq!(one.renew(late).await, [id("aa")]);
-            assert!(one.renew(late).await.is_empty());
-            assert_eq!(one.give_back(&id("aa"), 0).await, Err(StoreFailure::Unknown));
-            // There is an end to renewing.
-            let end = late + DEFERRED_LEASE.as_secs();
-            assert_eq!(two.renew(end).await, [id("aa"), id("bb")]);
-        });
-    }
-
-    #[test]
-    fn a_large_body_and_a_message_body_come_back_as_they_went() {
-        let Some(server) = Server::start() else { return };
-        tokio_uring::start(async {
-            let (one, two) = (server.node("one"), server.node("two"));
-            let large: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7) as u8).collect();
-            let message = server.message("aa", 1);
-            std::fs::write(&message.file, &large).unwrap();
-            one.defer(Deferred { octets: large.len() as u64, ..message }).await.unwrap();
-            let claimed = two.claim(&id("aa"), NOW).await.unwrap().unwrap();
-            assert_eq!(std::fs::read(&claimed.file).unwrap(), large);
-            let octets: Box<[u8]> = (*b"\0\xffx").into();
-            let pager = Deferred { inline: Some(octets.clone()), service: DeferredService::Pager, ..server.message("bb", 1) };
-            one.defer(pager).await.unwrap();
-            assert_eq!(two.claim(&id("bb"), NOW).await.unwrap().unwrap().inline, Some(octets));
-        });
-    }
-
-    #[test]
-    fn servers_that_are_away_are_unavailable() {
-        let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        tokio_uring::start(async {
-            let shared = Shared::open(&format!("nats://127.0.0.1:{port}"), directory.path(), "x".to_owned()).unwrap();
-            assert_eq!(shared.waiting(BOB, NOW).await, Err(StoreFailure::Unavailable));
-        });
     }
 }

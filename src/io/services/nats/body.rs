@@ -4,7 +4,7 @@
 //! ever, and where it is lost before the consumer stands the library panics. Here each chunk is a request of its own, which
 //! any server with a copy answers, and which may be asked again.
 
-use super::nats::Wrong;
+use super::Wrong;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::object_store::ObjectInfo;
 use async_nats::jetstream::stream::Stream;

@@ -3,7 +3,7 @@
 //! A server that leads a bucket may be lost, or step down when another comes back with a later term: until the next leader stands
 //! (4 to 9 s by NATS's documented timeouts) questions get 503 or no answer. So what may be asked twice is asked again, soon and for a while.
 
-use super::nats::Wrong;
+use super::Wrong;
 use crate::shard::exchange::StoreFailure;
 use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::kv::Store;
