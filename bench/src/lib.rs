@@ -22,6 +22,7 @@ mod frame;
 mod line;
 pub mod mix;
 mod plot;
+pub mod pump;
 pub mod relay;
 pub mod report;
 pub mod scenario;

@@ -1,10 +1,8 @@
 //! A blind TCP pump by splice(2): octets go from socket to pipe to socket without entering user space. It parses nothing, so it is
 //! the kernel's limit for any relay, and nothing more. `splice-pump LISTEN TO`
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
+use cpm_bench::pump::{self, Pair};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 const CHUNK: usize = 256 * 1024;
@@ -42,11 +40,6 @@ struct Way {
     pipe: Option<Pipe>,
     held: usize,
     ended: bool,
-}
-
-struct Pair {
-    sockets: [TcpStream; 2],
-    ways: [Way; 2],
 }
 
 impl Way {
@@ -92,48 +85,17 @@ fn splice(from: i32, to: i32) -> io::Result<usize> {
     if moved < 0 { Err(io::Error::last_os_error()) } else { Ok(moved as usize) }
 }
 
-/// The connection to the far end for one that was accepted; both are watched under the numbers of place `at`.
-fn join(mut near: TcpStream, to: SocketAddr, poll: &Poll, at: usize) -> io::Result<Pair> {
-    let mut far = TcpStream::connect(to)?;
-    near.set_nodelay(true)?;
-    far.set_nodelay(true)?;
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    poll.registry().register(&mut near, Token(1 + at * 2), interest)?;
-    poll.registry().register(&mut far, Token(2 + at * 2), interest)?;
-    Ok(Pair { sockets: [near, far], ways: Default::default() })
+impl pump::Way for Way {
+    fn is_over(&self) -> bool {
+        self.ended && self.held == 0
+    }
 }
 
 fn main() -> io::Result<()> {
-    let mut arguments = std::env::args().skip(1).filter_map(|word| word.parse::<SocketAddr>().ok());
-    let (Some(listen), Some(to)) = (arguments.next(), arguments.next()) else {
-        return Err(io::Error::other("splice-pump LISTEN TO"));
-    };
-    let mut listener = TcpListener::bind(listen)?;
-    let mut poll = Poll::new()?;
-    poll.registry().register(&mut listener, Token(0), Interest::READABLE)?;
-    let (mut pairs, mut idle): (Vec<Option<Pair>>, Vec<Pipe>) = (Vec::new(), Vec::new());
-    let mut events = Events::with_capacity(1024);
-    loop {
-        poll.poll(&mut events, None)?;
-        for event in &events {
-            if event.token() == Token(0) {
-                while let Ok((near, _)) = listener.accept() {
-                    let at = pairs.iter().position(Option::is_none).unwrap_or(pairs.len());
-                    match join(near, to, &poll, at) {
-                        Ok(pair) if at == pairs.len() => pairs.push(Some(pair)),
-                        Ok(pair) => pairs[at] = Some(pair),
-                        Err(error) => eprintln!("splice-pump: a connection is dropped: {error}"),
-                    }
-                }
-                continue;
-            }
-            let at = (event.token().0 - 1) / 2;
-            let Some(pair) = &mut pairs[at] else { continue };
-            let fds = [pair.sockets[0].as_raw_fd(), pair.sockets[1].as_raw_fd()];
-            let alive = pair.ways[0].pump(fds[0], fds[1], &mut idle) & pair.ways[1].pump(fds[1], fds[0], &mut idle);
-            if !alive || pair.ways.iter().all(|way| way.ended && way.held == 0) {
-                pairs[at] = None;
-            }
-        }
-    }
+    let mut idle: Vec<Pipe> = Vec::new();
+    pump::run("splice-pump", |pair: &mut Pair<Way>, _, _| {
+        let [near, far] = pair.sockets.each_ref().map(AsRawFd::as_raw_fd);
+        let [there, back] = &mut pair.ways;
+        there.pump(near, far, &mut idle) & back.pump(far, near, &mut idle)
+    })
 }
