@@ -15,7 +15,7 @@ use super::buffers::{BULK, Buffers, CHAT};
 use super::engine::Engine;
 use super::op::Kind;
 use super::sending::OFFERED_MAX;
-use crate::base::slab::Key;
+use crate::base::slab::{Key, Slab};
 use crate::io::faults;
 use crate::io::probe::Features;
 use crate::io::ring::{Completion, send_without_copy};
@@ -113,8 +113,7 @@ impl Lending {
 /// All sends without a copy that a core has under way.
 pub struct ZeroCopies {
     on: bool,
-    sends: Vec<Option<Box<Lending>>>,
-    free: Vec<u32>,
+    sends: Slab<Box<Lending>>,
 }
 
 impl ZeroCopies {
@@ -123,7 +122,7 @@ impl ZeroCopies {
         if wanted && !features.zero_copy {
             tracing::warn!(core, "msrp.zero_copy_send has no effect: this kernel has no zero-copy sendmsg (Linux 6.2 has it)");
         }
-        Self { on: wanted && features.zero_copy, sends: Vec::new(), free: Vec::new() }
+        Self { on: wanted && features.zero_copy, sends: Slab::with_capacity(UNDER_WAY_MAX) }
     }
 
     /// Whether there are such sends at all.
@@ -131,23 +130,13 @@ impl ZeroCopies {
         self.on
     }
 
-    const fn has_room(&self) -> bool {
-        self.sends.len() - self.free.len() < UNDER_WAY_MAX
-    }
-
-    fn insert(&mut self, send: Box<Lending>) -> u32 {
-        if let Some(slot) = self.free.pop() {
-            self.sends[slot as usize] = Some(send);
-            return slot;
-        }
-        self.sends.push(Some(send));
-        u32::try_from(self.sends.len() - 1).expect("they are bounded")
+    fn has_room(&self) -> bool {
+        self.sends.len() < UNDER_WAY_MAX
     }
 
     /// The kernel is done with a send's memory.
-    fn done(&mut self, slot: u32, buffers: &mut Buffers) {
-        if let Some(send) = self.sends[slot as usize].take() {
-            self.free.push(slot);
+    fn done(&mut self, key: Key, buffers: &mut Buffers) {
+        if let Some(send) = self.sends.remove(key) {
             send.let_go(buffers);
         }
     }
@@ -156,7 +145,7 @@ impl ZeroCopies {
 impl Drop for ZeroCopies {
     fn drop(&mut self) {
         // What the kernel may still read at the end of a core stays where it is, to the end of the process.
-        self.sends.drain(..).flatten().for_each(std::mem::forget);
+        std::mem::forget(std::mem::replace(&mut self.sends, Slab::with_capacity(0)));
     }
 }
 
@@ -181,8 +170,8 @@ impl Engine {
         (link.zero_copy, link.under_way) = (ZeroCopy::UnderWay, link.under_way + 1);
         self.counts.zero_copies += 1;
         let (socket, header) = (link.fd(), send.seal(&self.buffers));
-        let slot = self.zero_copies.insert(send);
-        let operation = send_without_copy(socket, header, Kind::ZeroCopy.number(slot));
+        let Ok(send) = self.zero_copies.sends.insert(send) else { unreachable!("there was room") };
+        let operation = send_without_copy(socket, header, Kind::ZeroCopy.on(send));
         // SAFETY: header, pieces and copied octets lie in the box, which `zero_copies` keeps, unmoved and unchanged, until the last
         // completion (`done`), or for ever (`Drop`). The lent octets are held, so that their buffers are neither given back nor
         // dropped; octets that were received are changed by nobody after they are queued.
@@ -192,13 +181,14 @@ impl Engine {
 
     /// A send's result, or that its memory is free again.
     pub(super) fn zero_copy_done(&mut self, completion: &Completion) {
-        let slot = completion.slot();
-        let Some(link) = self.zero_copies.sends.get(slot as usize).and_then(Option::as_ref).map(|send| send.link) else {
+        let sends = &self.zero_copies.sends;
+        let found = sends.key_at(completion.slot()).and_then(|key| Some((key, sends.get(key)?.link)));
+        let Some((send, link)) = found else {
             debug_assert!(false, "a send is kept until its last completion: {completion:?}");
             return;
         };
         if !completion.more() {
-            self.zero_copies.done(slot, &mut self.buffers);
+            self.zero_copies.done(send, &mut self.buffers);
         }
         if completion.notification() {
             self.counts.zero_copies_copied += u64::from(completion.was_copied());
@@ -245,7 +235,6 @@ mod tests {
     use super::super::buffers::{Pool, Pools};
     use super::super::queue::Queue;
     use super::*;
-    use crate::base::slab::Slab;
     use crate::io::probe;
     use crate::io::ring::{Ring, Wait};
     use std::io::Read;
@@ -289,9 +278,9 @@ mod tests {
         assert_eq!((send.octets, send.parts.len()), (50_005, 2));
         let header = send.seal(&buffers);
         let mut sends = ZeroCopies::new(true, features, 0);
-        let slot = sends.insert(send);
+        let Ok(slot) = sends.sends.insert(send) else { panic!("there is room for one") };
         // SAFETY: `sends` keeps what is pointed to until the notification, which is waited for below.
-        unsafe { ring.push(&send_without_copy(near.as_raw_fd(), header, u64::from(slot))).expect("the ring has room") };
+        unsafe { ring.push(&send_without_copy(near.as_raw_fd(), header, Kind::ZeroCopy.on(slot))).expect("the ring has room") };
 
         let mut seen = Vec::new();
         let result = next(&mut ring, &mut seen);
