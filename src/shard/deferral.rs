@@ -34,7 +34,8 @@ use std::collections::{BTreeMap, VecDeque};
 const BACK_OFF: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(1800)];
 
 /// Waits after the store was away, or another node had a claim, once, twice and so on: that is over sooner than a client that is
-/// busy, and asking costs nobody anything. The fifth look is just beyond [`crate::limits::SHARED_LEASE`]: what a lost node had claimed is free then.
+/// busy, and asking costs nobody anything. The fifth look is just beyond [`crate::limits::SHARED_LEASE`]: what a lost node had
+/// claimed is free then.
 const STORE_BACK_OFF: [Duration; 7] = [
     Duration::from_secs(2),
     Duration::from_secs(4),

@@ -34,7 +34,6 @@ use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::dialog::Dialog;
 use crate::sip::header::name::Name;
 use crate::sip::header::rack::RAck;
-use crate::sip::ids;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
 use crate::sip::reliable::{self, Overdue, Reliable};
@@ -213,9 +212,8 @@ impl Signalling {
         let contact = contact::focus(response)?.into();
         clause!("C17-2", "C17-3");
         let source = self.sessions.table.get(key).and_then(|session| session.legs[0].source);
-        let user = ids::user(self.shard, &mut self.prng);
-        let uri = self.addresses.uri(&user, source.map_or(Transport::Udp, |flow| flow.transport));
-        Some(Focus { contact, record_route: ["<", &uri, ";lr>"].concat().into() })
+        let record_route = self.record_route(source.map_or(Transport::Udp, |flow| flow.transport));
+        Some(Focus { contact, record_route })
     }
 
     /// §3: the reliable responses make a dialog, so they have a Contact.
