@@ -148,10 +148,14 @@ impl Ue {
         });
         let (udp, tcp) = pair.expect("a port that is free for both");
         let address = udp.local_addr().expect("bound");
+        Self::over(name, address, Wire::Udp(udp, tcp))
+    }
+
+    fn over(name: &str, address: SocketAddr, wire: Wire) -> Ue {
         Ue {
             name: name.into(),
             address,
-            wire: Wire::Udp(udp, tcp),
+            wire,
             kept: VecDeque::new(),
             count: 0,
             calls: BTreeSet::new(),
@@ -172,35 +176,13 @@ impl Ue {
         let listener = TcpListener::bind(at).expect("a loopback port");
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let address = listener.local_addr().expect("bound");
-        Ue {
-            name: name.into(),
-            address,
-            wire: Wire::Tcp { listener, streams: Vec::new() },
-            kept: VecDeque::new(),
-            calls: BTreeSet::new(),
-            heard: VecDeque::new(),
-            hears_retransmissions: false,
-            count: 0,
-            patience: PATIENCE,
-            tape: None,
-        }
+        Self::over(name, address, Wire::Tcp { listener, streams: Vec::new() })
     }
 
     /// Over a TLS connection that is there already.
     pub fn tls(name: &str, stream: Stream) -> Ue {
         let address = stream.sock.local_addr().expect("connected");
-        Ue {
-            name: name.into(),
-            address,
-            wire: Wire::Tls(Box::new(stream), Vec::new()),
-            kept: VecDeque::new(),
-            calls: BTreeSet::new(),
-            heard: VecDeque::new(),
-            hears_retransmissions: false,
-            count: 0,
-            patience: PATIENCE,
-            tape: None,
-        }
+        Self::over(name, address, Wire::Tls(Box::new(stream), Vec::new()))
     }
 
     /// Listens over TCP, at the port of the same number.
