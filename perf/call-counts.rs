@@ -135,7 +135,7 @@ impl World {
                     }
                     Effect::Media { command, .. } => served(|| self.media.command(self.now, command, &mut self.media_out)),
                     Effect::Fetch { ticket, query } => self.questions.push_back((ticket, query)),
-                    Effect::Record(record) | Effect::Counted(record) => drop(black_box(record)),
+                    Effect::Record(record) => drop(black_box(record)),
                     Effect::Dropped { cause, .. } => panic!("what the ends send can be read: {cause}"),
                 }
             }

@@ -3,12 +3,12 @@
 //! Cores put records into a bounded queue that nobody is woken for; the writer looks at it twenty times a second, and opens the
 //! file anew for each batch, so that it can be rotated by renaming it.
 
-use crate::shard::record::Cdr;
+use crate::shard::record::{Cdr, Refusals};
 use crossbeam::queue::ArrayQueue;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Records that may wait: some seconds of a busy node while a disk hangs.
@@ -21,8 +21,16 @@ const PAUSE_FAILING: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Records(Arc<Shared>);
 
+/// What a core left.
+enum Left {
+    One(Box<Cdr>),
+    Many(Box<Refusals>),
+}
+
 struct Shared {
-    waiting: ArrayQueue<Box<Cdr>>,
+    waiting: ArrayQueue<Left>,
+    /// Records in the packs of [`Left::Many`] that wait, beside the first of each.
+    packed: AtomicUsize,
     dropped: AtomicU64,
     stopping: AtomicBool,
 }
@@ -31,6 +39,7 @@ impl Default for Records {
     fn default() -> Self {
         Self(Arc::new(Shared {
             waiting: ArrayQueue::new(RECORDS_MAX),
+            packed: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         }))
@@ -40,9 +49,25 @@ impl Default for Records {
 impl Records {
     /// Leaves a record; when the disk has hung for long it is dropped and counted.
     pub fn leave(&self, record: Box<Cdr>) {
-        if self.0.waiting.push(record).is_err() {
+        if self.0.waiting.push(Left::One(record)).is_err() {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Leaves the records of many refusals.
+    pub fn leave_all(&self, refusals: Refusals) {
+        let count = refusals.len();
+        let beside = count.saturating_sub(1);
+        let packed = self.0.packed.fetch_add(beside, Ordering::Relaxed);
+        if packed + count > RECORDS_MAX || self.0.waiting.push(Left::Many(Box::new(refusals))).is_err() {
+            self.0.packed.fetch_sub(beside, Ordering::Relaxed);
+            self.0.dropped.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that wait to be written.
+    fn waiting(&self) -> usize {
+        self.0.waiting.len() + self.0.packed.load(Ordering::Relaxed)
     }
 
     /// Records dropped so far.
@@ -83,7 +108,7 @@ impl Records {
                 }
                 failing = error.is_some();
                 if failing && stopping {
-                    let lost = lines.iter().filter(|octet| **octet == b'\n').count() + self.0.waiting.len();
+                    let lost = lines.iter().filter(|octet| **octet == b'\n').count() + self.waiting();
                     return tracing::error!(?file, lost, "call records are lost");
                 }
             } else if stopping {
@@ -96,12 +121,23 @@ impl Records {
     /// What waits, as lines.
     fn take(&self, wanted: bool) -> Vec<u8> {
         let mut lines = Vec::new();
-        while let Some(record) = self.0.waiting.pop() {
-            if wanted && serde_json::to_writer(&mut lines, &record).is_ok() {
-                lines.push(b'\n');
+        while let Some(left) = self.0.waiting.pop() {
+            match left {
+                _ if !wanted => {}
+                Left::One(ref record) => line(record, &mut lines),
+                Left::Many(ref refusals) => refusals.records().for_each(|record| line(&record, &mut lines)),
+            }
+            if let Left::Many(refusals) = left {
+                self.0.packed.fetch_sub(refusals.len().saturating_sub(1), Ordering::Relaxed);
             }
         }
         lines
+    }
+}
+
+fn line(record: &Cdr, lines: &mut Vec<u8>) {
+    if serde_json::to_writer(&mut *lines, record).is_ok() {
+        lines.push(b'\n');
     }
 }
 
@@ -134,4 +170,44 @@ fn append_now(file: &Path, octets: &[u8], done: &mut usize) -> std::io::Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Instant;
+
+    fn refusals(count: usize) -> Refusals {
+        let mut refusals = Refusals::default();
+        for number in 0..count {
+            let texts = [&*format!("call-{number}"), "sip:alice@a", "sip:bob@b"];
+            refusals.add(Instant::from_unix_s(7), ("originating", "session"), texts, 503, "limits.overload_queue_delay");
+        }
+        refusals
+    }
+
+    #[test]
+    fn a_pack_of_refusals_is_a_line_each() {
+        let records = Records::default();
+        records.leave(Box::new(Cdr { call_id: "first".into(), ..Cdr::default() }));
+        records.leave_all(refusals(2));
+        assert_eq!(records.waiting(), 3);
+        let lines = String::from_utf8(records.take(true)).unwrap();
+        let read: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |field: &str| read.iter().map(|record| record[field].as_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(of("call_id"), ["first", "call-0", "call-1"]);
+        assert_eq!(of("originator"), ["", "sip:alice@a", "sip:alice@a"]);
+        assert_eq!((records.waiting(), records.dropped()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_packed_records_wait_than_others() {
+        let records = Records::default();
+        records.leave_all(refusals(RECORDS_MAX));
+        records.leave_all(refusals(3));
+        assert_eq!(records.dropped(), 3);
+        assert_eq!(records.take(false), b"");
+        records.leave_all(refusals(1));
+        assert_eq!(records.dropped(), 3);
+    }
 }

@@ -2,6 +2,7 @@
 //! call that wrote them has returned.
 
 use super::exchange::{Command, Query, Ticket};
+use super::record::Refusals;
 pub use crate::base::transport::Destination;
 use crate::base::transport::Flow;
 use crate::sip::transaction::seam::Sink;
@@ -23,8 +24,6 @@ pub enum Effect {
     Fetch { ticket: Ticket, query: Query },
     /// A line for the call record file: one finished session.
     Record(Box<super::record::Cdr>),
-    /// The same without a line of the log: one of so many refusals that a line of another counts them.
-    Counted(Box<super::record::Cdr>),
     /// A line of the log: so many octets that came on this flow are no message, and no answer to them could be made.
     Dropped { flow: Flow, octets: usize, cause: &'static str },
 }
@@ -35,6 +34,8 @@ pub struct Outbox {
     pub effects: Vec<Effect>,
     /// What the spans of `Effect::Send` point into.
     pub octets: Vec<u8>,
+    /// Lines for the call record file without lines of the log: refusals so many that a line of another counts them.
+    pub refusals: Refusals,
     /// Effects that were seen by who keeps the ladders.
     pub(super) noted: usize,
 }
@@ -56,6 +57,7 @@ impl Outbox {
     pub fn clear(&mut self) {
         self.effects.clear();
         self.octets.clear();
+        self.refusals = Refusals::default();
         self.noted = 0;
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! Of a slow queue the first calls of a second are turned away here; the rest in passing (`passing.rs`).
 
+use super::passing::Looks;
 use super::signalling::Signalling;
 use crate::base::clock::{Duration, Instant};
 use crate::config::Limits;
@@ -43,6 +44,7 @@ pub struct Overload {
     lines: u32,
     lines_since: Instant,
     pub(super) turned_away: u64,
+    pub(super) looks: Looks,
     /// Calls that may still begin, in thousandths, and when that was so.
     budget: u64,
     counted: Instant,

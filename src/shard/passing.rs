@@ -7,10 +7,12 @@
 //! ```
 //! A call refused by the ordinary way costs some tenth of one that is served; at several times the load that saturates a core that
 //! would be most of its time. Here a refusal is one look over the head. Its tag says so, and its ACK ends at the tag.
+//!
+//! Nothing is dropped instead (§21.5.4 would allow it): over UDP what is dropped comes again, up to six times, and costs as much in
+//! the end; a refusal with Retry-After makes a peer go elsewhere.
 
 use super::counts::{Direction, Outcome, case_label, service_label};
-use super::outbox::{Effect, Outbox, SendTag};
-use super::record::Cdr;
+use super::outbox::{Outbox, SendTag};
 use super::signalling::Signalling;
 use crate::base::clock::Instant;
 use crate::base::transport::Flow;
@@ -20,52 +22,101 @@ use crate::limits::SIP_FIELDS_MAX;
 use crate::sip::header::list;
 use crate::sip::header::name::Name;
 use crate::sip::header::name_addr::NameAddr;
-use crate::sip::header::via::{self, Via};
+use crate::sip::header::via::Via;
 use crate::sip::method::Method;
 use crate::sip::owner;
 use crate::sip::write::Writer;
-use memchr::memmem;
+use memchr::memmem::Finder;
 
 /// With what the To tag of such a refusal begins.
 const TAG: &str = "turned-away-";
 /// What it is counted as.
 const CAUSE: &str = "limits.overload_queue_delay";
+/// Via fields of an INVITE that is turned away so: more hops than any core has before us.
+const VIAS_MAX: usize = 8;
 
-/// What of an INVITE goes back in its refusal.
-#[derive(Default)]
+/// What is looked for in octets, prepared once.
+pub struct Looks {
+    tag: Finder<'static>,
+    originating: [Finder<'static>; 2],
+    large_message: Finder<'static>,
+    session: Finder<'static>,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            tag: Finder::new(TAG),
+            originating: [Finder::new("sescase=orig"), Finder::new("sip:orig@")],
+            large_message: Finder::new("oma.cpm.largemsg"),
+            session: Finder::new("oma.cpm.session"),
+        }
+    }
+}
+
+/// What of an INVITE goes back in its refusal, and what its record says.
 struct Head<'m> {
-    vias: Vec<&'m str>,
+    vias: [&'m str; VIAS_MAX],
+    hops: usize,
     from: &'m str,
     to: &'m str,
     call_id: &'m str,
     cseq: &'m str,
+    originator: &'m str,
+    recipient: &'m str,
+    /// The metric's labels, from a look: whose session case P-Served-User or a Route says, and which feature tag stands.
+    role: Role,
+    service: Option<Service>,
 }
 
 impl<'m> Head<'m> {
     /// None: something is missing or unusual; the ordinary way sees what that is.
-    fn of(octets: &'m [u8]) -> Option<Self> {
-        let mut head = Head::default();
-        for (name, value) in owner::headers(octets).take(SIP_FIELDS_MAX) {
+    fn of(octets: &'m [u8], looks: &Looks) -> Option<Self> {
+        let has = |finder: &Finder<'_>, value: &str| finder.find(value.as_bytes()).is_some();
+        let (mut vias, mut hops) = ([""; VIAS_MAX], 0);
+        let (mut from, mut to, mut call_id, mut cseq) = ("", "", "", "");
+        let (mut role, mut large_message, mut session) = (Role::Terminating, false, false);
+        // Via, From, To, Call-ID, CSeq; Route, P-…, Accept-Contact.
+        let wanted = |letter| matches!(letter, b'v' | b'f' | b't' | b'i' | b'c' | b'r' | b'p' | b'a');
+        for (name, value) in owner::headers_of(octets, wanted).take(SIP_FIELDS_MAX) {
             let field = match name {
                 Name::Via => {
-                    head.vias.push(value);
+                    *vias.get_mut(hops)? = one_line(value)?;
+                    hops += 1;
                     continue;
                 }
-                Name::From => &mut head.from,
-                Name::To => &mut head.to,
-                Name::CallId => &mut head.call_id,
-                Name::CSeq => &mut head.cseq,
+                Name::From => &mut from,
+                Name::To => &mut to,
+                Name::CallId => &mut call_id,
+                Name::CSeq => &mut cseq,
+                Name::Route | Name::PServedUser => {
+                    if looks.originating.iter().any(|finder| has(finder, value)) {
+                        role = Role::Originating;
+                    }
+                    continue;
+                }
+                Name::AcceptContact | Name::PPreferredService | Name::PAssertedService => {
+                    large_message |= has(&looks.large_message, value);
+                    session |= has(&looks.session, value);
+                    continue;
+                }
                 _ => continue,
             };
             if !field.is_empty() {
                 return None;
             }
-            *field = value;
+            *field = one_line(value)?;
         }
-        let fields = [head.from, head.to, head.call_id, head.cseq];
-        let whole = fields.iter().all(|value| !value.is_empty() && !value.contains(['\r', '\n', '\0']));
-        let vias = !head.vias.is_empty() && head.vias.iter().all(|value| !value.contains(['\r', '\n', '\0']));
-        (whole && vias && NameAddr::parse(head.to).ok()?.tag().is_none()).then_some(head)
+        if hops == 0 || [from, to, call_id, cseq].contains(&"") {
+            return None;
+        }
+        let (originator, recipient) = (NameAddr::parse(from).ok()?, NameAddr::parse(to).ok()?);
+        if recipient.tag().is_some() {
+            return None;
+        }
+        let service = if large_message { Some(Service::LargeMessage) } else { session.then_some(Service::Session) };
+        let (originator, recipient) = (originator.uri, recipient.uri);
+        Some(Head { vias, hops, from, to, call_id, cseq, originator, recipient, role, service })
     }
 
     /// The same for each resend of the same INVITE (§8.2.7).
@@ -75,32 +126,45 @@ impl<'m> Head<'m> {
             ^ owner::hash(self.cseq).rotate_left(31)
     }
 
+    /// `via` was read from `top`, the first value of the first Via field.
     fn refuse(&self, top: &str, via: &Via<'_>, flow: &Flow, retry_after_s: u64, buffer: &mut Vec<u8>) {
         let mut writer = Writer::response(buffer, 503, "Service Unavailable");
-        for (at, line) in self.vias.iter().enumerate() {
-            if at > 0 {
-                writer.field(Name::Via, line);
-                continue;
-            }
-            let rest = line.find(top).map_or("", |start| &line[start + top.len()..]);
-            writer.with(Name::Via, |buffer| {
-                via::write_received(top, flow.peer, buffer);
-                buffer.extend_from_slice(rest.as_bytes());
-            });
+        let [first, others @ ..] = &self.vias[..self.hops] else { return };
+        writer.with(Name::Via, |buffer| {
+            via.write_received(top, flow.peer, buffer);
+            let behind = top.as_ptr().addr() - first.as_ptr().addr() + top.len();
+            buffer.extend_from_slice(&first.as_bytes()[behind..]);
+        });
+        for line in others {
+            writer.field(Name::Via, line);
         }
         writer.field(Name::From, self.from);
-        writer.format(Name::To, format_args!("{};tag={TAG}{:016x}", self.to, self.tag(via)));
+        writer.with(Name::To, |buffer| {
+            buffer.extend_from_slice(self.to.as_bytes());
+            buffer.extend_from_slice(b";tag=");
+            buffer.extend_from_slice(TAG.as_bytes());
+            buffer.extend_from_slice(&hex(self.tag(via)));
+        });
         writer.field(Name::CallId, self.call_id).field(Name::CSeq, self.cseq);
-        writer.format(Name::RetryAfter, format_args!("{retry_after_s}"));
+        writer.field(Name::RetryAfter, itoa::Buffer::new().format(retry_after_s));
         writer.body(b"");
     }
+}
+
+/// A value that ends no line.
+fn one_line(value: &str) -> Option<&str> {
+    memchr::memchr3(b'\r', b'\n', b'\0', value.as_bytes()).is_none().then_some(value)
+}
+
+fn hex(number: u64) -> [u8; 16] {
+    std::array::from_fn(|at| b"0123456789abcdef"[(number >> (60 - 4 * at)) as usize & 15])
 }
 
 impl Signalling {
     /// Whether a message needs nothing more: a new call among too many, refused; the ACK of one.
     pub(super) fn turned_away(&mut self, now: Instant, flow: &Flow, octets: &[u8], out: &mut Outbox) -> bool {
         if octets.starts_with(b"ACK ") {
-            let acknowledges = is_of_refusal(octets);
+            let acknowledges = self.overload.looks.is_of_refusal(octets);
             if acknowledges {
                 self.counts.request(Method::Ack, Direction::In);
             }
@@ -109,7 +173,7 @@ impl Signalling {
         if !octets.starts_with(b"INVITE ") || !self.overload.is_flooded(now, self.config.limits.overload_queue_delay) {
             return false;
         }
-        let Some(head) = Head::of(octets) else { return false };
+        let Some(head) = Head::of(octets, &self.overload.looks) else { return false };
         let Some(top) = list(head.vias[0]).next() else { return false };
         let Ok(via) = Via::parse(top) else { return false };
         // A resend of an INVITE that is being served is none of a new call.
@@ -120,43 +184,23 @@ impl Signalling {
         let to = via.response_destination(flow);
         out.send(to, SendTag(0), |buffer| head.refuse(top, &via, flow, retry_after_s, buffer));
         self.overload.turned_away += 1;
-        let (role, service) = about(octets);
-        let uri = |value: &str| NameAddr::parse(value).map_or(String::new(), |address| address.uri.to_string());
-        let record = Cdr {
-            case: case_label(role),
-            service: service_label(service),
-            call_id: head.call_id.to_string(),
-            originator: uri(head.from),
-            recipient: uri(head.to),
-            started_s: now.unix_s(),
-            status: 503,
-            cause: CAUSE,
-            ..Cdr::default()
-        };
-        out.effects.push(Effect::Counted(Box::new(record)));
+        let labels = (case_label(head.role), service_label(head.service));
+        out.refusals.add(now, labels, [head.call_id, head.originator, head.recipient], 503, CAUSE);
         self.counts.request(Method::Invite, Direction::In);
-        self.counts.invite(role, service, Outcome::Shed);
+        self.counts.invite(head.role, head.service, Outcome::Shed);
         self.counts.rejection(CAUSE, 503);
         self.counts.response(Method::Invite, 503, Direction::Out);
         true
     }
 }
 
-fn is_of_refusal(octets: &[u8]) -> bool {
-    memmem::find(octets, TAG.as_bytes()).is_some()
-        && owner::header(octets, Name::To).and_then(|to| NameAddr::parse(to).ok()?.tag()).is_some_and(|tag| tag.starts_with(TAG))
-}
-
-/// The metric's labels, from a look: whose session case P-Served-User or a Route says, and which feature tag stands.
-fn about(octets: &[u8]) -> (Role, Option<Service>) {
-    let has = |text: &str| memmem::find(octets, text.as_bytes()).is_some();
-    let role = if has("sescase=orig") || has("sip:orig@") { Role::Originating } else { Role::Terminating };
-    let service = if has("oma.cpm.largemsg") {
-        Some(Service::LargeMessage)
-    } else if has("oma.cpm.session") {
-        Some(Service::Session)
-    } else {
-        None
-    };
-    (role, service)
+impl Looks {
+    /// Whether an ACK is of a refusal of ours.
+    fn is_of_refusal(&self, octets: &[u8]) -> bool {
+        let Some((_, to)) = owner::headers_of(octets, |letter| letter == b't').find(|(name, _)| *name == Name::To) else {
+            return false;
+        };
+        self.tag.find(to.as_bytes()).is_some()
+            && NameAddr::parse(to).ok().and_then(|to| to.tag()).is_some_and(|tag| tag.starts_with(TAG))
+    }
 }

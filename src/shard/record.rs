@@ -59,3 +59,70 @@ impl Cdr {
         }
     }
 }
+
+/// Refused requests of one turn that differ in little: their records, packed, so that a flood of them costs no box each.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals {
+    /// Call-ID, originator and recipient of each, one behind the other.
+    text: String,
+    each: Vec<Refused>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    labels: (&'static str, &'static str),
+    started_s: u64,
+    status: u16,
+    cause: &'static str,
+    /// Where its three texts end.
+    ends: [usize; 3],
+}
+
+impl Refusals {
+    /// `labels`: case and service; `texts`: Call-ID, originator and recipient.
+    pub fn add(
+        &mut self,
+        now: Instant,
+        labels: (&'static str, &'static str),
+        texts: [&str; 3],
+        status: u16,
+        cause: &'static str,
+    ) {
+        let ends = texts.map(|text| {
+            self.text.push_str(text);
+            self.text.len()
+        });
+        self.each.push(Refused { labels, started_s: now.unix_s(), status, cause, ends });
+    }
+
+    pub fn len(&self) -> usize {
+        self.each.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.each.is_empty()
+    }
+
+    /// The records, in the order in which they were added.
+    pub fn records(&self) -> impl Iterator<Item = Cdr> + '_ {
+        let mut start = 0;
+        self.each.iter().map(move |refused| {
+            let [call_id, originator, recipient] = refused.ends.map(|end| {
+                let text = self.text[start..end].to_string();
+                start = end;
+                text
+            });
+            Cdr {
+                case: refused.labels.0,
+                service: refused.labels.1,
+                call_id,
+                originator,
+                recipient,
+                started_s: refused.started_s,
+                status: refused.status,
+                cause: refused.cause,
+                ..Cdr::default()
+            }
+        })
+    }
+}

@@ -75,6 +75,11 @@ pub fn header(octets: &[u8], name: Name) -> Option<&str> {
 
 /// The fields of a message that is not parsed, in order; lines that are no field are left out.
 pub fn headers(octets: &[u8]) -> impl Iterator<Item = (Name, &str)> {
+    headers_of(octets, |_| true)
+}
+
+/// The same of fields whose names begin with a letter that is `wanted` (which is asked in lower case): others cost no look.
+pub fn headers_of(octets: &[u8], wanted: impl Fn(u8) -> bool) -> impl Iterator<Item = (Name, &str)> {
     let octets = past_empty_lines(octets);
     let mut rest = memchr::memchr(b'\n', octets).map_or(&[][..], |end| &octets[end + 1..]);
     std::iter::from_fn(move || {
@@ -88,6 +93,9 @@ pub fn headers(octets: &[u8]) -> impl Iterator<Item = (Name, &str)> {
             }
             let field = &rest[..end];
             rest = &rest[end + 1..];
+            if !field.first().is_some_and(|letter| wanted(letter.to_ascii_lowercase())) {
+                continue;
+            }
             let Some(colon) = memchr::memchr(b':', field) else { continue };
             let Ok(value) = std::str::from_utf8(&field[colon + 1..]) else { continue };
             return Some((Name::of(field[..colon].trim_ascii_end()), value.trim_ascii()));

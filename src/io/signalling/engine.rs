@@ -383,9 +383,11 @@ impl Engine {
                         log(&record);
                         self.links.records.leave(record);
                     }
-                    Effect::Counted(record) => self.links.records.leave(record),
                     Effect::Dropped { flow, octets, cause } => self.dropped.note(now, &flow, octets, cause),
                 }
+            }
+            if !out.refusals.is_empty() {
+                self.links.records.leave_all(std::mem::take(&mut out.refusals));
             }
             out.clear();
             // What the failures below bring is written into the box that has its memory already.

@@ -33,7 +33,7 @@ const CONTROL_OCTETS: usize = 64;
 /// A datagram to be sent.
 struct Waiting {
     socket: usize,
-    to: SockAddr,
+    to: SocketAddr,
     octets: Range<usize>,
     mark: Mark,
 }
@@ -120,7 +120,7 @@ impl Udp {
         self.sent.remember(octets, mark);
         let start = self.octets.len();
         self.octets.extend_from_slice(octets);
-        self.waiting.push(Waiting { socket, to: SockAddr::from(to), octets: start..self.octets.len(), mark });
+        self.waiting.push(Waiting { socket, to, octets: start..self.octets.len(), mark });
     }
 
     /// The network said something about datagrams of a socket: tells who sent them.
@@ -204,6 +204,7 @@ fn send_many(fd: i32, octets: &[u8], batch: &[Waiting]) -> io::Result<usize> {
         return Err(io::Error::from_raw_os_error(error));
     }
     let batch = &batch[..faults::offered(batch.len())];
+    let names: Vec<SockAddr> = batch.iter().map(|datagram| datagram.to.into()).collect();
     let mut pieces: Vec<libc::iovec> = batch
         .iter()
         .map(|datagram| {
@@ -211,20 +212,20 @@ fn send_many(fd: i32, octets: &[u8], batch: &[Waiting]) -> io::Result<usize> {
             libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() }
         })
         .collect();
-    let mut messages: Vec<libc::mmsghdr> = batch
+    let mut messages: Vec<libc::mmsghdr> = names
         .iter()
         .zip(&mut pieces)
-        .map(|(datagram, piece)| {
+        .map(|(name, piece)| {
             // SAFETY: an all-zero mmsghdr is a valid empty one.
             let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-            message.msg_hdr.msg_name = datagram.to.as_ptr().cast_mut().cast();
-            message.msg_hdr.msg_namelen = datagram.to.len();
+            message.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
+            message.msg_hdr.msg_namelen = name.len();
             message.msg_hdr.msg_iov = piece;
             message.msg_hdr.msg_iovlen = 1;
             message
         })
         .collect();
-    // SAFETY: names, pieces and octets live in `batch`, `pieces` and `octets` until the call returns; the kernel only reads them.
+    // SAFETY: names, pieces and octets live in `names`, `pieces` and `octets` until the call returns; the kernel only reads them.
     let sent =
         unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), messages.len() as u32, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())

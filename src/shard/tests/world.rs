@@ -178,6 +178,7 @@ impl World {
                 return self.out.clear();
             }
             let octets = std::mem::take(&mut self.out.octets);
+            self.records.extend(std::mem::take(&mut self.out.refusals).records());
             for effect in effects {
                 self.take(effect, &octets);
             }
@@ -210,7 +211,7 @@ impl World {
                 }
                 query => self.questions.push_back((ticket, query)),
             },
-            Effect::Record(record) | Effect::Counted(record) => self.records.push(*record),
+            Effect::Record(record) => self.records.push(*record),
             Effect::Dropped { cause, .. } => self.dropped.push(cause),
         }
     }

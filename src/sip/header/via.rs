@@ -64,6 +64,36 @@ impl<'a> Via<'a> {
         let peer = if self.params.has("rport") { flow.peer } else { SocketAddr::new(ip, port) };
         Destination::Flow { flow: Flow { peer, ..*flow }, fallback: None }
     }
+
+    /// As [`write_received`]; `value` is what this was read from.
+    pub fn write_received(&self, value: &str, peer: SocketAddr, buffer: &mut Vec<u8>) {
+        let head = &value[..value.len() - self.params.0.len()];
+        buffer.extend_from_slice(head.trim_ascii_end().as_bytes());
+        let mut asked = false;
+        for (name, content) in self.params.iter() {
+            if name.eq_ignore_ascii_case("received") {
+                continue;
+            }
+            if name.eq_ignore_ascii_case("rport") {
+                if !asked {
+                    buffer.extend_from_slice(b";rport=");
+                    buffer.extend_from_slice(itoa::Buffer::new().format(peer.port()).as_bytes());
+                }
+                asked = true;
+                continue;
+            }
+            buffer.push(b';');
+            buffer.extend_from_slice(name.as_bytes());
+            if let Some(content) = content {
+                buffer.push(b'=');
+                buffer.extend_from_slice(content.as_bytes());
+            }
+        }
+        let ip = peer.ip().to_canonical();
+        if asked || address(self.host).map(|host| host.to_canonical()) != Some(ip) {
+            let _ = write!(buffer, ";received={ip}");
+        }
+    }
 }
 
 /// Reads an IP address; an IPv6 one with or without brackets (RFC 5118 §4.5).
@@ -76,32 +106,9 @@ pub fn address(text: &str) -> Option<IpAddr> {
 /// §4): `received` where sent-by is not that address or `rport` was asked for, `rport` filled in. What the sender itself
 /// claimed in either is dropped.
 pub fn write_received(value: &str, peer: SocketAddr, buffer: &mut Vec<u8>) {
-    let Ok(via) = Via::parse(value) else { return buffer.extend_from_slice(value.as_bytes()) };
-    let head = &value[..value.len() - via.params.0.len()];
-    buffer.extend_from_slice(head.trim_ascii_end().as_bytes());
-    let mut asked = false;
-    for (name, content) in via.params.iter() {
-        if name.eq_ignore_ascii_case("received") {
-            continue;
-        }
-        if name.eq_ignore_ascii_case("rport") {
-            if !asked {
-                buffer.extend_from_slice(b";rport=");
-                buffer.extend_from_slice(itoa::Buffer::new().format(peer.port()).as_bytes());
-            }
-            asked = true;
-            continue;
-        }
-        buffer.push(b';');
-        buffer.extend_from_slice(name.as_bytes());
-        if let Some(content) = content {
-            buffer.push(b'=');
-            buffer.extend_from_slice(content.as_bytes());
-        }
-    }
-    let ip = peer.ip().to_canonical();
-    if asked || address(via.host).map(|host| host.to_canonical()) != Some(ip) {
-        let _ = write!(buffer, ";received={ip}");
+    match Via::parse(value) {
+        Ok(via) => via.write_received(value, peer, buffer),
+        Err(_) => buffer.extend_from_slice(value.as_bytes()),
     }
 }
 
