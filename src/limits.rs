@@ -163,6 +163,8 @@ pub const MSRP_UNBOUND_TIME: Duration = Duration::from_secs(30);
 /// SENDs on one connection that wait for their responses; above it their senders are paused. At a millisecond a round
 /// trip that is a million messages a second.
 pub const MSRP_OUTSTANDING_MAX: usize = 1024;
+/// Answers to SENDs that go out together where their sender does not wait for each.
+pub const MSRP_ANSWERS_HELD_MAX: u16 = 8;
 /// Messages a session remembers although nobody will report on them any more.
 pub const MSRP_MESSAGES_WANTED: usize = 32;
 /// Messages a session remembers at all: 256 success reports under way.

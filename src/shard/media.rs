@@ -13,6 +13,7 @@
 //! Memory of an idle session of two legs: 1,940 octets in all its tables (a test with a counting allocator holds it below
 //! 2 KiB), and 530 in those of the engine. A steady relay allocates nothing (another test).
 
+mod answers;
 mod commands;
 mod connection;
 mod counts;
@@ -88,6 +89,7 @@ impl Media {
             scratch: Vec::new(),
             spare_chunks: Spare::new(),
             spare_lines: Spare::new(),
+            waiting: Default::default(),
             high_water: msrp.high_water as u64,
             transaction_timeout: msrp.transaction_timeout,
             connect_timeout: msrp.connect_timeout,
@@ -397,12 +399,13 @@ impl Media {
                 Timer::Session(key) => self.session_due(now, key, out),
             }
         }
+        self.answers_due(now, out);
         self.wake(now, out);
     }
 
     /// When [`Media::due`] has something to do next.
     pub fn next_due(&self) -> Option<Instant> {
-        self.net.timers.next()
+        [self.net.timers.next(), self.net.waiting.next()].into_iter().flatten().min()
     }
 
     /// What this core counted so far.

@@ -1,5 +1,6 @@
 //! RFC 4975 §5.4, §7.1: one connection: what it carries, what it waits for, and whose chunk is being written on it.
 
+use super::answers::Answers;
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::base::timers::Handle;
@@ -223,6 +224,9 @@ pub(super) struct Conn {
     pub unsent: usize,
     /// Transactions whose sender waits for a response.
     pub awaited: usize,
+    /// When its last SEND was answered, and what waits to be answered.
+    pub answered_at: Instant,
+    pub answers: Option<Box<Answers>>,
     last_effect: usize,
     pub timer: Option<(Instant, Handle)>,
 }
@@ -254,6 +258,8 @@ impl Conn {
             transactions: VecDeque::new(),
             unsent: 0,
             awaited: 0,
+            answered_at: Instant::default(),
+            answers: None,
             last_effect: usize::MAX,
             timer: None,
         }

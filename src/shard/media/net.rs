@@ -3,6 +3,7 @@
 //! Whoever wants to send while another's chunk is being written ends that chunk with `+`; its sender begins anew with its
 //! next octets. So responses, reports and other sessions' chunks never wait for a long chunk to end (§7.1.1).
 
+use super::answers::Waiting;
 use super::connection::{Chunk, Conn, LegId, Line, Phase, Spare, Transaction};
 use super::counts::{Cause, MediaCounts};
 use crate::base::clock::{Duration, Instant};
@@ -30,6 +31,7 @@ pub(super) struct Net {
     pub scratch: Vec<u8>,
     pub spare_chunks: Spare<Chunk>,
     pub spare_lines: Spare<Line>,
+    pub waiting: Waiting,
     pub high_water: u64,
     pub transaction_timeout: Duration,
     pub connect_timeout: Duration,
@@ -67,10 +69,17 @@ impl Net {
         self.own(now, connection, out, write);
     }
 
-    /// Ends the chunk that is being written, if there is one. A message whose announced octets have all been sent is
-    /// complete; otherwise more will follow.
+    /// Ends the chunk that is being written, if there is one, so that something else can be said; answers that wait are said first.
+    /// A message whose announced octets have all been sent is complete; otherwise more will follow.
     pub fn interrupt(&mut self, now: Instant, connection: Connection, out: &mut MediaOutbox) {
-        let Some(line) = self.get(connection).and_then(|conn| conn.line.as_deref().copied()) else { return };
+        let Some(conn) = self.get(connection) else { return };
+        if let Some(line) = conn.line.as_deref().copied() {
+            self.end_chunk(now, connection, &line, out);
+        }
+        self.send_answers(now, connection, out);
+    }
+
+    fn end_chunk(&mut self, now: Instant, connection: Connection, line: &Line, out: &mut MediaOutbox) {
         let all = line.total == Some((line.start + line.octets).saturating_sub(1));
         let flag = if all { Continuation::Complete } else { Continuation::More };
         self.own(now, connection, out, |octets| write::end_line(octets, &line.tid, flag));
@@ -140,6 +149,9 @@ impl Net {
 
     /// Sends what is queued, then closes.
     pub fn finish(&mut self, connection: Connection, out: &mut MediaOutbox) {
+        if let Some(conn) = self.get(connection).filter(|conn| conn.line.is_none()) {
+            self.send_answers(conn.answered_at, connection, out);
+        }
         self.leave(connection, MediaEffect::Finish(connection), out);
     }
 
@@ -157,7 +169,7 @@ impl Net {
         conn.phase = Phase::Leaving;
         conn.reader = Default::default();
         (conn.held, conn.fields) = (Vec::new(), Vec::new());
-        (conn.holding, conn.chunk, conn.line) = (false, None, None);
+        (conn.holding, conn.chunk, conn.line, conn.answers) = (false, None, None, None);
         if let Some((_, handle)) = conn.timer.take() {
             self.timers.cancel(handle);
         }
@@ -208,6 +220,9 @@ impl Net {
         }
         if conn.chunk.is_none() {
             conn.fields = Vec::new();
+        }
+        if conn.answers.as_ref().is_some_and(|answers| answers.is_empty()) {
+            conn.answers = None;
         }
     }
 

@@ -346,8 +346,10 @@ impl Media {
             }
         }
         if !chunk.answered && !waits {
-            let code = chunk.refused.unwrap_or(status::OK);
-            self.answer(now, (connection, id), &chunk.tid, chunk.failure_report, code, out);
+            match chunk.refused {
+                Some(code) => self.answer(now, (connection, id), &chunk.tid, chunk.failure_report, code, out),
+                None => self.answer_taken(now, (connection, id), &chunk.tid, chunk.failure_report, out),
+            }
         }
     }
 

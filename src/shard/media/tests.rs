@@ -9,6 +9,7 @@ mod closing;
 mod cutting;
 mod fan_out;
 mod files;
+mod held_answers;
 mod lifecycle;
 mod mutations;
 mod pressure;

@@ -105,6 +105,7 @@ proptest! {
         for target in &wires[1..] {
             prop_assert_eq!(assemble(&harness.read(*target)), vec![("mid1".to_owned(), body.clone(), Continuation::Complete)]);
         }
+        harness.wait(super::super::answers::HOLD);
         let answers = harness.read(wires[0]);
         prop_assert_eq!(answers.iter().filter(|read| read.start.starts_with("MSRP tid") && read.start.ends_with(" 200 OK")).count(), parts.len());
         prop_assert_eq!(assemble(&answers).len(), said);
