@@ -124,12 +124,17 @@ impl From<Unacceptable> for Refusal {
 ///
 /// # Errors
 /// [`Unacceptable::Missing`] and [`Unacceptable::Malformed`].
-pub fn described(message: &Message) -> Result<Description, Unacceptable> {
+pub fn described(message: &Message) -> Result<Rc<Description>, Unacceptable> {
+    // A session's procedure, its media and its far end are each decided by it.
+    message.reading(read_description).as_ref().clone()
+}
+
+fn read_description(message: &Message) -> Result<Rc<Description>, Unacceptable> {
     let content_type = message.header(Name::ContentType).filter(|_| !message.body().is_empty());
     let content_type = content_type.ok_or(Unacceptable::Missing)?;
     let sdp = multipart::sdp_in(content_type, message.header(Name::ContentDisposition), message.body());
     let sdp = sdp.map_err(|_| Unacceptable::Malformed)?.ok_or(Unacceptable::Missing)?;
-    Description::parse(&sdp).map_err(|_| Unacceptable::Malformed)
+    Description::parse(&sdp).map(Rc::new).map_err(|_| Unacceptable::Malformed)
 }
 
 /// All other parts of a body, in order, octet for octet: recipient lists, and whatever else a client sends with its offer.
@@ -172,7 +177,8 @@ const DIRECTIONS: [&str; 4] = ["sendrecv", "sendonly", "recvonly", "inactive"];
 
 /// A peer's description with everything that held for all m-lines written to the lines it still holds for, so that the
 /// session part can be ours: c= to media that is not ours, hop-specific attributes likewise, the direction to every line.
-fn by_lines(mut description: Description) -> Description {
+fn by_lines(description: Rc<Description>) -> Description {
+    let mut description = Rc::unwrap_or_clone(description);
     let session_direction = DIRECTIONS.into_iter().find(|name| description.attribute(name).is_some());
     let common: Vec<Attribute> =
         description.attributes.iter().filter(|a| OF_ALL_LINES.iter().any(|name| a.is(name))).cloned().collect();

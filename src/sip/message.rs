@@ -8,7 +8,10 @@ use super::header::name_addr::NameAddr;
 use super::header::via::Via;
 use super::method::Method;
 use crate::limits::{SIP_FIELDS_MAX, SIP_HEAD_OCTETS_MAX};
+use std::any::Any;
+use std::cell::OnceCell;
 use std::ops::{Deref, Range};
+use std::rc::Rc;
 
 /// Octets that are not SIP: where, and in which production.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +56,8 @@ pub struct Message {
     head: Box<str>,
     fields: Vec<Field>,
     body: Box<[u8]>,
+    /// What somebody read out of the body, for whoever wants to know the same.
+    reading: OnceCell<Rc<dyn Any>>,
 }
 
 /// A SIP request (RFC 3261 §7.1).
@@ -165,6 +170,13 @@ impl Message {
         &self.body
     }
 
+    /// What `read` makes of this message; it is asked once, and the same is given to all who ask for that type later. A body means
+    /// nothing to SIP: what is in it is read by those above.
+    pub fn reading<T: 'static>(&self, read: impl Fn(&Self) -> T) -> Rc<T> {
+        let known = self.reading.get_or_init(|| Rc::new(read(self)));
+        Rc::clone(known).downcast().unwrap_or_else(|_| Rc::new(read(self)))
+    }
+
     /// Octets of the whole message.
     pub fn size(&self) -> usize {
         self.head.len() + self.body.len()
@@ -255,7 +267,7 @@ fn parse(octets: &[u8]) -> Result<Incoming, Malformed> {
     let start = start.strip_suffix(b"\r").unwrap_or(start);
 
     let body_end = body_end(octets, head_end, &fields)?;
-    start_line(start, Message { head: head.into(), fields, body: octets[head_end..body_end].into() })
+    start_line(start, Message { head: head.into(), fields, body: octets[head_end..body_end].into(), reading: OnceCell::new() })
 }
 
 fn body_end(octets: &[u8], body_at: usize, fields: &[Field]) -> Result<usize, Malformed> {

@@ -9,13 +9,14 @@ use crate::msrp::leg::SessionKind;
 use crate::sdp::description::{Description, MediaDescription};
 use crate::sdp::message_media::{Direction, Setup};
 use crate::sip::message::{Message, Request};
+use std::rc::Rc;
 
 /// The answer for the origin of a Large Message, from a target's 2xx (OLM-r5, EMS-1.e).
 ///
 /// # Errors
 /// The 2xx brings no SDP that takes the message.
 pub fn large_message_answer(config: &Config, request: &Request, ok: &Message) -> Result<MediaPlan, Unacceptable> {
-    from_target(config, SessionKind::LargeMessage, &described(request)?, described(ok)?)
+    from_target(config, SessionKind::LargeMessage, &*described(request)?, described(ok)?)
 }
 
 /// The answer for the origin where the target's 2xx takes none of the lines: each with port 0 (RFC 3264 §6). None where that is not
@@ -38,7 +39,7 @@ pub fn large_message_refused_answer(request: &Request, ok: &Message) -> Option<M
 /// # Errors
 /// The 2xx brings no SDP that takes a stream.
 pub fn session_answer(config: &Config, request: &Request, ok: &Message) -> Result<MediaPlan, Unacceptable> {
-    from_target(config, SessionKind::Session, &described(request)?, described(ok)?)
+    from_target(config, SessionKind::Session, &*described(request)?, described(ok)?)
 }
 
 /// Our own answer to a Large Message that is for us: to be stored or deferred.
@@ -63,7 +64,7 @@ fn from_target(
     config: &Config,
     kind: SessionKind,
     offered: &Description,
-    answered: Description,
+    answered: Rc<Description>,
 ) -> Result<MediaPlan, Unacceptable> {
     let lines = classified(config, kind, offered)?;
     answering(config, &Manner::of_first(kind), offered, lines, answered)
@@ -90,7 +91,7 @@ pub(super) fn answering(
     manner: &Manner,
     offered: &Description,
     mut lines: Vec<Line>,
-    answered: Description,
+    answered: Rc<Description>,
 ) -> Result<MediaPlan, Unacceptable> {
     let answered = by_lines(answered);
     let mut media = Vec::with_capacity(lines.len());
@@ -137,7 +138,7 @@ fn refused(offer: &MediaDescription) -> MediaDescription {
     line
 }
 
-fn ours(config: &Config, kind: SessionKind, offered: Description) -> Result<MediaPlan, Unacceptable> {
+fn ours(config: &Config, kind: SessionKind, offered: Rc<Description>) -> Result<MediaPlan, Unacceptable> {
     let mut lines = classified(config, kind, &offered)?;
     // Media that is not ours cannot be answered by us.
     lines.iter_mut().filter(|line| **line == Line::Untouched).for_each(|line| *line = Line::Rejected);

@@ -9,6 +9,7 @@ use crate::msrp::leg::SessionKind;
 use crate::sdp::description::{Description, MediaDescription};
 use crate::sdp::message_media::{Direction, Setup};
 use crate::sip::message::{Message, Request};
+use std::rc::Rc;
 
 /// The offer for a target of a Large Message (OLM-7.i, TLM-6.c.x, TLM-7.k).
 ///
@@ -129,7 +130,7 @@ fn acceptable(config: &Config, kind: SessionKind, offered: &Description, media: 
 }
 
 /// An offer with our attributes where the lines are ours.
-pub(super) fn toward_target(config: &Config, kind: SessionKind, offered: Description, lines: Vec<Line>) -> MediaPlan {
+pub(super) fn toward_target(config: &Config, kind: SessionKind, offered: Rc<Description>, lines: Vec<Line>) -> MediaPlan {
     let mut description = by_lines(offered);
     for (media, line) in description.media.iter_mut().zip(&lines) {
         match line {

@@ -6,6 +6,7 @@ use crate::cpm::refusal::Refusal;
 use crate::cpm::release::fits;
 use crate::sdp::description::{Description, MediaDescription};
 use crate::sip::message::Request;
+use std::rc::Rc;
 
 /// The media of an offer that the operator allows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -62,11 +63,11 @@ fn formats(config: &Config, line: &MediaDescription) -> Vec<String> {
 }
 
 /// Takes out of every MSRP line the types that the operator does not allow.
-pub(super) fn keep_allowed_formats(config: &Config, offered: &mut Description) {
+pub(super) fn keep_allowed_formats(config: &Config, offered: &mut Rc<Description>) {
     if config.policy.media_formats.is_empty() {
         return;
     }
-    for line in offered.media.iter_mut().filter(|line| line.is_msrp()) {
+    for line in Rc::make_mut(offered).media.iter_mut().filter(|line| line.is_msrp()) {
         line.set("accept-types", formats(config, line).join(" "));
     }
 }

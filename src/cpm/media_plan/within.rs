@@ -11,6 +11,7 @@ use crate::msrp::leg::SessionKind;
 use crate::sdp::description::{Description, MediaDescription};
 use crate::sdp::message_media::{Direction, Setup};
 use crate::sip::message::Message;
+use std::rc::Rc;
 
 /// Which of the two ends of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,7 +75,7 @@ pub fn own_reanswer(config: &Config, kind: SessionKind, toward: Side, offer: &Me
     // Media that is not ours cannot be answered by us.
     lines.iter_mut().filter(|line| **line == Line::Untouched).for_each(|line| *line = Line::Rejected);
     let mut taken = offered.clone();
-    for media in &mut taken.media {
+    for media in &mut Rc::make_mut(&mut taken).media {
         let direction = offered.direction_of(media).reversed();
         media.set_direction(direction);
     }
@@ -82,7 +83,7 @@ pub fn own_reanswer(config: &Config, kind: SessionKind, toward: Side, offer: &Me
 }
 
 /// What is offered, where the operator allows its media (TSI-5): a change brings in nothing that an INVITE could not.
-fn allowed(config: &Config, kind: SessionKind, offer: &Message) -> Result<Description, Unacceptable> {
+fn allowed(config: &Config, kind: SessionKind, offer: &Message) -> Result<Rc<Description>, Unacceptable> {
     let mut offered = described(offer)?;
     if !is_large_message(kind) {
         SessionMedia::of(config, &offered)?;

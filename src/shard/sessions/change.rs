@@ -173,9 +173,7 @@ impl Signalling {
         };
         let asked = session.legs[usize::from(leg)].timer.state.kept();
         let _ = session.legs[usize::from(leg)].dialog.refreshed(response);
-        if let Some(sdp) = peers::sdp_of(response) {
-            session.bind_as(leg, Ours::ActPass, &sdp, out);
-        }
+        session.bind_as(leg, Ours::ActPass, response, out);
         if asked.is_some() {
             self.agreed(now, key, leg, asked, response, out);
         }
@@ -211,10 +209,8 @@ impl Signalling {
 
     fn rebind(&mut self, key: Key, leg: LegIndex, request: &Request, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
-        if let Some(sdp) = peers::sdp_of(request) {
-            // A target that offers anew is answered active, the origin passive, as far as each leaves it open.
-            session.bind(leg, &sdp, out);
-        }
+        // A target that offers anew is answered active, the origin passive, as far as each leaves it open.
+        session.bind(leg, request, out);
     }
 
     /// Our SDP for a leg; its version grows when the text does not stay the same (RFC 3264 §8).
@@ -285,8 +281,8 @@ impl Signalling {
     pub(super) fn change_acknowledged(&mut self, key: Key, leg: LegIndex, server: ServerKey, ack: &Request, out: &mut Outbox) {
         self.transactions.acknowledged(server);
         let Some(session) = self.sessions.table.get_mut(key) else { return };
-        if let Some(sdp) = peers::sdp_of(ack).filter(|sdp| peers::digest(sdp) != session.legs[usize::from(leg)].remote_sdp) {
-            session.bind(leg, &sdp, out);
+        if peers::sdp_of(ack).is_some_and(|sdp| peers::digest(&sdp) != session.legs[usize::from(leg)].remote_sdp) {
+            session.bind(leg, ack, out);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::Session;
 use super::streams::push;
+use crate::cpm::media_plan::described;
 use crate::cpm::session_matching::{self, Ours};
 use crate::mime::multipart;
-use crate::sdp::description::Description;
 use crate::shard::exchange::{Command, LegIndex};
 use crate::shard::outbox::Outbox;
 use crate::sip::header::name::Name;
@@ -36,17 +36,18 @@ pub fn digest(sdp: &str) -> u64 {
 }
 
 impl Session {
-    /// Tells the media core who is at the far end of a leg, on each stream; a line that the peer rejected is released.
+    /// Tells the media core who is at the far end of a leg, on each stream, by the SDP that came from there; a line that the peer rejected is released.
     /// False: no stream has a far end.
-    pub(super) fn bind(&mut self, leg: LegIndex, sdp: &str, out: &mut Outbox) -> bool {
+    pub(super) fn bind(&mut self, leg: LegIndex, message: &Message, out: &mut Outbox) -> bool {
         // Towards the origin we answered passive; to a target we offered actpass.
-        self.bind_as(leg, if leg == 0 { Ours::Passive } else { Ours::ActPass }, sdp, out)
+        self.bind_as(leg, if leg == 0 { Ours::Passive } else { Ours::ActPass }, message, out)
     }
 
     /// The same where the offer went the other way than at first.
-    pub(super) fn bind_as(&mut self, leg: LegIndex, ours: Ours, sdp: &str, out: &mut Outbox) -> bool {
-        let Ok(description) = Description::parse(sdp.as_bytes()) else { return false };
-        self.legs[usize::from(leg)].remote_sdp = digest(sdp);
+    pub(super) fn bind_as(&mut self, leg: LegIndex, ours: Ours, message: &Message, out: &mut Outbox) -> bool {
+        let Some(sdp) = sdp_of(message) else { return false };
+        let Ok(description) = described(message) else { return false };
+        self.legs[usize::from(leg)].remote_sdp = digest(&sdp);
         let mut bound = false;
         let mut rejected = Vec::new();
         for (index, stream) in self.streams.iter().enumerate().filter(|(_, stream)| stream.is_open()) {

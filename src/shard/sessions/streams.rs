@@ -83,7 +83,7 @@ impl Signalling {
         out: &mut Outbox,
     ) -> bool {
         let Some(sdp) = peers::sdp_of(request) else { return false };
-        let Ok(offer) = Description::parse(sdp.as_bytes()) else { return false };
+        let Ok(offer) = described(request) else { return false };
         let kind = media_kind(service);
         for (index, line) in lines.iter().enumerate() {
             let Some(media) = offer.media.get(*line) else { return false };

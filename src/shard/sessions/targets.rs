@@ -1,6 +1,5 @@
 //! OLM-r, OSI-r, TLM-8, TSI-8.e: what the targets of a session answer.
 
-use super::peers;
 use super::refresh::as_header;
 use super::{LegState, State};
 use crate::base::clock::Instant;
@@ -196,9 +195,7 @@ impl Signalling {
     /// Tells the media core who is at the far end of a target leg.
     pub(super) fn bind_target(&mut self, key: Key, leg: LegIndex, response: &Response, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
-        if let Some(sdp) = peers::sdp_of(response) {
-            session.bind(leg, &sdp, out);
-        }
+        session.bind(leg, response, out);
     }
 
     /// Sends the ACK of a target's 2xx (RFC 3261 §13.2.2.4).
