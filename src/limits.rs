@@ -12,6 +12,8 @@ pub const SIP_FIELDS_MAX: usize = 256;
 pub const SIP_ROUTES_MAX: usize = 32;
 /// Transactions of one core: at 5,000 calls a second each call leaves six of them for 32 seconds.
 pub const TRANSACTIONS_MAX: usize = 2 * 1024 * 1024;
+/// What is kept for 32 seconds or so and then forgotten is forgotten with what was to go so much earlier: one wake-up for many.
+pub const FORGET_GRAIN: Duration = Duration::from_millis(125);
 /// 2xx responses with different To tags that one INVITE may bring by forking; further ones are not heard.
 pub const SIP_SUCCESS_FORKS_MAX: usize = 16;
 

@@ -31,6 +31,12 @@ impl Instant {
         self.0 / 1_000_000_000
     }
 
+    /// The first moment from this one on that is a multiple of `grain` after the epoch.
+    pub const fn rounded_up(self, grain: Duration) -> Self {
+        let grain = grain.as_nanos() as u64;
+        Self(self.0.div_ceil(grain).saturating_mul(grain))
+    }
+
     /// The time from `earlier` to this moment; zero where `earlier` is later.
     pub const fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -13,6 +13,7 @@ use crate::clause;
 use crate::cpm::decision::{NextHop, Proxy};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
+use crate::limits::FORGET_GRAIN;
 use crate::sip::ids;
 use crate::sip::message::Request;
 use crate::sip::method::Method;
@@ -132,7 +133,7 @@ impl Signalling {
 
     /// The dialog of a Contact user is over.
     pub(super) fn drop_token(&mut self, now: Instant, key: Key) {
-        self.timers.arm(now + TOKEN_LINGER, Due::Token(key));
+        self.timers.arm((now + TOKEN_LINGER).rounded_up(FORGET_GRAIN), Due::Token(key));
     }
 
     pub(super) fn forget_token(&mut self, key: Key) {

@@ -39,6 +39,13 @@ pub enum Timer {
     GiveUp,
 }
 
+impl Timer {
+    /// Whether nothing is sent and nobody told when it fires: only what was kept for resends goes.
+    pub const fn only_forgets(self) -> bool {
+        matches!(self, Timer::D | Timer::I | Timer::J | Timer::K | Timer::L | Timer::M)
+    }
+}
+
 /// Lengths all timers follow from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Times {

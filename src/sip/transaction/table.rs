@@ -18,6 +18,7 @@ use crate::base::hash::Numbered;
 use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::{Handle, Timers};
+use crate::limits::FORGET_GRAIN;
 use crate::sip::message::Incoming;
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -56,6 +57,7 @@ impl Armed {
     /// Arms a timer, in place of the one of the same letter.
     pub(super) fn arm(&mut self, timer: Timer, at: Instant, key: Key, timers: &mut Timers<(Key, Timer)>) {
         self.keep_only(|armed| armed != timer, timers);
+        let at = if timer.only_forgets() { at.rounded_up(FORGET_GRAIN) } else { at };
         let free = self.0.iter_mut().find(|place| place.is_none()).expect("no state keeps more than three timers");
         *free = Some((timer, timers.arm(at, (key, timer))));
     }
