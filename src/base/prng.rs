@@ -31,16 +31,17 @@ impl Prng {
     /// Appends `count` random characters of `[0-9A-Za-z_-]`, six bits each.
     pub fn push_token(&mut self, count: usize, text: &mut String) {
         const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
-        let mut left = 0;
-        let mut bits = 0u64;
-        for _ in 0..count {
-            if left == 0 {
-                bits = self.u64();
-                left = 10;
+        let mut left = count;
+        while left > 0 {
+            let mut bits = self.u64();
+            let mut token = [0; 10];
+            for letter in &mut token {
+                *letter = ALPHABET[(bits & 63) as usize];
+                bits >>= 6;
             }
-            text.push(char::from(ALPHABET[(bits & 63) as usize]));
-            bits >>= 6;
-            left -= 1;
+            let taken = left.min(token.len());
+            text.push_str(std::str::from_utf8(&token[..taken]).expect("the alphabet is ASCII"));
+            left -= taken;
         }
     }
 }

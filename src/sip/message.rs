@@ -297,17 +297,17 @@ pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
 /// (RFC 4475 §3.1.2.15 and RFC 5118 §4.10 are published so); on a stream the framer has seen it.
 fn fields(octets: &[u8], from: usize) -> Result<(Vec<Field>, usize), Malformed> {
     let head = &octets[..octets.len().min(SIP_HEAD_OCTETS_MAX)];
-    let line_end = |at: usize| at + memchr::memchr(b'\n', &head[at..]).unwrap_or(head.len() - at);
     let mut fields = Vec::with_capacity(24);
     let mut at = from;
     while at < head.len() {
-        let mut end = line_end(at);
+        let (mut end, mut bare) = line_end(head, at);
         if matches!(head[at..end], [] | [b'\r']) && end < head.len() {
             return Ok((fields, end + 1));
         }
         // RFC 3261 §7.3.1: a line that begins with white space continues the field.
         while matches!(head.get(end + 1), Some(b' ' | b'\t')) {
-            end = line_end(end + 1);
+            let next = line_end(head, end + 1);
+            (end, bare) = (next.0, bare | next.1);
         }
         if end == head.len() {
             break;
@@ -315,23 +315,38 @@ fn fields(octets: &[u8], from: usize) -> Result<(Vec<Field>, usize), Malformed> 
         if fields.len() == SIP_FIELDS_MAX {
             return Err(Malformed::new(at, "message > too many header fields"));
         }
-        fields.push(field(octets, at, end)?);
+        fields.push(field(octets, at, end, bare)?);
         at = end + 1;
     }
     if at == octets.len() { Ok((fields, at)) } else { Err(Malformed::new(at, "message > blank line")) }
 }
 
-fn field(octets: &[u8], at: usize, end: usize) -> Result<Field, Malformed> {
+/// Where the line at `at` ends, with its LF or with the head, and whether a CR stands in it that ends no line.
+fn line_end(head: &[u8], at: usize) -> (usize, bool) {
+    let (mut from, mut bare) = (at, false);
+    while let Some(length) = memchr::memchr2(b'\r', b'\n', &head[from..]) {
+        let found = from + length;
+        match head[found..] {
+            [b'\n', ..] => return (found, bare),
+            [b'\r', b'\n', ..] => return (found + 1, bare),
+            _ => (from, bare) = (found + 1, true),
+        }
+    }
+    (head.len(), bare)
+}
+
+/// The field in `at..end`; `bare`: [`line_end`] saw such a CR in it.
+fn field(octets: &[u8], at: usize, end: usize, bare: bool) -> Result<Field, Malformed> {
     let line = &octets[at..end];
     let name = &line[..line.iter().position(|octet| !is_token(*octet)).unwrap_or(line.len())];
-    let colon = at + name.len() + line[name.len()..].len() - line[name.len()..].trim_ascii_start().len();
+    let rest = &line[name.len()..];
+    let colon = at + name.len() + rest.len() - rest.trim_ascii_start().len();
     if octets.get(colon) != Some(&b':') || name.is_empty() {
         let context = if memchr::memchr(b':', line).is_some() { "header > field-name" } else { "header > colon" };
         return Err(Malformed::new(at, context));
     }
     // A CR that ends no line may end one for the next hop: it would add a field that nobody here saw.
-    let last = line.len().saturating_sub(1);
-    if memchr::memchr(b'\r', line) != Some(last) && memchr::memchr_iter(b'\r', line).any(|cr| octets[at + cr + 1] != b'\n') {
+    if bare {
         return Err(Malformed::new(at, "header > bare CR"));
     }
     let value = &octets[colon + 1..end];

@@ -29,6 +29,10 @@ struct Marks {
     at: Option<usize>,
     /// The last `?` behind it: one may stand in the user part (RFC 3261 §25.1 user-unreserved); headers come after the host.
     question: Option<usize>,
+    /// The first `;` behind it.
+    semicolon: Option<usize>,
+    /// The first `:`, wherever it is.
+    colon: Option<usize>,
 }
 
 /// Octets that part a URI, and those that may be in none.
@@ -36,7 +40,8 @@ const TELLING: [bool; 256] = {
     let mut table = [false; 256];
     let mut octet = 0;
     while octet < 256 {
-        table[octet] = octet <= b' ' as usize || octet == 0x7f || matches!(octet as u8, b'<' | b'>' | b'"' | b'@' | b'?');
+        table[octet] =
+            octet <= b' ' as usize || octet == 0x7f || matches!(octet as u8, b'<' | b'>' | b'"' | b'@' | b'?' | b';' | b':');
         octet += 1;
     }
     table
@@ -45,11 +50,13 @@ const TELLING: [bool; 256] = {
 impl Marks {
     /// None: an octet stands there that may be in no URI.
     fn of(rest: &str) -> Option<Self> {
-        let mut marks = Self { at: None, question: None };
+        let mut marks = Self { at: None, question: None, semicolon: None, colon: None };
         for (place, octet) in rest.bytes().enumerate().filter(|(_, octet)| TELLING[usize::from(*octet)]) {
             match octet {
-                b'@' => (marks.at, marks.question) = (Some(place), None),
+                b'@' => (marks.at, marks.question, marks.semicolon) = (Some(place), None, None),
                 b'?' => marks.question = Some(place),
+                b';' => marks.semicolon = marks.semicolon.or(Some(place)),
+                b':' => marks.colon = marks.colon.or(Some(place)),
                 _ => return None,
             }
         }
@@ -65,7 +72,8 @@ impl<'a> Uri<'a> {
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         const SCHEME: Malformed = Malformed::new(0, "uri > scheme");
         let of_scheme = |octet: u8| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet);
-        let colon = text.bytes().position(|octet| !of_scheme(octet)).ok_or(SCHEME)?;
+        let colon = if text.starts_with("sip:") { Some(3) } else { text.bytes().position(|octet| !of_scheme(octet)) };
+        let colon = colon.ok_or(SCHEME)?;
         let begins = text.as_bytes()[0].is_ascii_alphabetic();
         if !begins || text.as_bytes()[colon] != b':' {
             return Err(SCHEME);
@@ -88,20 +96,14 @@ impl<'a> Uri<'a> {
     }
 
     fn sip(mut self, rest: &'a str, marks: &Marks) -> Result<Self, Malformed> {
-        let (rest, headers) = match marks.question {
-            Some(at) => (&rest[..at], Some(&rest[at + 1..])),
-            None => (rest, None),
-        };
-        self.headers = headers;
-        let (user, rest) = match marks.at {
-            Some(at) => (&rest[..at], &rest[at + 1..]),
-            None => ("", rest),
-        };
-        // A password is no part of it.
-        self.user = &user[..user.bytes().position(|octet| octet == b':').unwrap_or(user.len())];
-        let end = rest.bytes().position(|octet| octet == b';').unwrap_or(rest.len());
-        let (host, port) = host_port(&rest[..end]).ok_or(Malformed::new(0, "uri > sip > hostport"))?;
-        (self.host, self.port, self.params) = (host, port, Params(&rest[end..]));
+        let end = marks.question.unwrap_or(rest.len());
+        self.headers = marks.question.map(|question| &rest[question + 1..]);
+        // A password is no part of the user.
+        self.user = marks.at.map_or("", |at| &rest[..marks.colon.map_or(at, |colon| colon.min(at))]);
+        let host_at = marks.at.map_or(0, |at| at + 1);
+        let host_end = marks.semicolon.map_or(end, |semicolon| semicolon.min(end));
+        let (host, port) = host_port(&rest[host_at..host_end]).ok_or(Malformed::new(0, "uri > sip > hostport"))?;
+        (self.host, self.port, self.params) = (host, port, Params(&rest[host_end..end]));
         Ok(self)
     }
 
@@ -175,9 +177,13 @@ pub fn decode(text: &str) -> Cow<'_, str> {
     plain.extend_from_slice(&octets[..first]);
     let mut at = first;
     while at < octets.len() {
-        let escape = octets.get(at + 1..at + 3).filter(|_| octets[at] == b'%').and_then(hex_octet);
-        plain.push(escape.unwrap_or(octets[at]));
+        // A percent sign stands at `at`.
+        let escape = octets.get(at + 1..at + 3).and_then(hex_octet);
+        plain.push(escape.unwrap_or(b'%'));
         at += if escape.is_some() { 3 } else { 1 };
+        let next = memchr::memchr(b'%', &octets[at..]).map_or(octets.len(), |length| at + length);
+        plain.extend_from_slice(&octets[at..next]);
+        at = next;
     }
     String::from_utf8(plain).map_or(Cow::Borrowed(text), Cow::Owned)
 }

@@ -41,6 +41,11 @@ pub fn list(value: &str) -> impl Iterator<Item = &str> + '_ {
 /// Offset of the first `wanted` octet outside quotes and angle brackets.
 pub(crate) fn unquoted(text: &str, wanted: u8) -> Option<usize> {
     let octets = text.as_bytes();
+    // It is mostly not there at all, or nothing before it hides anything.
+    let first = first(wanted, octets)?;
+    if !octets[..first].iter().any(|octet| matches!(octet, b'"' | b'<')) {
+        return Some(first);
+    }
     let mut at = 0;
     loop {
         at += memchr::memchr3(wanted, b'"', b'<', &octets[at..])?;
@@ -50,6 +55,13 @@ pub(crate) fn unquoted(text: &str, wanted: u8) -> Option<usize> {
             _ => at = past_brackets(octets, at)?,
         }
     }
+}
+
+/// Offset of the first `wanted` octet.
+fn first(wanted: u8, octets: &[u8]) -> Option<usize> {
+    // What a vector search costs to begin, a loop takes for so many.
+    const SHORT: usize = 16;
+    if octets.len() < SHORT { octets.iter().position(|octet| *octet == wanted) } else { memchr::memchr(wanted, octets) }
 }
 
 /// What follows the quoted string that begins at `open`; none where it has no end.

@@ -23,7 +23,8 @@ impl<'a> NameAddr<'a> {
     /// [`Malformed`] where no URI stands, or the angle bracket is not closed.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let text = text.trim_ascii();
-        let Some(open) = super::unquoted_bracket(text) else {
+        let open = if text.starts_with('<') { Some(0) } else { super::unquoted_bracket(text) };
+        let Some(open) = open else {
             let end = memchr::memchr(b';', text.as_bytes()).unwrap_or(text.len());
             let uri = text[..end].trim_ascii_end();
             if uri.is_empty() || !uri.contains(':') || uri.contains(|c: char| c.is_ascii_whitespace() || c == '"' || c == ',') {

@@ -23,14 +23,10 @@ impl<'a> Via<'a> {
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         const SENT_PROTOCOL: Malformed = Malformed::new(0, "header > via > sent-protocol");
         const SENT_BY: Malformed = Malformed::new(0, "header > via > sent-by");
-        let slash = |text: &str| text.bytes().position(|octet| octet == b'/');
-        let (name, rest) = text.split_at(slash(text).ok_or(SENT_PROTOCOL)?);
-        let rest = &rest[1..];
-        let (version, rest) = rest.split_at(slash(rest).ok_or(SENT_PROTOCOL)?);
-        let rest = &rest[1..];
-        if !name.trim_ascii().eq_ignore_ascii_case("SIP") || version.trim_ascii() != "2.0" {
-            return Err(SENT_PROTOCOL);
-        }
+        let rest = match text.strip_prefix("SIP/2.0/") {
+            Some(rest) => rest,
+            None => past_protocol(text).ok_or(SENT_PROTOCOL)?,
+        };
         let rest = rest.trim_ascii_start();
         let end = rest.bytes().position(|octet| octet.is_ascii_whitespace()).ok_or(SENT_PROTOCOL)?;
         let (transport, rest) = (&rest[..end], rest[end..].trim_ascii_start());
@@ -96,6 +92,13 @@ impl<'a> Via<'a> {
     }
 }
 
+/// What follows "SIP / 2.0 /", in whatever case and with whatever space between.
+fn past_protocol(text: &str) -> Option<&str> {
+    let (name, rest) = text.split_once('/')?;
+    let (version, rest) = rest.split_once('/')?;
+    (name.trim_ascii().eq_ignore_ascii_case("SIP") && version.trim_ascii() == "2.0").then_some(rest)
+}
+
 /// Reads an IP address; an IPv6 one with or without brackets (RFC 5118 §4.5).
 pub fn address(text: &str) -> Option<IpAddr> {
     let text = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
@@ -114,6 +117,27 @@ pub fn write_received(value: &str, peer: SocketAddr, buffer: &mut Vec<u8>) {
 
 /// Splits "host:port", "[v6]:port", "host", with white space allowed around the colon.
 pub(crate) fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
+    // As nearly all write it: a name or an IPv4 address, and digits behind the colon.
+    let octets = text.as_bytes();
+    let host = octets.iter().position(|octet| PARTS_HOST[usize::from(*octet)]).unwrap_or(octets.len());
+    match octets[host..] {
+        [] if host > 0 => Some((text, None)),
+        [b':', ref digits @ ..] if host > 0 && port(digits).is_some() => Some((&text[..host], port(digits))),
+        _ => bracketed_host_port(text),
+    }
+}
+
+/// One to five digits that are a port.
+fn port(digits: &[u8]) -> Option<u16> {
+    if digits.is_empty() || digits.len() > 5 {
+        return None;
+    }
+    let number = digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')));
+    u16::try_from(number?).ok()
+}
+
+/// The same where brackets or white space stand, or nothing that is right.
+fn bracketed_host_port(text: &str) -> Option<(&str, Option<u16>)> {
     let colon = match text.strip_prefix('[') {
         Some(inner) => {
             let close = inner.find(']')? + 1;
@@ -128,6 +152,14 @@ pub(crate) fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
     let plain = !host.is_empty() && !host.bytes().any(|octet| NOT_OF_HOST[usize::from(octet)]);
     plain.then_some((host, port))
 }
+
+/// What ends a host that is a name or an IPv4 address, and the bracket that begins another.
+const PARTS_HOST: [bool; 256] = {
+    let mut table = NOT_OF_HOST;
+    table[b':' as usize] = true;
+    table[b'[' as usize] = true;
+    table
+};
 
 /// White space, and what parts a header.
 const NOT_OF_HOST: [bool; 256] = {
