@@ -57,6 +57,7 @@ PEERS = {
     "haproxy-tls": (lambda: (tls(), ["haproxy", "-db", "-f", config("haproxy-tls.cfg")])[1], 2863, {"via": "tcp", "relay": "127.0.0.1:2863", "tls": True}),
     "nginx": (lambda: ["nginx", "-c", config("nginx.conf")], 2862, {"via": "tcp", "relay": "127.0.0.1:2862"}),
     "splice": (lambda: [os.path.join(TARGET, "splice-pump"), "127.0.0.1:2861", "127.0.0.1:28550"], 2861, {"via": "tcp", "relay": "127.0.0.1:2861"}),
+    "peek": (lambda: [os.path.join(TARGET, "peek-pump"), "127.0.0.1:2866", "127.0.0.1:28550"], 2866, {"via": "tcp", "relay": "127.0.0.1:2866"}),
     "copy": (lambda: [os.path.join(TARGET, "copy-pump"), "127.0.0.1:2865", "127.0.0.1:28550"], 2865, {"via": "tcp", "relay": "127.0.0.1:2865"}),
     "kamailio": (lambda: ["kamailio", "-f", config("kamailio-msrp.cfg"), "-m", "1024", "-M", "64", "-DD", "-P", RUN + "/k.pid", "-w", RUN],
                  2864, {"via": "msrp", "relay": "127.0.0.1:2864"}),
