@@ -198,6 +198,36 @@ mod tests {
     }
 
     #[test]
+    fn an_end_line_is_found_at_every_place_of_a_block_and_at_every_cut_of_a_long_body() {
+        let (end, whole) = (line(), b"\r\n-------d93kswow$\r\n");
+        for before in 1_000..1_000 + 2 * 128 {
+            let mut body = vec![b'-'; before];
+            // Every other body has rows of dashes that are too short to be looked at twice.
+            body.chunks_mut(4 - before % 2).for_each(|row| row[0] = b'x');
+            body.extend(whole);
+            body.extend([b'x'; 300]);
+            assert_eq!(end.find(&body), Found::End { at: before, flag: Continuation::Complete, after: before + 20 });
+            for cut in 0..20 {
+                assert_eq!(end.find(&body[..before + cut]), Found::Not { keep: cut }, "{before}, {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn random_octets_are_searched_as_a_search_for_the_needle_does() {
+        let (end, mut prng) = (line(), Prng::seeded(9));
+        for round in 0..200 {
+            // From hardly any dash to a third of dashes.
+            let kinds = [256, 64, 8, 3][round % 4];
+            let mut body: Vec<u8> = (0..9_000).map(|_| b"-\r\n$xd93"[prng.below(kinds).min(7) as usize]).collect();
+            let at = prng.below(8_000) as usize;
+            body.splice(at..at, b"\r\n-------d93kswow+\r\n".iter().copied());
+            let found = memchr::memmem::find(&body, b"\r\n-------d93kswow+\r\n").expect("it was put there");
+            assert_eq!(end.find(&body), Found::End { at: found, flag: Continuation::More, after: found + 20 }, "round {round}");
+        }
+    }
+
+    #[test]
     fn what_may_begin_an_end_line_is_kept_and_no_more() {
         let whole = b"\r\n-------d93kswow$\r\n";
         for cut in 0..whole.len() {
