@@ -6,7 +6,7 @@ pub mod host;
 use crate::config::Config;
 use crate::io::media::listener::BACKLOG;
 use crate::io::signalling::sockets::UDP_BUFFER_OCTETS;
-use crate::limits::SIP_CONNECTIONS_MAX;
+use crate::limits::{MEDIA_PIPES_MAX, SIP_CONNECTIONS_MAX};
 use crate::sip::header::min_se::FLOOR_S;
 use host::Host;
 use std::fmt::Write;
@@ -282,7 +282,9 @@ fn cards(host: &Host, nodes: &[usize], threads: usize, list: &mut Vec<Advice>) {
 fn capacity(host: &Host, config: &Config, list: &mut Vec<Advice>) {
     // A dialog of a session has one MSRP connection.
     let dialogs = config.limits.dialogs as u64;
-    let files = dialogs + (SIP_CONNECTIONS_MAX * config.cores.signaling.len()).min(config.limits.dialogs) as u64 + OTHER_FILES;
+    let sip = (SIP_CONNECTIONS_MAX * config.cores.signaling.len()).min(config.limits.dialogs) as u64;
+    let pipes = (2 * MEDIA_PIPES_MAX * config.cores.media.len()) as u64;
+    let files = dialogs + sip + pipes + OTHER_FILES;
     if host.files < files {
         list.push(Advice {
             weight: Weight::Must,

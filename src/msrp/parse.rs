@@ -135,6 +135,11 @@ impl Reader {
         self.state == State::Head && self.carry.is_empty()
     }
 
+    /// Whether the stream stands in a long body.
+    pub fn is_in_body(&self) -> bool {
+        self.state == State::Body
+    }
+
     /// The stream ended. Where a short SEND was being kept whole, what is there of it; its end-line never came.
     pub fn cut(&mut self) -> Option<Step> {
         let State::Whole { head_len, .. } = std::mem::replace(&mut self.state, State::Head) else { return None };

@@ -22,6 +22,7 @@ mod forward;
 pub mod harness;
 mod leave;
 mod net;
+mod passing;
 mod receive;
 mod reports;
 mod respond;

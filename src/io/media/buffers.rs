@@ -11,6 +11,7 @@
 //! An incremental buffer is filled piece by piece while earlier pieces of it are lent; it goes back when the kernel is done
 //! with it *and* nobody holds it. Without incremental buffers (before 6.12) every receive takes a whole one, so they are smaller.
 
+use super::pipe::Pipes;
 use crate::io::probe::Features;
 use crate::io::ring::{BufferRing, Group, Ring};
 use crate::shard::media_outbox::Buffer;
@@ -85,6 +86,7 @@ pub struct Buffers {
     heap: Vec<Heap>,
     heap_free: Vec<u32>,
     spare: Vec<Vec<u8>>,
+    pub pipes: Pipes,
 }
 
 impl Buffers {
@@ -99,7 +101,7 @@ impl Buffers {
             Ok(Lent { ring, loans, available: pool.count, returned: 0 })
         };
         let lent = [register(CHAT, pools.chat)?, register(BULK, pools.bulk)?];
-        Ok(Self { lent, heap: Vec::new(), heap_free: Vec::new(), spare: Vec::new() })
+        Ok(Self { lent, heap: Vec::new(), heap_free: Vec::new(), spare: Vec::new(), pipes: Pipes::default() })
     }
 
     /// A completion filled `octets` of a buffer; `more`: the kernel goes on with it. The buffer is held once for the caller.

@@ -42,6 +42,8 @@ pub enum Receiving {
     Armed(Group),
     /// Cancelled; its last completion has not come yet.
     Ending(Group),
+    /// What comes is looked at where it lies (passing.rs).
+    Watched,
 }
 
 /// Whether the end was asked for.
@@ -84,6 +86,8 @@ pub struct Link {
     pub group: Group,
     pub armed_at: Instant,
     pub received: u32,
+    /// The body that is coming in is being passed on (passing.rs).
+    pub passing: bool,
     pub acks: Acks,
     pub paused: bool,
     /// It waits for a buffer.
@@ -124,6 +128,7 @@ impl Link {
             group: super::buffers::CHAT,
             armed_at: Instant::default(),
             received: 0,
+            passing: false,
             acks: Acks::default(),
             paused: false,
             starved: false,

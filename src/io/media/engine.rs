@@ -23,6 +23,7 @@ use super::hold::Hold;
 use super::lanes::{Core, EngineCounts, Lanes};
 use super::listener::Listener;
 use super::op::{self, Kind};
+use super::passing::Passing;
 use super::zero_copy::ZeroCopies;
 use crate::base::clock::Instant;
 use crate::base::prng::Prng;
@@ -77,6 +78,7 @@ pub struct Engine {
     pub(super) buffers: Buffers,
     pub(super) files: Files,
     pub(super) zero_copies: ZeroCopies,
+    pub(super) passing: Passing,
     pub(super) links: Links,
 
     pub(super) shard: Media,
@@ -146,6 +148,7 @@ impl Engine {
             buffers,
             files: Files::default(),
             zero_copies: ZeroCopies::new(core.config.msrp.zero_copy_send, core.features, core.number),
+            passing: Passing::default(),
             links: Links::with_capacity(MEDIA_CONNECTIONS_MAX),
             shard: Media::new(core.number, &core.config, Prng::from_entropy(seed)),
             out: MediaOutbox::default(),
@@ -251,6 +254,7 @@ impl Engine {
                 match kind {
                     Kind::Connect => self.connect_done(key, completion),
                     Kind::Receive => self.received(key, completion),
+                    Kind::Readable => self.readable(key),
                     _ => self.writable(key),
                 }
             }
@@ -415,12 +419,11 @@ impl Engine {
         self.tap_sent(key, &piece);
         let link = self.links.get_mut(key).expect("a tap takes no link away");
         match piece {
+            Piece::Lent { buffer, octets } if self.passing.is_peeked(buffer) => self.pass(key, buffer, &octets),
             Piece::Lent { buffer, octets } => link.queue.push_lent(buffer, octets, &mut self.buffers),
             Piece::Own(octets) => link.queue.push_turn(octets),
         }
-        if !std::mem::replace(&mut link.dirty, true) {
-            self.dirty.push_back(key);
-        }
+        self.touch(key);
     }
 
     /// The connection has something to be flushed this turn.

@@ -125,6 +125,9 @@ pub struct EngineCounts {
     /// Sends without a copy, and those of them that the kernel copied all the same.
     pub zero_copies: u64,
     pub zero_copies_copied: u64,
+    /// Stretches of bodies that went from socket to socket without coming out of the kernel, and their octets.
+    pub passes: u64,
+    pub octets_passed: u64,
     /// Connections accepted, opened, refused for want of room, handed to another core.
     pub accepted: u64,
     pub connected: u64,
@@ -138,7 +141,7 @@ pub struct EngineCounts {
 
 impl EngineCounts {
     /// Each with its label `count` of `cpm_pf_msrp_engine_total`.
-    pub const fn named(&self) -> [(&'static str, u64); 19] {
+    pub const fn named(&self) -> [(&'static str, u64); 21] {
         [
             ("turns", self.turns),
             ("waits", self.waits),
@@ -153,6 +156,8 @@ impl EngineCounts {
             ("joined-bytes", self.octets_joined),
             ("zero-copy-sends", self.zero_copies),
             ("zero-copy-sends-copied", self.zero_copies_copied),
+            ("passes", self.passes),
+            ("passed-bytes", self.octets_passed),
             ("accepted", self.accepted),
             ("connected", self.connected),
             ("refused", self.refused),

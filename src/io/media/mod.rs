@@ -12,6 +12,8 @@ pub mod lanes;
 pub mod listener;
 mod op;
 mod opening;
+mod passing;
+mod pipe;
 mod queue;
 mod receiving;
 mod sending;

@@ -5,11 +5,13 @@
 //! somebody needs that buffer more ([`Queue::copy_out`]).
 
 use super::buffers::Buffers;
+use super::pipe::Pipe;
 use super::zero_copy::Lending;
 use crate::shard::media_outbox::Buffer;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
+use std::os::fd::RawFd;
 
 /// Pieces of one system call: more would seldom be accepted at once.
 pub const PIECES_MAX: usize = 64;
@@ -24,6 +26,11 @@ enum Piece {
     Own {
         octets: Box<[u8]>,
         sent: usize,
+    },
+    /// In a pipe.
+    Piped {
+        pipe: Pipe,
+        octets: usize,
     },
 }
 
@@ -88,6 +95,38 @@ impl Queue {
         }
     }
 
+    /// Queues up to so many octets of a socket, which go through a pipe. Returns how many there was room for.
+    pub fn take_from(&mut self, socket: RawFd, octets: usize, buffers: &mut Buffers) -> usize {
+        if let Some(Piece::Piped { pipe, octets: before }) = self.pieces.back_mut() {
+            let taken = pipe.take(socket, octets).unwrap_or(0);
+            *before += taken;
+            self.octets += taken;
+            return taken;
+        }
+        let Some(pipe) = buffers.pipes.lend() else { return 0 };
+        let taken = pipe.take(socket, octets).unwrap_or(0);
+        if taken == 0 {
+            buffers.pipes.back(pipe);
+            return 0;
+        }
+        self.octets += taken;
+        self.pieces.push_back(Piece::Piped { pipe, octets: taken });
+        taken
+    }
+
+    /// The pipe that is to be sent from next, its octets, and whether something stands behind them.
+    pub fn pipe_in_front(&self) -> Option<(&Pipe, usize, bool)> {
+        match self.pieces.front() {
+            Some(Piece::Piped { pipe, octets }) => Some((pipe, *octets, self.pieces.len() > 1)),
+            _ => None,
+        }
+    }
+
+    /// Whether a pipe follows behind the first so many pieces.
+    pub fn pipe_follows(&self, pieces: usize) -> bool {
+        matches!(self.pieces.get(pieces), Some(Piece::Piped { .. }))
+    }
+
     /// The first pieces, at most `octets_max` octets of them, as `sendmsg` wants them: how many pieces, how many octets.
     pub fn gather<'a>(
         &'a self,
@@ -102,6 +141,7 @@ impl Queue {
                 Piece::Lent { buffer, octets } => buffers.lent_octets(*buffer, octets.clone()),
                 Piece::Turn(octets) => &turn[octets.start as usize..octets.end as usize],
                 Piece::Own { octets, sent } => &octets[*sent..],
+                Piece::Piped { .. } => break,
             };
             let octets = &octets[..octets.len().min(left)];
             left -= octets.len();
@@ -128,6 +168,7 @@ impl Queue {
                 }
                 Piece::Turn(octets) => &turn[octets.start as usize..octets.end as usize],
                 Piece::Own { octets, sent } => &octets[*sent..],
+                Piece::Piped { .. } => return,
             };
             let own = &own[..own.len().min(left)];
             if left == 0 && own.is_empty() || !send.own(own) {
@@ -145,11 +186,13 @@ impl Queue {
             let length = match front {
                 Piece::Lent { octets, .. } | Piece::Turn(octets) => octets.len(),
                 Piece::Own { octets, sent } => octets.len() - *sent,
+                Piece::Piped { octets, .. } => *octets,
             };
             if octets < length {
                 match front {
                     Piece::Lent { octets: range, .. } | Piece::Turn(range) => range.start += octets as u32,
                     Piece::Own { sent, .. } => *sent += octets,
+                    Piece::Piped { octets: left, .. } => *left -= octets,
                 }
                 return;
             }
@@ -160,7 +203,8 @@ impl Queue {
                     buffers.release(buffer);
                 }
                 Some(Piece::Turn(_)) => self.turn -= 1,
-                _ => {}
+                Some(Piece::Piped { pipe, .. }) => buffers.pipes.back(pipe),
+                Some(Piece::Own { .. }) | None => {}
             }
         }
     }
@@ -185,9 +229,16 @@ impl Queue {
         if self.lent == 0 {
             return 0;
         }
-        let mut own = Vec::with_capacity(self.octets);
-        for piece in self.pieces.drain(..) {
+        let piped = |piece: &Piece| if let Piece::Piped { octets, .. } = piece { *octets } else { 0 };
+        let room = self.octets - self.pieces.iter().map(piped).sum::<usize>();
+        let (mut own, mut copied) = (Vec::with_capacity(room), 0);
+        for _ in 0..self.pieces.len() {
+            let piece = self.pieces.pop_front().expect("only as many are taken as there were");
             match piece {
+                Piece::Piped { .. } => {
+                    copied += self.keep_own(&mut own);
+                    self.pieces.push_back(piece);
+                }
                 Piece::Lent { buffer, octets } => {
                     own.extend_from_slice(buffers.lent_octets(buffer, octets));
                     buffers.release(buffer);
@@ -197,16 +248,25 @@ impl Queue {
             }
         }
         (self.lent, self.turn) = (0, 0);
+        copied + self.keep_own(&mut own)
+    }
+
+    /// Puts copied octets behind all pieces; says how many.
+    fn keep_own(&mut self, own: &mut Vec<u8>) -> usize {
         let copied = own.len();
-        self.pieces.push_back(Piece::Own { octets: own.into(), sent: 0 });
+        if copied > 0 {
+            self.pieces.push_back(Piece::Own { octets: std::mem::take(own).into(), sent: 0 });
+        }
         copied
     }
 
     /// Forgets everything.
     pub fn clear(&mut self, buffers: &mut Buffers) {
         for piece in self.pieces.drain(..) {
-            if let Piece::Lent { buffer, .. } = piece {
-                buffers.release(buffer);
+            match piece {
+                Piece::Lent { buffer, .. } => buffers.release(buffer),
+                Piece::Piped { pipe, .. } => buffers.pipes.drop_full(pipe),
+                Piece::Turn(_) | Piece::Own { .. } => {}
             }
         }
         (self.octets, self.lent, self.turn) = (0, 0, 0);
@@ -217,8 +277,12 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::io::media::buffers::{CHAT, Pool, Pools};
+    use crate::io::media::pipe;
     use crate::io::probe::Features;
     use crate::io::ring::Ring;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
 
     fn buffers() -> (Ring, Buffers) {
         let ring = Ring::new(8, 32, false).expect("the tests run where the product runs");
@@ -233,6 +297,12 @@ mod tests {
         let content = pieces[..count].iter().flat_map(|piece| piece.to_vec()).collect::<Vec<u8>>();
         assert_eq!(content.len(), octets);
         content
+    }
+
+    fn content_upto_a_pipe(queue: &Queue, buffers: &Buffers, turn: &[u8]) -> Vec<u8> {
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        let (count, _) = queue.gather(buffers, turn, usize::MAX, &mut pieces);
+        pieces[..count].iter().flat_map(|piece| piece.to_vec()).collect()
     }
 
     #[test]
@@ -270,5 +340,91 @@ mod tests {
         assert_eq!(content(&queue, &buffers, b""), b"3456");
         queue.clear(&mut buffers);
         assert!(queue.is_empty() && buffers.at_rest());
+    }
+
+    /// Two sockets that are connected to each other.
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let near = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        (near, listener.accept().expect("a connection waits").0)
+    }
+
+    /// A queue with four octets of the turn, six that came from a socket, four of a lent buffer; and that socket.
+    fn with_a_pipe(buffers: &mut Buffers) -> (Queue, TcpStream) {
+        let (mut near, far) = connected();
+        near.write_all(b"passed on").expect("it is connected");
+        let mut peeked = [0; 9];
+        while pipe::peek(far.as_raw_fd(), &mut peeked).expect("it is connected") < 9 {}
+        let mut queue = Queue::default();
+        queue.push_turn(0..4);
+        assert_eq!(queue.take_from(far.as_raw_fd(), 2, buffers) + queue.take_from(far.as_raw_fd(), 4, buffers), 6);
+        let body = buffers.heap(b" end".to_vec());
+        queue.push_lent(body, 0..4, buffers);
+        buffers.release(body);
+        assert_eq!((queue.pieces.len(), queue.octets(), buffers.pipes.are_home()), (3, 14, false));
+        pipe::forget(far.as_raw_fd(), 2).expect("two octets are dropped");
+        let mut last = [0; 1];
+        (&far).read_exact(&mut last).expect("one is left");
+        assert_eq!(&last, b"n");
+        (queue, near)
+    }
+
+    #[test]
+    fn what_is_in_a_pipe_goes_out_in_its_turn() {
+        let (_ring, mut buffers) = buffers();
+        let (mut queue, _near) = with_a_pipe(&mut buffers);
+        assert_eq!(content_upto_a_pipe(&queue, &buffers, b"head"), b"head");
+        assert!(queue.pipe_follows(1) && queue.pipe_in_front().is_none());
+        queue.sent(4, &mut buffers);
+        let (near, mut far) = connected();
+        let mut sent = 0;
+        while let Some((pipe, octets, more)) = queue.pipe_in_front() {
+            assert!(more);
+            let given = pipe.give(near.as_raw_fd(), octets.min(4), more).expect("the socket is empty");
+            queue.sent(given, &mut buffers);
+            sent += given;
+        }
+        assert!(sent == 6 && buffers.pipes.are_home());
+        assert_eq!(content(&queue, &buffers, b""), b" end");
+        drop(near);
+        let mut came = Vec::new();
+        far.read_to_end(&mut came).expect("they arrive");
+        assert_eq!(came, b"passed");
+    }
+
+    #[test]
+    fn copying_out_leaves_what_is_in_a_pipe_where_it_stands() {
+        let (_ring, mut buffers) = buffers();
+        let (mut queue, _near) = with_a_pipe(&mut buffers);
+        assert_eq!(queue.copy_out(b"head", &mut buffers), 8);
+        assert_eq!((queue.pieces.len(), queue.octets(), queue.holds_buffers()), (3, 14, false));
+        assert_eq!(content_upto_a_pipe(&queue, &buffers, b""), b"head");
+        queue.clear(&mut buffers);
+        assert!(queue.is_empty() && buffers.at_rest() && buffers.pipes.are_home());
+    }
+
+    #[test]
+    fn a_socket_that_is_full_takes_what_it_can_and_nobody_waits() {
+        let (_ring, mut buffers) = buffers();
+        let (near, far) = connected();
+        let (from, mut to) = (connected(), vec![0; 64 * 1024]);
+        near.set_nonblocking(true).expect("a socket can");
+        while (&near).write(&to).is_ok() {}
+        near.set_nonblocking(false).expect("a socket can");
+        (&from.0).write_all(&to).expect("it is connected");
+        while pipe::peek(from.1.as_raw_fd(), &mut to).expect("it is connected") < to.len() {}
+        let mut queue = Queue::default();
+        let taken = queue.take_from(from.1.as_raw_fd(), to.len(), &mut buffers);
+        assert!(taken > 0);
+        while let Some((pipe, octets, more)) = queue.pipe_in_front() {
+            match pipe.give(near.as_raw_fd(), octets, more) {
+                Ok(sent) => queue.sent(sent, &mut buffers),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+        }
+        drop(far);
     }
 }

@@ -10,7 +10,7 @@
 
 use super::acks::{self, Brought};
 use super::buffers::{BULK, Buffers, CHAT};
-use super::connection::{Finish, Receiving, Stage};
+use super::connection::{Finish, Link, Receiving, Stage};
 use super::engine::Engine;
 use super::op::receive::Received;
 use super::op::{self, Kind};
@@ -31,13 +31,24 @@ const ARMED_PER_BUFFER: usize = 4;
 impl Engine {
     /// Arms the receive, if nothing speaks against it.
     pub(super) fn arm(&mut self, key: Key) {
-        let Some(link) = self.links.get_mut(key).filter(|link| link.may_receive()) else { return };
+        if !self.may_receive(key) {
+            return;
+        }
+        if self.passes(key) {
+            return self.watch(key);
+        }
+        let link = self.links.get_mut(key).expect("looked up above");
         let credit = self.features.credit.then_some(CREDIT[usize::from(link.group)]);
         link.receiving = Receiving::Armed(link.group);
+        link.passing = false;
         (link.armed_at, link.received) = (self.now, 0);
         link.under_way += 1;
         let operation = op::receive::arm(link.fd(), link.group, credit, key);
         self.submit(&operation);
+    }
+
+    pub(super) fn may_receive(&self, key: Key) -> bool {
+        self.links.get(key).is_some_and(Link::may_receive)
     }
 
     /// A completion of a connection's receive.
@@ -85,7 +96,7 @@ impl Engine {
     }
 
     /// Arms again, promotes, hands over or buries, as the receive's end allows.
-    fn after_receive(&mut self, key: Key) {
+    pub(super) fn after_receive(&mut self, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
         let quick = self.now.since(link.armed_at) < BULK_WITHIN;
         match link.receiving {
@@ -113,8 +124,9 @@ impl Engine {
     /// Arms again, behind those that wait for buffers of bulk.
     fn arm_in_turn(&mut self, key: Key) {
         let taken = self.buffers.available(BULK) == 0 || !self.starved[usize::from(BULK)].is_empty();
+        let passes = taken && self.passes(key);
         match self.links.get_mut(key) {
-            Some(link) if taken && link.group == BULK && link.may_receive() => {
+            Some(link) if taken && link.group == BULK && link.may_receive() && !passes => {
                 link.starved = true;
                 self.starved[usize::from(BULK)].push_back(key);
             }
@@ -187,9 +199,13 @@ impl Engine {
 
     pub(super) fn cancel_receive(&mut self, key: Key) {
         let Some(link) = self.links.get_mut(key) else { return };
-        if let Receiving::Armed(group) = link.receiving {
-            link.receiving = Receiving::Ending(group);
-            self.submit(&op::cancel(Kind::Receive, key));
+        match link.receiving {
+            Receiving::Armed(group) => {
+                link.receiving = Receiving::Ending(group);
+                self.submit(&op::cancel(Kind::Receive, key));
+            }
+            Receiving::Watched => self.submit(&op::cancel(Kind::Readable, key)),
+            Receiving::Idle | Receiving::Ending(_) => {}
         }
     }
 

@@ -264,13 +264,22 @@ impl Engine {
 
 /// One system call that does not wait. `joined` counts octets that were put together for it.
 fn send(socket: RawFd, queue: &Queue, buffers: &Buffers, turn: &[u8], joined: &mut u64) -> Sent {
-    let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
     if faults::errno() == Some(libc::EAGAIN) {
         return Sent::Short(0);
     }
     let offered = faults::offered(OFFERED_MAX);
+    if let Some((pipe, octets, more)) = queue.pipe_in_front() {
+        return match pipe.give(socket, octets.min(offered), more) {
+            Ok(sent) if sent == octets => Sent::All(sent),
+            Ok(sent) => Sent::Short(sent),
+            Err(error) if is_full(&error) => Sent::Short(0),
+            Err(_) => Sent::Broken,
+        };
+    }
+    let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
     let (mut count, octets) = queue.gather(buffers, turn, offered, &mut pieces);
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let more = if queue.pipe_follows(count) { libc::MSG_MORE } else { 0 };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
     // A chat message is a new head, a body and an end-line: to copy them costs less than to have the kernel walk them.
     let mut small;
     if count > 1 && octets <= COPY_TO_SEND {
@@ -300,10 +309,17 @@ fn send(socket: RawFd, queue: &Queue, buffers: &Buffers, turn: &[u8], joined: &m
             let sent = sent as usize;
             return if sent == octets && offered == OFFERED_MAX { Sent::All(sent) } else { Sent::Short(sent) };
         }
-        match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => return Sent::Short(0),
-            _ => return Sent::Broken,
+        let error = io::Error::last_os_error();
+        if is_full(&error) {
+            return Sent::Short(0);
+        }
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Sent::Broken;
         }
     }
+}
+
+/// The socket, or the kernel's memory, takes no more for now.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
 }

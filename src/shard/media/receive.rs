@@ -64,36 +64,52 @@ impl Media {
     ) {
         let mut at = 0;
         while at < octets.len() {
-            let Some(conn) = self.net.get_mut(connection).filter(|conn| conn.hears()) else { return };
-            let taken = conn.reader.next(&octets[at..]);
-            let (from, carried) = (at, taken.place == Place::Carry);
-            at += taken.consumed;
-            let flow = if carried {
-                let mut carry = conn.reader.take_carry();
-                let flow = self.step(now, connection, Ground::Copied, &mut carry, taken.step, out);
-                if flow == Flow::Hold {
-                    carry.extend_from_slice(&octets[at..]);
-                    return self.hold(connection, carry, out);
-                }
-                if let Flow::HandOver(core) = flow {
-                    carry.extend_from_slice(&octets[at..]);
-                    return self.hand_over(connection, core, &carry, out);
-                }
-                if let Some(conn) = self.net.get_mut(connection) {
-                    conn.reader.put_carry(carry);
-                }
-                flow
-            } else {
-                self.step(now, connection, ground.behind(from), &mut octets[from..], taken.step, out)
-            };
-            match flow {
-                Flow::Next => {}
-                Flow::Hold => return self.hold(connection, octets[from..].to_vec(), out),
-                Flow::HandOver(core) => return self.hand_over(connection, core, &octets[from..], out),
-                Flow::Stop => return,
+            if !self.feed_one(now, connection, ground, octets, &mut at, out) {
+                return;
             }
         }
         self.throttle(connection, out);
+    }
+
+    /// Takes in the next thing that stands at `at`, and moves that on; false: what follows is not to be read now.
+    pub(super) fn feed_one(
+        &mut self,
+        now: Instant,
+        connection: Connection,
+        ground: Ground,
+        octets: &mut [u8],
+        at: &mut usize,
+        out: &mut MediaOutbox,
+    ) -> bool {
+        let Some(conn) = self.net.get_mut(connection).filter(|conn| conn.hears()) else { return false };
+        let taken = conn.reader.next(&octets[*at..]);
+        let from = *at;
+        *at += taken.consumed;
+        if taken.place == Place::Carry {
+            let mut carry = conn.reader.take_carry();
+            let flow = self.step(now, connection, Ground::Copied, &mut carry, taken.step, out);
+            match flow {
+                Flow::Hold | Flow::HandOver(_) => carry.extend_from_slice(&octets[*at..]),
+                Flow::Next | Flow::Stop => {}
+            }
+            match flow {
+                Flow::Hold => self.hold(connection, carry, out),
+                Flow::HandOver(core) => self.hand_over(connection, core, &carry, out),
+                Flow::Next | Flow::Stop => {
+                    if let Some(conn) = self.net.get_mut(connection) {
+                        conn.reader.put_carry(carry);
+                    }
+                }
+            }
+            return flow == Flow::Next;
+        }
+        let flow = self.step(now, connection, ground.behind(from), &mut octets[from..], taken.step, out);
+        match flow {
+            Flow::Hold => self.hold(connection, octets[from..].to_vec(), out),
+            Flow::HandOver(core) => self.hand_over(connection, core, &octets[from..], out),
+            Flow::Next | Flow::Stop => {}
+        }
+        flow == Flow::Next
     }
 
     fn step(

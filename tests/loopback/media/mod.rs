@@ -1,5 +1,6 @@
 //! RFC 4975, io/media: the media engine alone, between endpoints that share no code with it.
 
+mod passing;
 mod random;
 mod rig;
 mod secure;

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod connect;
 pub mod file;
+pub mod readable;
 pub mod receive;
 pub mod wake;
 pub mod writable;
@@ -24,6 +25,8 @@ pub enum Kind {
     File,
     /// A send without a copy: its result, and later its notification.
     ZeroCopy,
+    /// There is something to look at.
+    Readable,
 }
 
 impl Kind {
@@ -38,6 +41,7 @@ impl Kind {
             6 => Kind::Cancel,
             7 => Kind::File,
             8 => Kind::ZeroCopy,
+            9 => Kind::Readable,
             _ => return None,
         })
     }
