@@ -511,6 +511,15 @@ impl Signalling {
         self.settle(now, out);
     }
 
+    /// The time for what [`Signalling::stop`] began is over: what still waits ends without.
+    pub fn give_up(&mut self, now: Instant, out: &mut Outbox) {
+        let all: Vec<Key> = self.sessions.table.iter().map(|(key, _)| key).collect();
+        for session in all {
+            self.cut_short(now, session, out);
+        }
+        self.settle(now, out);
+    }
+
     /// Nothing is left: no transaction, no dialog, no session.
     pub fn is_idle(&self) -> bool {
         self.transactions.is_empty()

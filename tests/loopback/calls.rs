@@ -207,6 +207,21 @@ fn the_time_to_drain_ends_with_bye_to_both_sides() {
 }
 
 #[test]
+fn a_second_signal_ends_it_at_once_with_bye_to_both_sides() {
+    let (alice, bob) = (Ue::udp("alice"), Ue::udp("bob"));
+    let proxy = with_bob(&bob, "");
+    let invite = terminating(&alice, SESSION);
+    let mut call = call(proxy, alice, bob, &invite, "sendrecv");
+    call.proxy.signal("TERM");
+    call.proxy.until("it is not ready while it drains", |proxy| proxy.get("/readyz").0 == 503);
+    call.proxy.signal("TERM");
+    call.alice.expect("BYE");
+    call.bob.expect("BYE");
+    assert_eq!(call.proxy.wait().code(), Some(0));
+    assert_eq!(call.cdr()["cause"], "drain");
+}
+
+#[test]
 fn a_reload_changes_policy_and_loses_no_session() {
     let (alice, bob) = (Ue::udp("alice"), Ue::udp("bob"));
     let user = registered("sip:bob@example.net", &[(bob.address, "primary = true")]);

@@ -214,6 +214,8 @@ impl Engine {
         loop {
             self.turn()?;
             if self.stop.is_some_and(|until| self.clock.now() >= until || self.is_quiet() && self.has_given()) {
+                self.shard.give_up(self.clock.now(), &mut self.out);
+                self.carry_out();
                 self.flush()?;
                 self.tcp.stop();
                 return Ok(());

@@ -259,6 +259,15 @@ impl Signalling {
         self.drained(now, key, out);
         // A leg whose transaction is still open ends with it: Timers B, C and H, or 64*T1 without ACK.
     }
+
+    /// An ending session is waited for no longer, neither for its media nor for answers: its legs hear BYE, its call record is
+    /// written.
+    pub(in crate::shard) fn cut_short(&mut self, now: Instant, key: Key, out: &mut Outbox) {
+        self.guard(now, key, out);
+        if let Some(record) = self.forget_session(now, key) {
+            out.effects.push(Effect::Record(record));
+        }
+    }
 }
 
 /// Who the peer of a dialog is and what the dialog is called, in one number.
