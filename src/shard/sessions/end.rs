@@ -308,7 +308,14 @@ impl super::Session {
             call_id: self.record.call_id.clone(),
             conversation_id: self.record.conversation_id.clone(),
             contribution_id: self.record.contribution_id.clone(),
-            targets: self.legs.iter().skip(1).map(|leg| leg.dialog.remote_target().to_string()).collect(),
+            targets: self
+                .legs
+                .iter()
+                .skip(1)
+                .map(|leg| leg.dialog.remote_target())
+                .filter(|uri| !uri.is_empty())
+                .map(str::to_string)
+                .collect(),
             started_s: self.record.started_s,
         }
     }
