@@ -137,6 +137,7 @@ impl World {
                     Effect::Media { command, .. } => served(|| self.media.command(self.now, command, &mut self.media_out)),
                     Effect::Fetch { ticket, query } => self.questions.push_back((ticket, query)),
                     Effect::Record(record) => drop(black_box(record)),
+                    Effect::Registered { user, .. } => panic!("there is one core: {user}"),
                     Effect::Dropped { cause, .. } => panic!("what the ends send can be read: {cause}"),
                 }
             }

@@ -164,8 +164,13 @@ impl Signalling {
 
     /// Whether this core delivers what waits for a user: one does, or two would at the same time.
     pub(super) fn serves(&self, user: &str) -> bool {
+        self.place_of(user).is_none_or(|place| place == self.shard.wrapping_sub(self.bound.first_core))
+    }
+
+    /// The place of the core that serves a user among those of this process; none where the address has no user part: any core.
+    pub fn place_of(&self, user: &str) -> Option<u8> {
         let cores = u8::try_from(self.config.cores.signaling.len()).unwrap_or(u8::MAX);
-        owner::user_in(user).is_none_or(|user| owner::core_of(user, cores) == self.shard.wrapping_sub(self.bound.first_core))
+        owner::user_in(user).map(|user| owner::core_of(user, cores))
     }
 
     /// A back-off is over.

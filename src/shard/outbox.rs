@@ -5,6 +5,7 @@ use super::exchange::{Command, Query, Ticket};
 use super::record::Refusals;
 pub use crate::base::transport::Destination;
 use crate::base::transport::Flow;
+use crate::cpm::facts::Client;
 use crate::sip::transaction::seam::Sink;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -24,6 +25,8 @@ pub enum Effect {
     Fetch { ticket: Ticket, query: Query },
     /// A line for the call record file: one finished session.
     Record(Box<super::record::Cdr>),
+    /// To the core that serves the user: these are the clients now, as a subscription of this core tells.
+    Registered { user: Box<str>, clients: Vec<Client> },
     /// A line of the log: so many octets that came on this flow are no message, and no answer to them could be made.
     Dropped { flow: Flow, octets: usize, cause: &'static str },
 }

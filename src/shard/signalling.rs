@@ -359,7 +359,7 @@ impl Signalling {
                     self.ladders.message(now, true, target.address, out.octets(octets));
                 }
                 Effect::Record(record) => self.ladders.recorded(record),
-                Effect::Media { .. } | Effect::Fetch { .. } | Effect::Dropped { .. } => {}
+                Effect::Media { .. } | Effect::Fetch { .. } | Effect::Registered { .. } | Effect::Dropped { .. } => {}
             }
         }
         out.noted = out.effects.len();

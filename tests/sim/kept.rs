@@ -322,7 +322,7 @@ impl World {
                     let when = self.soon();
                     self.agenda.add(when, Happening::Fetched(ticket, answer));
                 }
-                Effect::Record(_) | Effect::Dropped { .. } => {}
+                Effect::Record(_) | Effect::Registered { .. } | Effect::Dropped { .. } => {}
             }
         }
     }

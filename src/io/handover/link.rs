@@ -159,6 +159,7 @@ impl Link {
                 Some(core) => self.send(Frame::Failed { core, tag }, Box::default(), None),
                 None => false,
             },
+            Passed::Registered { .. } => false,
         }
     }
 

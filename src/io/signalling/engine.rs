@@ -326,6 +326,7 @@ impl Engine {
             }
             passed @ Passed::Send { .. } => self.send_elsewhere(now, None, passed),
             Passed::Failed(tag) => self.shard.failed(now, tag, &mut self.out),
+            Passed::Registered { user, clients } => self.shard.registered_elsewhere(&user, clients, &mut self.out),
         }
     }
 
@@ -384,6 +385,10 @@ impl Engine {
                     Effect::Record(record) => {
                         log(&record);
                         self.links.records.leave(record);
+                    }
+                    Effect::Registered { user, clients } => {
+                        let core = self.links.around.own.at(self.shard.place_of(&user).unwrap_or(self.links.index));
+                        self.links.pass(core, Passed::Registered { user, clients });
                     }
                     Effect::Dropped { flow, octets, cause } => self.dropped.note(now, &flow, octets, cause),
                 }

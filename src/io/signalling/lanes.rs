@@ -4,6 +4,7 @@ use super::owner::Whose;
 use crate::base::clock::{Duration, Instant};
 use crate::base::transport::{Flow, Target, Transport};
 use crate::config::Config;
+use crate::cpm::facts::Client;
 use crate::io::bridge::lane::{Receiver, Sender};
 use crate::io::bridge::wake::Wake;
 use crate::io::capture::Capture;
@@ -77,6 +78,8 @@ pub enum Passed {
     Send { flow: Flow, fallback: Option<Peer>, octets: Box<[u8]>, mark: Mark, call: Option<Box<str>> },
     /// What that core wanted sent could not be sent.
     Failed(SendTag),
+    /// The clients of a user of that core, as a subscription of another core tells; each process learns for itself.
+    Registered { user: Box<str>, clients: Vec<Client> },
 }
 
 /// From the main thread and the admin server to a signalling core.

@@ -18,7 +18,7 @@ use crate::cpm::facts::Client;
 use crate::cpm::identity::normalise;
 use crate::cpm::refusal::Refusal;
 use crate::shard::outbound::{Hop, Purpose};
-use crate::shard::outbox::Outbox;
+use crate::shard::outbox::{Effect, Outbox};
 use crate::shard::sessions::Arrived;
 use crate::shard::signalling::{Due, Signalling};
 use crate::shard::writing::{Draft, MAX_FORWARDS};
@@ -264,9 +264,7 @@ impl Signalling {
             let Some(subscription) = key.and_then(|key| self.subscriptions.table.get_mut(key)) else { continue };
             subscription.known = learnt.users.iter().map(|(user, _)| user.clone()).collect();
             for (user, clients) in &learnt.users {
-                if self.registrations.set(user, clients.clone()) {
-                    self.deliver(user, out);
-                }
+                self.learn(user, clients.clone(), out);
             }
         }
     }
@@ -345,12 +343,28 @@ impl Signalling {
         let gone: Vec<Box<str>> = subscription.known.iter().filter(|known| !users.contains(known)).cloned().collect();
         subscription.known.clone_from(&users);
         for user in gone {
-            self.registrations.set(&user, Vec::new());
+            self.learn(&user, Vec::new(), out);
         }
         for user in users {
-            if self.registrations.set(&user, clients.clone()) {
-                self.deliver(&user, out);
-            }
+            self.learn(&user, clients.clone(), out);
+        }
+    }
+
+    /// What is known of a user, who has a new client gets what waits. The identities of one registration (a SIP and a TEL address) may
+    /// be served by several cores; the subscription is here alone.
+    fn learn(&mut self, user: &str, clients: Vec<Client>, out: &mut Outbox) {
+        if !self.serves(user) {
+            out.effects.push(Effect::Registered { user: user.into(), clients: clients.clone() });
+        }
+        if self.registrations.set(user, clients) {
+            self.deliver(user, out);
+        }
+    }
+
+    /// A subscription of another core told of a user of this one.
+    pub fn registered_elsewhere(&mut self, user: &str, clients: Vec<Client>, out: &mut Outbox) {
+        if self.registrations.set(user, clients) {
+            self.deliver(user, out);
         }
     }
 }

@@ -119,6 +119,40 @@ fn a_lost_document_is_made_up_for_and_a_refresh_comes_in_time() {
 }
 
 #[test]
+fn the_identities_of_one_registration_are_told_to_the_cores_that_serve_them() {
+    let mut config = learning();
+    config.cores.signaling = vec![0, 1];
+    // Two cores; this one serves bob.
+    let mut world = World::new(config);
+    let place = |world: &World, user: &str| world.core.place_of(user).expect("it has a user part");
+    assert_eq!(place(&world, "sip:bob@example.net"), 0);
+    let elsewhere =
+        (1..).map(|number| format!("tel:+1555{number:04}")).find(|tel| place(&world, tel) == 1).expect("half of them");
+    world.receives(CORE, &register(600));
+    let (ticket, _) = world.questions.pop_front().expect("it is kept");
+    world.fetched(ticket, Fetched::Kept(Ok(())));
+    world.expect(CORE, "SIP/2.0 200");
+    let subscribe = world.expect(CORE, "SUBSCRIBE");
+    world.answers(&subscribe, "200 OK", &format!("Contact: <sip:{CORE}>\r\nExpires: 600\r\n"), "");
+    let own = document(0, "full", "active");
+    let both =
+        own.replace("<registration ", &format!("<registration aor=\"{elsewhere}\" id=\"r2\" state=\"active\"/><registration "));
+    world.receives(CORE, &notify(&subscribe, 1, "active", REG, &both));
+    assert_eq!(world.registered.len(), 1);
+    let (user, clients) = world.registered.remove(0);
+    assert_eq!((&*user, clients.len()), (&*elsewhere, 1));
+    // There it counts as what that core learnt itself.
+    let mut other = World::new(learning());
+    other.core.registered_elsewhere(&user, clients, &mut other.out);
+    other.collect();
+    other.questions.clear();
+    other.receives(ALICE, &session().replace("sip:bob@example.net", &elsewhere));
+    other.expect(ALICE, "SIP/2.0 100");
+    other.expect(ALICE, "SIP/2.0 200");
+    other.expect(CORE, "INVITE");
+}
+
+#[test]
 fn what_is_no_notification_of_ours_is_refused() {
     let (mut world, subscribe) = subscribed();
     let full = document(0, "full", "active");

@@ -4,6 +4,7 @@ use crate::base::clock::{Duration, Instant};
 use crate::base::prng::Prng;
 use crate::base::transport::{Destination, Flow, Transport};
 use crate::config::{Config, Listen, Network, RegisteredClient, RegisteredUser};
+use crate::cpm::facts::Client;
 use crate::shard::exchange::{Command, Document, Fetched, MediaKey, Query, Report, Ticket, Totals};
 use crate::shard::outbox::{Effect, Outbox, SendTag};
 use crate::shard::record::Cdr;
@@ -68,6 +69,8 @@ pub struct World {
     pub questions: VecDeque<(Ticket, Query)>,
     pub records: Vec<Cdr>,
     pub dropped: Vec<&'static str>,
+    /// What other cores were told of their users.
+    pub registered: Vec<(Box<str>, Vec<Client>)>,
     /// Media sessions that were closed answer at once, as a media core with nothing in hand does.
     pub media_closes: bool,
     /// Documents that XDM does not have are answered at once.
@@ -154,6 +157,7 @@ impl World {
             questions: VecDeque::new(),
             records: Vec::new(),
             dropped: Vec::new(),
+            registered: Vec::new(),
             media_closes: true,
             documents_absent: true,
         };
@@ -212,6 +216,7 @@ impl World {
                 query => self.questions.push_back((ticket, query)),
             },
             Effect::Record(record) => self.records.push(*record),
+            Effect::Registered { user, clients } => self.registered.push((user, clients)),
             Effect::Dropped { cause, .. } => self.dropped.push(cause),
         }
     }
