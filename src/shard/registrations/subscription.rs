@@ -26,6 +26,7 @@ use crate::sip::dialog::Dialog;
 use crate::sip::header::event::Event;
 use crate::sip::header::name::Name;
 use crate::sip::header::name_addr::NameAddr;
+use crate::sip::header::retry_after;
 use crate::sip::header::subscription_state::SubscriptionState;
 use crate::sip::ids;
 use crate::sip::message::{Request, Response};
@@ -37,6 +38,8 @@ use serde::{Deserialize, Serialize};
 const ASKED_S: u32 = 600_000;
 /// A registrar that does not answer is asked again after this time.
 const RETRY: Duration = Duration::from_secs(60);
+/// A registrar that names a time is asked again after it, but within this.
+const RETRY_MAX_S: u32 = 3600;
 
 /// A reg-event subscription of ours.
 pub struct Subscription {
@@ -82,10 +85,24 @@ impl Signalling {
             return self.keep_registrant(now, arrived, out);
         }
         self.answer_register(now, arrived.server, expires_s, out);
-        // What a deregistration means the NOTIFY says, of each contact.
         if learns {
             self.forget_registrant(normalise(uri).into(), out);
             self.declared(uri, &request, out);
+            self.deregistered(now, uri, out);
+        }
+    }
+
+    /// The user is gone. Should other contacts be left, or the NOTIFY of this be lost, the full document that every SUBSCRIBE brings
+    /// says so.
+    fn deregistered(&mut self, now: Instant, uri: &str, out: &mut Outbox) {
+        let Some(key) = self.subscriptions.by_user.get(normalise(uri).as_str()).copied() else { return };
+        let Some(subscription) = self.subscriptions.table.get(key) else { return };
+        let standing = subscription.standing;
+        for user in subscription.known.clone() {
+            self.learn(&user, Vec::new(), out);
+        }
+        if standing && !self.handed_on {
+            self.send_subscribe(now, key, out);
         }
     }
 
@@ -197,14 +214,16 @@ impl Signalling {
                     subscription.dialog = dialog;
                 }
                 subscription.standing = true;
-                let granted = response.header(Name::Expires).and_then(seconds).unwrap_or(3761);
-                // RFC 3680 §4.4 names 3761 s; refreshed early enough that a lost refresh can be sent again.
-                let wait = Duration::from_secs(u64::from(granted) / 2 + 1);
-                self.arm_subscription(now, key, wait);
+                // RFC 3680 §4.4 names 3761 s.
+                let granted_s = response.header(Name::Expires).and_then(seconds).unwrap_or(3761);
+                self.arm_subscription(now, key, refresh_after(granted_s));
             }
             // The dialog is gone at the registrar: begin anew.
             (481, _) if subscription.standing => self.resubscribe(now, key, out),
-            _ => self.arm_subscription(now, key, RETRY),
+            (_, response) => {
+                let told = response.and_then(|response| retry_after::parse(response.header(Name::RetryAfter)?).ok());
+                self.arm_subscription(now, key, told.map_or(RETRY, obeyed));
+            }
         }
     }
 
@@ -313,21 +332,48 @@ impl Signalling {
             self.learn_registrations(key, out);
         }
         let state = request.header(Name::SubscriptionState).and_then(|value| SubscriptionState::parse(value).ok());
-        if let Some(state) = state.filter(SubscriptionState::is_terminated) {
-            // RFC 6665 §4.1.3: these say that a new subscription may be tried; others that there is nothing to watch.
-            let again =
-                matches!(state.reason.map(str::to_ascii_lowercase).as_deref(), Some("deactivated" | "timeout" | "probation"));
-            if again && !self.handed_on {
-                self.resubscribe(now, key, out);
-            } else if let Some(over) = self.forget_subscription(key)
-                && !self.handed_on
-            {
-                self.forget_registrant(over.user, out);
-            }
-            return;
+        match state {
+            Some(state) if state.is_terminated() => return self.terminated(now, key, &state, out),
+            // RFC 6665 §4.1.3: how long it really lasts.
+            Some(SubscriptionState { expires_s: Some(left_s), .. }) => self.lasts(now, key, left_s),
+            _ => {}
         }
         if applied == Some(Applied::ChangedWithGap) {
             self.send_subscribe(now, key, out);
+        }
+    }
+
+    fn lasts(&mut self, now: Instant, key: Key, left_s: u32) {
+        if self.subscriptions.table.get(key).is_some_and(|subscription| subscription.standing) {
+            self.arm_subscription(now, key, refresh_after(left_s));
+        }
+    }
+
+    /// RFC 6665 §4.1.3: some reasons say that a new subscription may be tried, at once or after a while; others that there is
+    /// nothing to watch.
+    fn terminated(&mut self, now: Instant, key: Key, state: &SubscriptionState<'_>, out: &mut Outbox) {
+        let later = state.retry_after_s.map(obeyed);
+        let wait = match state.reason.map(str::to_ascii_lowercase).as_deref() {
+            Some("deactivated" | "timeout") => Some(Duration::ZERO),
+            Some("probation") => Some(later.unwrap_or(Duration::ZERO)),
+            Some("giveup") => Some(later.unwrap_or(RETRY)),
+            _ => None,
+        };
+        match wait.filter(|_| !self.handed_on) {
+            Some(Duration::ZERO) => self.resubscribe(now, key, out),
+            Some(wait) => {
+                if let Some(subscription) = self.subscriptions.table.get_mut(key) {
+                    subscription.standing = false;
+                }
+                self.arm_subscription(now, key, wait);
+            }
+            None => {
+                if let Some(over) = self.forget_subscription(key)
+                    && !self.handed_on
+                {
+                    self.forget_registrant(over.user, out);
+                }
+            }
         }
     }
 
@@ -373,6 +419,16 @@ impl Signalling {
 pub(super) fn expires(register: &Request) -> Option<u32> {
     let contact = register.header(Name::Contact).and_then(|value| value.split_once("expires=")).map(|(_, rest)| rest);
     contact.or(register.header(Name::Expires)).and_then(seconds)
+}
+
+/// How long we wait where we are told to.
+fn obeyed(wait_s: u32) -> Duration {
+    Duration::from_secs(u64::from(wait_s.clamp(1, RETRY_MAX_S)))
+}
+
+/// Early enough that a lost refresh can be sent again.
+fn refresh_after(granted_s: u32) -> Duration {
+    Duration::from_secs(u64::from(granted_s) / 2 + 1)
 }
 
 fn seconds(value: &str) -> Option<u32> {

@@ -119,6 +119,29 @@ fn a_lost_document_is_made_up_for_and_a_refresh_comes_in_time() {
 }
 
 #[test]
+fn who_is_deregistered_has_no_client_until_the_registrar_says_otherwise() {
+    let (mut world, subscribe) = subscribed();
+    world.receives(CORE, &notify(&subscribe, 1, "active;expires=600", REG, &document(0, "full", "active")));
+    world.expect(CORE, "SIP/2.0 200");
+    world.questions.clear();
+    world.receives(CORE, &register(0));
+    world.expect(CORE, "SIP/2.0 200");
+    let refresh = world.expect(CORE, "SUBSCRIBE");
+    assert_eq!(refresh.header(Name::CallId), subscribe.header(Name::CallId));
+    world.receives(ALICE, &session());
+    world.expect(ALICE, "SIP/2.0 100");
+    world.expect(ALICE, "SIP/2.0 480");
+    // Another contact of his is left: the document that the SUBSCRIBE brings says so.
+    world.answers(&refresh, "200 OK", "Expires: 600\r\n", "");
+    world.receives(CORE, &notify(&subscribe, 2, "active;expires=600", REG, &document(1, "full", "active")));
+    world.expect(CORE, "SIP/2.0 200");
+    world.receives(ALICE, &session().replace("call-1", "call-2").replace("z9hG4bKinvite", "z9hG4bKother"));
+    world.expect(ALICE, "SIP/2.0 100");
+    world.expect(ALICE, "SIP/2.0 200");
+    world.expect(CORE, "INVITE sip:bob@example.net SIP/2.0");
+}
+
+#[test]
 fn the_identities_of_one_registration_are_told_to_the_cores_that_serve_them() {
     let mut config = learning();
     config.cores.signaling = vec![0, 1];
@@ -150,6 +173,46 @@ fn the_identities_of_one_registration_are_told_to_the_cores_that_serve_them() {
     other.expect(ALICE, "SIP/2.0 100");
     other.expect(ALICE, "SIP/2.0 200");
     other.expect(CORE, "INVITE");
+    // Who is gone here is gone there.
+    world.receives(CORE, &register(0));
+    assert_eq!(world.registered, [(user, Vec::new())]);
+}
+
+#[test]
+fn a_subscription_lasts_as_long_as_its_notifications_say() {
+    let (mut world, subscribe) = subscribed();
+    world.receives(CORE, &notify(&subscribe, 1, "active;expires=100", REG, &document(0, "full", "active")));
+    world.expect(CORE, "SIP/2.0 200");
+    world.passes(Duration::from_secs(50));
+    world.expect_nothing();
+    world.passes(Duration::from_secs(1));
+    world.expect(CORE, "SUBSCRIBE");
+}
+
+/// The SUBSCRIBE that follows, and after how many seconds.
+fn subscribes_after(world: &mut World) -> (Sent, u64) {
+    let waited = (0..4000).find(|_| {
+        world.passes(Duration::from_secs(1));
+        !world.sent.is_empty()
+    });
+    (world.expect(CORE, "SUBSCRIBE"), waited.expect("it subscribes again") + 1)
+}
+
+#[test]
+fn who_is_told_to_subscribe_later_waits() {
+    for (state, wait_s) in [("probation;retry-after=30", 30), ("giveup;retry-after=7", 7), ("giveup", 60)] {
+        let (mut world, subscribe) = subscribed();
+        world.receives(CORE, &notify(&subscribe, 1, &format!("terminated;reason={state}"), REG, &document(0, "full", "active")));
+        world.expect(CORE, "SIP/2.0 200");
+        world.expect_nothing();
+        let (anew, after_s) = subscribes_after(&mut world);
+        assert_eq!((after_s, anew.header(Name::CSeq).as_str()), (wait_s, "1 SUBSCRIBE"), "{state}");
+        world.answers(&anew, "503 Service Unavailable", "Retry-After: 12\r\n", "");
+        let (again, after_s) = subscribes_after(&mut world);
+        assert_eq!(after_s, 12, "{state}");
+        world.answers(&again, "404 Not Found", "", "");
+        assert_eq!(subscribes_after(&mut world).1, 60, "{state}");
+    }
 }
 
 #[test]
