@@ -24,7 +24,7 @@ use crate::cpm::refusal::Refusal;
 use crate::limits::PROXY_BRANCHES_MAX;
 use crate::sip::header::name::Name;
 use crate::sip::header::name_addr::NameAddr;
-use crate::sip::header::{list, via};
+use crate::sip::header::{list, reason, via};
 use crate::sip::ids;
 use crate::sip::message::{Message, Request, Response};
 use crate::sip::method::Method;
@@ -235,9 +235,9 @@ impl Signalling {
     pub(super) fn cancel_proxied(&mut self, now: Instant, key: Key, cancel: &Request, out: &mut Outbox) {
         let Some(proxied) = self.proxies.get(key) else { return };
         let open: Vec<Key> = proxied.branches.iter().filter(|b| b.status.is_none()).filter_map(|b| b.outbound).collect();
-        let reason = cancel.header(Name::Reason);
+        let reason = reason::all(cancel);
         for outbound in open {
-            self.cancel_outbound(now, outbound, reason, out);
+            self.cancel_outbound(now, outbound, reason.as_deref(), out);
         }
     }
 

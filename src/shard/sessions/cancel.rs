@@ -8,7 +8,7 @@ use crate::shard::counts::Outcome;
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbox::Outbox;
 use crate::shard::signalling::Signalling;
-use crate::sip::header::name::Name;
+use crate::sip::header::reason;
 use crate::sip::message::Request;
 
 impl Signalling {
@@ -21,7 +21,7 @@ impl Signalling {
         self.counts.invite(role, Some(service), Outcome::Cancelled);
         self.leg_over(key, 0, out);
         self.refuse(now, server, &Refusal::new(487, "RFC 3261 §9.2"), out);
-        let reason = cancel.header(Name::Reason).map(str::to_string);
+        let reason = reason::all(cancel);
         self.end(now, key, "cancel", reason.as_deref(), None, out);
     }
 

@@ -17,6 +17,7 @@ use crate::shard::signalling::{Cookie, Signalling};
 use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::glare::Verdict;
 use crate::sip::header::name::Name;
+use crate::sip::header::reason;
 use crate::sip::header::session_expires::Refresher;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
@@ -136,7 +137,7 @@ impl Signalling {
         };
         let session = self.sessions.table.get(key);
         match session.and_then(|session| session.legs.iter().find(asks)).map(|leg| leg.changing) {
-            Some(outbound) => self.cancel_outbound(now, outbound, cancel.header(Name::Reason), out),
+            Some(outbound) => self.cancel_outbound(now, outbound, reason::all(cancel).as_deref(), out),
             None => self.refuse_status(now, invite, 487, out),
         }
     }

@@ -22,6 +22,7 @@ use crate::shard::outbox::Outbox;
 use crate::shard::signalling::Signalling;
 use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::header::name::Name;
+use crate::sip::header::reason;
 use crate::sip::message::{Message, Request, Response};
 use crate::sip::method::Method;
 use crate::sip::status;
@@ -73,9 +74,8 @@ impl Signalling {
         let standing = session.state == State::Standing && at.state.is_answered();
         match request.method() {
             Method::Bye => {
-                let reason = request.header(Name::Reason).map(str::to_string);
                 self.answer_plain(now, server, 200, out);
-                self.peer_left(now, key, leg, reason.as_deref(), out);
+                self.peer_left(now, key, leg, reason::all(request).as_deref(), out);
             }
             Method::Options => self.answer_plain(now, server, 200, out),
             Method::Prack => self.pracked(now, key, leg, server, request, out),

@@ -1,9 +1,10 @@
 //! RFC 3326: Reason.
 
+use super::name::Name;
 use super::params::Params;
 use super::quoted::{push_quoted, unquote};
 use crate::sip::header::unquoted;
-use crate::sip::message::Malformed;
+use crate::sip::message::{Malformed, Message};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -40,6 +41,12 @@ impl<'a> Reason<'a> {
     }
 }
 
+/// All reasons of a message as one value (§2: one for each protocol); none where it gives none.
+pub fn all(message: &Message) -> Option<String> {
+    let lines: Vec<&str> = message.lines(Name::Reason).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
+}
+
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.protocol)?;
@@ -56,6 +63,18 @@ impl fmt::Display for Reason<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_may_give_several() {
+        let read = |fields: &str| {
+            let octets = format!("BYE sip:b@x SIP/2.0\r\n{fields}\r\n");
+            all(&crate::sip::message::Request::parse(octets.as_bytes()).unwrap())
+        };
+        let both = "SIP;cause=200;text=\"a, b\", Q.850;cause=16";
+        assert_eq!(read("Reason: SIP;cause=200;text=\"a, b\"\r\nReason: Q.850;cause=16\r\n").as_deref(), Some(both));
+        assert_eq!(read(&format!("Reason: {both}\r\n")).as_deref(), Some(both));
+        assert_eq!(read(""), None);
+    }
 
     #[test]
     fn reasons_read_and_print() {
