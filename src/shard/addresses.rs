@@ -4,8 +4,11 @@ use super::signalling::Bound;
 use crate::base::prng::Prng;
 use crate::base::transport::Transport;
 use crate::config::{Config, Listen};
+use crate::sip::dialog::uri_of;
+use crate::sip::header::name::Name;
 use crate::sip::header::via;
 use crate::sip::ids::push_hex;
+use crate::sip::message::Request;
 use crate::sip::uri::Uri;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -32,6 +35,38 @@ pub struct MsrpAddress {
     pub tls: bool,
     /// Number of the first media core.
     first_core: u8,
+}
+
+/// How a peer is to reach us by a URI of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reach {
+    pub transport: Transport,
+    /// By a SIPS URI, as the request does it (RFC 3261 §8.1.1.8, §12.1.1, §16.6 step 4).
+    pub secure: bool,
+}
+
+impl From<Transport> for Reach {
+    fn from(transport: Transport) -> Self {
+        Self { transport, secure: false }
+    }
+}
+
+impl Reach {
+    /// For a request to this target with this first Route: by whom it is answered, and who is on the way.
+    pub fn towards(transport: Transport, target: &str, route: Option<&str>) -> Self {
+        Self { transport, secure: is_sips(target) || route.is_some_and(is_sips) }
+    }
+
+    /// For the answer to a request that came by this transport.
+    pub fn back(transport: Transport, request: &Request) -> Self {
+        let from = request.values(Name::RecordRoute).next().or_else(|| request.values(Name::Contact).next());
+        Self { transport, secure: is_sips(request.uri()) || from.is_some_and(is_sips) }
+    }
+}
+
+/// Of a URI, or of a value that has one.
+fn is_sips(value: &str) -> bool {
+    uri_of(value).get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sips:"))
 }
 
 impl Addresses {
@@ -91,19 +126,27 @@ impl Addresses {
         }
     }
 
-    /// `sip:user@host:port;transport=…`, reachable over `transport`; for Contact and, with `;lr`, Record-Route.
-    pub fn uri(&self, user: &str, transport: Transport) -> String {
-        let transport = if self.has(transport) { transport } else { self.sip.first().map_or(transport, |first| first.transport) };
+    /// `sip:user@host:port;transport=…`, reachable as `reach` has it; for Contact and, with `;lr`, Record-Route.
+    pub fn uri(&self, user: &str, reach: impl Into<Reach>) -> String {
+        let Reach { transport, secure } = reach.into();
+        // Where we have no TLS there is no SIPS.
+        let secure = secure && self.has(Transport::Tls);
+        let transport = match transport {
+            _ if secure => Transport::Tls,
+            known if self.has(known) => known,
+            other => self.sip.first().map_or(other, |first| first.transport),
+        };
         let mut uri = String::with_capacity(32 + user.len() + self.host.len());
-        for part in ["sip:", user, "@", &self.host] {
+        for part in [if secure { "sips:" } else { "sip:" }, user, "@", &self.host] {
             uri.push_str(part);
         }
         if let Some(port) = self.port(transport, None) {
             uri.push(':');
             uri.push_str(itoa::Buffer::new().format(port));
         }
-        // RFC 3261 §19.1.2: UDP is what no parameter means for an address.
+        // RFC 3261 §19.1.2: UDP is what no parameter means for an address, and TLS what it means for SIPS.
         match transport {
+            _ if secure => {}
             Transport::Udp => {}
             Transport::Tcp => uri.push_str(";transport=tcp"),
             Transport::Tls => uri.push_str(";transport=tls"),
@@ -203,6 +246,25 @@ mod tests {
     }
 
     #[test]
+    fn sips_is_answered_with_sips() {
+        let towards = |target, route| Reach::towards(Transport::Tls, target, route).secure;
+        assert!(towards("sips:b@x", None) && towards("sip:b@x", Some("<sips:p;lr>")) && !towards("sip:b@x", Some("<sip:p;lr>")));
+        let back = |uri: &str, fields: &str| {
+            let octets = format!("INVITE {uri} SIP/2.0\r\n{fields}\r\n");
+            Reach::back(Transport::Tls, &Request::parse(octets.as_bytes()).unwrap()).secure
+        };
+        assert!(back("sips:b@x", "") && back("sip:b@x", "m: <sips:a@x>\r\n"));
+        assert!(!back("sip:b@x", "m: <sips:a@x>\r\nRecord-Route: <sip:p;lr>\r\n"), "what stands on top counts");
+        let listen = Listen { transport: Transport::Tls, address: "127.0.0.1:5061".parse().unwrap() };
+        let mut config = Config::default();
+        config.node.host = "pf1.example.net".into();
+        let addresses = Addresses::new(&config, &Bound { sip: vec![listen], ..Bound::default() });
+        assert_eq!(addresses.uri("u", Reach { transport: Transport::Tls, secure: true }), "sips:u@pf1.example.net:5061");
+        assert_eq!(addresses.uri("u", Transport::Tls), "sip:u@pf1.example.net:5061;transport=tls");
+        assert!(addresses.is_own(&Uri::parse("sips:u@pf1.example.net:5061").unwrap()));
+    }
+
+    #[test]
     fn of_several_listeners_the_nearest_sends() {
         let listen = |address: &str| Listen { transport: Transport::Udp, address: address.parse().unwrap() };
         let sip = ["10.0.0.1:5060", "192.168.7.1:5060", "[::1]:5060", "192.168.7.1:5062"].map(listen).to_vec();
@@ -218,6 +280,8 @@ mod tests {
         let addresses = addresses();
         assert_eq!(addresses.uri("u", Transport::Udp), "sip:u@pf1.example.net:5060");
         assert_eq!(addresses.uri("u", Transport::Tcp), "sip:u@pf1.example.net:5062;transport=tcp");
+        let secure = Reach::towards(Transport::Udp, "SIPS:b@x", None);
+        assert_eq!(addresses.uri("u", secure), "sip:u@pf1.example.net:5060", "we have no TLS");
         let uri = addresses.msrp(false).unwrap().uri(3, &mut Prng::seeded(1));
         assert!(uri.starts_with("msrp://127.0.0.1:2855/03") && uri.ends_with(";tcp"), "{uri}");
         assert_eq!(uri.len(), "msrp://127.0.0.1:2855/03;tcp".len() + 22);

@@ -6,6 +6,7 @@
 //! ```
 //! Nothing is touched but Via, Max-Forwards, Record-Route and Route, and what a clause demands.
 
+use super::addresses::Reach;
 use super::arrival;
 use super::counts::Direction;
 use super::outbound::{Hop, Purpose};
@@ -133,7 +134,7 @@ impl Signalling {
             let transport = self.transport_of(&hop);
             let record_route = edits.record_route.then(|| {
                 clause!("OSI-5.b");
-                self.record_route(transport)
+                self.record_route(Reach::towards(transport, uri, routes.first().map(|route| &**route)))
             });
             let draft = forwarded(request, flow, uri, routes, record_route.as_deref(), edits);
             ways.push((!own).then_some((draft, hop)));

@@ -1,6 +1,6 @@
 //! RFC 3261 §8.1.1, §12.2.1.1: our own requests, all but the Via, which depends on the next hop chosen last.
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, Reach};
 use super::signalling::Signalling;
 use crate::base::transport::{Destination, Transport};
 use crate::cpm::headers::Field;
@@ -63,10 +63,10 @@ impl Draft {
 }
 
 impl Signalling {
-    /// A Record-Route value of ours, `<sip:user@host:port;lr>`, reachable over `transport`; its user names this core.
-    pub(super) fn record_route(&mut self, transport: Transport) -> Box<str> {
+    /// A Record-Route value of ours, `<sip:user@host:port;lr>`, reachable as `reach` has it; its user names this core.
+    pub(super) fn record_route(&mut self, reach: Reach) -> Box<str> {
         let user = ids::user(self.shard, &mut self.prng);
-        ["<", &self.addresses.uri(&user, transport), ";lr>"].concat().into()
+        ["<", &self.addresses.uri(&user, reach), ";lr>"].concat().into()
     }
 }
 

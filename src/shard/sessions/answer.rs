@@ -6,6 +6,7 @@ use crate::base::slab::Key;
 use crate::base::transport::Flow;
 use crate::clause;
 use crate::cpm::decision::{AckTime, Answer, Contact};
+use crate::shard::addresses::Reach;
 use crate::shard::counts::{Direction, Outcome};
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbox::Outbox;
@@ -27,10 +28,10 @@ impl Signalling {
         let LegState::Waiting(server) = session.legs[0].state else { return };
         let Some(call) = session.call.as_ref() else { return };
         let request = std::rc::Rc::clone(&call.arrived.request);
-        let transport = call.arrived.flow.transport;
+        let reach = Reach::back(call.arrived.flow.transport, &request);
         let (contact, token) = match &answer.contact {
             Some(contact) => {
-                let (value, token) = self.contact_value(contact, transport);
+                let (value, token) = self.contact_value(contact, reach);
                 (Some(value), token)
             }
             None => (None, None),
@@ -38,7 +39,7 @@ impl Signalling {
         let record_route = matches!(answer.contact, Some(Contact::Copied(_))).then(|| {
             // Above the entries of the INVITE: the caller turns the list round, so we are the last hop before the focus.
             clause!("C17-3");
-            self.record_route(transport)
+            self.record_route(reach)
         });
         let sdp = answer.media.as_ref().map(|plan| self.local_sdp(key, 0, plan));
         clause!("OLM-r6.a", "OSI-r6.a", "EMS-2");

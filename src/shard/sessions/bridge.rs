@@ -10,7 +10,6 @@ use super::streams::{media_kind, push, relayed_lines};
 use super::{Arrived, Call, Leg, LegKind, LegState, Session, Sessions, Stream};
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
-use crate::base::transport::Transport;
 use crate::clause;
 use crate::cpm::decision::{AnswerTime, Bridge, Contact, Invite, NextHop, Service, TargetKind};
 use crate::cpm::facts::Role;
@@ -21,6 +20,7 @@ use crate::cpm::refusal::Refusal;
 use crate::cpm::session_matching;
 use crate::limits::TARGET_LEGS_MAX;
 use crate::msrp::leg::{Direction, SessionKind};
+use crate::shard::addresses::Reach;
 use crate::shard::counts::{Outcome, case_label, service_label};
 use crate::shard::exchange::{Command, Leg as MediaLeg, LegIndex, LegKind as MediaKind};
 use crate::shard::outbound::{Hop, Purpose};
@@ -183,12 +183,12 @@ impl Signalling {
             NextHop::Core { fallback: Some(contact) } if dialog.route_set().next().is_none() => contact.clone(),
             _ => dialog.next_hop().to_string(),
         };
-        let transport = self.transport_of(&hop);
-        let (contact, token) = self.contact_value(&invite.contact, transport);
+        let reach = Reach::towards(self.transport_of(&hop), dialog.remote_target(), dialog.route_set().next());
+        let (contact, token) = self.contact_value(&invite.contact, reach);
         let copied = matches!(invite.contact, Contact::Copied(_));
         let record_route = copied.then(|| {
             clause!("C17-3");
-            self.record_route(transport)
+            self.record_route(reach)
         });
         let (sdp, own_origin) = self.local_sdp(key, leg, &invite.media);
         let (content_type, body) = content(&sdp, &invite.parts, &mut self.prng);
@@ -285,12 +285,12 @@ impl Signalling {
     }
 
     /// Our Contact value; a URI of ours that stands for another is kept able to resolve back to it.
-    pub(super) fn contact_value(&mut self, contact: &Contact, transport: Transport) -> (String, Option<Key>) {
+    pub(super) fn contact_value(&mut self, contact: &Contact, reach: Reach) -> (String, Option<Key>) {
         match contact {
             Contact::Copied(value) => (value.clone(), None),
             Contact::Own { params, stands_for } => {
                 let user = ids::user(self.shard, &mut self.prng);
-                let value = ["<", &self.addresses.uri(&user, transport), ">", params].concat();
+                let value = ["<", &self.addresses.uri(&user, reach), ">", params].concat();
                 let token = stands_for.as_ref().and_then(|original| self.keep_token(user, original));
                 (value, token)
             }

@@ -212,7 +212,7 @@ impl Signalling {
         let contact = contact::focus(response)?.into();
         clause!("C17-2", "C17-3");
         let source = self.sessions.table.get(key).and_then(|session| session.legs[0].source);
-        let record_route = self.record_route(source.map_or(Transport::Udp, |flow| flow.transport));
+        let record_route = self.record_route(source.map_or(Transport::Udp, |flow| flow.transport).into());
         Some(Focus { contact, record_route })
     }
 
@@ -220,7 +220,7 @@ impl Signalling {
     fn begin_early(&mut self, key: Key, number: u32) {
         let source = self.sessions.table.get(key).and_then(|session| session.legs[0].source);
         let own = Contact::Own { params: String::new(), stands_for: None };
-        let (contact, _) = self.contact_value(&own, source.map_or(Transport::Udp, |flow| flow.transport));
+        let (contact, _) = self.contact_value(&own, source.map_or(Transport::Udp, |flow| flow.transport).into());
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         session.early.get_or_insert_with(|| Early::new(number, &mut self.prng)).contact = contact.into();
     }

@@ -131,3 +131,25 @@ fn a_contact_of_ours_leads_to_the_one_it_stands_for() {
     world.receives(ALICE, &in_dialog("BYE", 2, &ok, "", ""));
     world.rests();
 }
+
+#[test]
+fn who_is_called_by_sips_is_offered_sips() {
+    let mut config = config();
+    config.sip.core = Some(format!("sip:{CORE};transport=tls;lr"));
+    let listen = [(Transport::Udp, "127.0.0.1:5060"), (Transport::Tls, "127.0.0.1:5061")];
+    let mut world = World::listening(config, &listen);
+    let offer = offer("alices", "a=setup:active\r\na=msrp-cema\r\n");
+    let fields = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\n";
+    // RFC 3261 §8.1.1.8, §12.1.1.
+    let (invite, ok) = world.agrees(
+        &invite("sips:bob@other.net", "orig", LARGE, "", &offer),
+        fields,
+        &self::offer("bobs", "a=recvonly\r\na=setup:passive\r\n"),
+    );
+    for contact in [invite.header(Name::Contact), ok.header(Name::Contact)] {
+        assert!(contact.starts_with("<sips:00.") && contact.ends_with("@127.0.0.1:5061>"), "{contact}");
+    }
+    world.receives(ALICE, &in_dialog("ACK", 1, &ok, "", ""));
+    world.receives(ALICE, &in_dialog("BYE", 2, &ok, "", ""));
+    world.rests();
+}
