@@ -3,6 +3,7 @@
 mod beside;
 mod changing;
 mod core_rules;
+mod early;
 mod kept;
 mod large_message;
 mod limits;

@@ -242,6 +242,15 @@ impl Dialog {
         Ok(())
     }
 
+    /// Whether a request comes from somebody whom our INVITE reached, in the early dialog of the tag that it gives itself (§12.1.2):
+    /// whoever has our tag and Call-ID was called.
+    pub fn is_called_by(&self, request: &Request) -> bool {
+        self.id.remote_tag.is_empty()
+            && request.call_id().is_ok_and(|call_id| *call_id == *self.id.call_id)
+            && request.to().is_ok_and(|to| to.tag() == Some(&*self.id.local_tag))
+            && request.from().is_ok_and(|from| from.tag().is_some())
+    }
+
     /// RFC 6141 §4.3 (which settles what §12.2.2 and §14.2 leave open): our 2xx to a request of the peer goes out; the Contact of
     /// a target refresh is the remote target from here on. One that is refused leaves it as it was.
     pub fn accepted(&mut self, request: &Request) {

@@ -25,6 +25,7 @@ use crate::cpm::contact;
 use crate::cpm::decision::Contact;
 use crate::cpm::refusal::Refusal;
 use crate::limits::EARLY_DIALOGS_MAX;
+use crate::shard::addresses::Reach;
 use crate::shard::counts::Direction;
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::Within;
@@ -101,6 +102,11 @@ impl Early {
         Box::new(Self { responses, number, contact: Box::default(), timer: None, dialogs: Vec::new() })
     }
 
+    /// Our Contact in the origin's early dialog.
+    pub fn contact(&self) -> &str {
+        &self.contact
+    }
+
     /// A target's INVITE has its final response.
     pub fn forget(&mut self, leg: LegIndex) {
         self.dialogs.retain(|early| early.leg != leg);
@@ -122,6 +128,13 @@ impl Signalling {
         let session = self.sessions.table.get(key)?;
         let LegState::Waiting(server) = session.legs[0].state else { return None };
         self.transactions.served(server).map(|request| (server, request))
+    }
+
+    /// How the origin, whose INVITE is open, is to reach us.
+    fn origin_reach(&self, key: Key) -> Option<Reach> {
+        let (_, request) = self.origin_invite(key)?;
+        let source = self.sessions.table.get(key)?.legs[0].source;
+        Some(Reach::back(source.map_or(Transport::Udp, |flow| flow.transport), request))
     }
 
     /// A provisional response of a target's.
@@ -187,21 +200,14 @@ impl Signalling {
         let focus = self.focus_of(key, response);
         let status = response.status();
         let reason = if response.reason().is_empty() { status::reason(status) } else { response.reason() };
+        let contact = self.early_contact(key, number);
         if !reliably {
-            let fill = |writer: &mut Writer<'_>| {
-                if let Some(focus) = &focus {
-                    focus.write(&request, writer);
-                }
-            };
+            let fill = |writer: &mut Writer<'_>| write_dialog(&request, focus.as_ref(), &contact, writer);
             self.respond_provisionally(now, server, status, reason, fill, out);
             return heard;
         }
-        let session = self.sessions.table.get(key).expect("it was just there");
-        if session.early.as_ref().is_none_or(|early| early.contact.is_empty()) {
-            self.begin_early(key, number);
-        }
         let session = self.sessions.table.get_mut(key).expect("it was just there");
-        let early = session.early.as_mut().expect("it was just begun");
+        let early = session.early.as_mut().expect("it has a Contact");
         let waits = early.responses.push(Provisional { status, reason: reason.into(), focus, of: heard });
         self.send_reliable(now, key, out);
         waits.err().and_then(|refused| refused.of)
@@ -211,18 +217,23 @@ impl Signalling {
     fn focus_of(&mut self, key: Key, response: &Response) -> Option<Focus> {
         let contact = contact::focus(response)?.into();
         clause!("C17-2", "C17-3");
-        let source = self.sessions.table.get(key).and_then(|session| session.legs[0].source);
-        let record_route = self.record_route(source.map_or(Transport::Udp, |flow| flow.transport).into());
+        let record_route = self.record_route(self.origin_reach(key)?);
         Some(Focus { contact, record_route })
     }
 
-    /// §3: the reliable responses make a dialog, so they have a Contact.
-    fn begin_early(&mut self, key: Key, number: u32) {
-        let source = self.sessions.table.get(key).and_then(|session| session.legs[0].source);
+    /// RFC 3261 §12.1.1: a provisional response with a tag makes a dialog, so it has a Contact: always the same.
+    fn early_contact(&mut self, key: Key, number: u32) -> Box<str> {
+        let Some(session) = self.sessions.table.get(key) else { return Box::default() };
+        if let Some(early) = session.early.as_ref().filter(|early| !early.contact.is_empty()) {
+            return early.contact.clone();
+        }
+        let Some(reach) = self.origin_reach(key) else { return Box::default() };
         let own = Contact::Own { params: String::new(), stands_for: None };
-        let (contact, _) = self.contact_value(&own, source.map_or(Transport::Udp, |flow| flow.transport).into());
-        let Some(session) = self.sessions.table.get_mut(key) else { return };
-        session.early.get_or_insert_with(|| Early::new(number, &mut self.prng)).contact = contact.into();
+        let contact: Box<str> = self.contact_value(&own, reach).0.into();
+        if let Some(session) = self.sessions.table.get_mut(key) {
+            session.early.get_or_insert_with(|| Early::new(number, &mut self.prng)).contact.clone_from(&contact);
+        }
+        contact
     }
 
     /// Sends the next reliable response, when the one before is acknowledged.
@@ -245,13 +256,7 @@ impl Signalling {
         let (status, reason, contact) = (response.status, response.reason.clone(), early.contact.clone());
         let focus = response.focus.clone();
         let fill = |writer: &mut Writer<'_>| {
-            match &focus {
-                Some(focus) => focus.write(&request, writer),
-                None => {
-                    reply::copy(&request, Name::RecordRoute, writer);
-                    writer.field(Name::Contact, &contact);
-                }
-            }
+            write_dialog(&request, focus.as_ref(), &contact, writer);
             writer.field(Name::Require, reliable::TAG);
             writer.format(Name::RSeq, format_args!("{sequence}")).field(Name::Allow, ALLOW);
         };
@@ -385,6 +390,17 @@ impl Signalling {
         writer.field(Name::ContentType, &content_type);
         writer.body(&body);
         Response::parse(&octets).ok()
+    }
+}
+
+/// What makes a dialog of a response: the route and the Contact, ours where the target is no focus.
+fn write_dialog(request: &Request, focus: Option<&Focus>, contact: &str, writer: &mut Writer<'_>) {
+    match focus {
+        Some(focus) => focus.write(request, writer),
+        None => {
+            reply::copy(request, Name::RecordRoute, writer);
+            writer.field(Name::Contact, contact);
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! OPTIONS                          200
 //! INFO MESSAGE REFER SUBSCRIBE …   the other leg, its response back
 //! ```
+//! In an early dialog: BYE of the origin ends the call; INVITE, and UPDATE with an offer, come too early (500, 491).
 
 use super::{LegState, State};
 use crate::base::clock::Instant;
@@ -68,8 +69,14 @@ impl Signalling {
     ) {
         let Some(session) = self.sessions.table.get_mut(key) else { return self.refuse_status(now, server, 481, out) };
         let at = &mut session.legs[usize::from(leg)];
+        if matches!(at.state, LegState::Calling(_)) && at.dialog.is_called_by(request) {
+            return self.within_early(now, key, leg, server, request, out);
+        }
         if let Err(out_of_dialog) = at.dialog.receive(request) {
             return self.refuse_status(now, server, out_of_dialog.status(), out);
+        }
+        if matches!(at.state, LegState::Waiting(_)) {
+            return self.within_early(now, key, leg, server, request, out);
         }
         let standing = session.state == State::Standing && at.state.is_answered();
         match request.method() {
@@ -81,11 +88,74 @@ impl Signalling {
             Method::Prack => self.pracked(now, key, leg, server, request, out),
             _ if !standing => self.refuse_status(now, server, 481, out),
             Method::Invite | Method::Update => self.changed_or_refreshed(now, key, leg, server, request, out),
-            Method::Other | Method::Register | Method::Publish => {
-                let allow = Refusal::new(405, "RFC 3261 §8.2.1").header("Allow", ALLOW.to_string());
-                self.refuse(now, server, &allow, out);
-            }
+            Method::Other | Method::Register | Method::Publish => self.refuse_method(now, server, out),
             _ => self.relay(now, key, leg, server, request, out),
+        }
+    }
+
+    /// A request in an early dialog, of the origin's or of a target's. An offer is still to be answered, so nothing can be changed
+    /// (RFC 3261 §14.2, RFC 3311 §5.2); and nobody is there yet to whom anything could be passed on.
+    fn within_early(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        server: ServerKey,
+        request: &Rc<Request>,
+        out: &mut Outbox,
+    ) {
+        match request.method() {
+            Method::Bye if leg == 0 => {
+                self.answer_plain(now, server, 200, out);
+                self.hung_up_early(now, key, request, out);
+            }
+            // §15: who was called may refuse the INVITE, and nothing else.
+            Method::Bye => self.refuse_status(now, server, 481, out),
+            Method::Options => self.answer_plain(now, server, 200, out),
+            Method::Prack => self.pracked(now, key, leg, server, request, out),
+            Method::Update if request.body().is_empty() => self.refreshed_early(now, key, leg, server, request, out),
+            Method::Invite | Method::Update if leg == 0 => {
+                let later = Refusal::new(500, "RFC 3261 §14.2").header("Retry-After", self.prng.below(11).to_string());
+                self.refuse(now, server, &later, out);
+            }
+            Method::Invite | Method::Update => self.refuse_status(now, server, 491, out),
+            Method::Other | Method::Register | Method::Publish => self.refuse_method(now, server, out),
+            _ => self.refuse_status(now, server, 480, out),
+        }
+    }
+
+    fn refuse_method(&mut self, now: Instant, server: ServerKey, out: &mut Outbox) {
+        let allow = Refusal::new(405, "RFC 3261 §8.2.1").header("Allow", ALLOW.to_string());
+        self.refuse(now, server, &allow, out);
+    }
+
+    /// RFC 3311 §5.2: an UPDATE without offer tells where the peer is now.
+    fn refreshed_early(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        server: ServerKey,
+        request: &Rc<Request>,
+        out: &mut Outbox,
+    ) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        let at = &mut session.legs[usize::from(leg)];
+        let contact: Box<str> = match &session.early {
+            Some(early) if leg == 0 => early.contact().into(),
+            _ => at.contact.clone(),
+        };
+        if leg == 0 {
+            at.dialog.accepted(request);
+        }
+        let product = crate::cpm::release::product(&self.config);
+        let fill = |mut writer: Writer<'_>| {
+            writer.field(Name::Contact, &contact);
+            writer.field(Name::Server, &product).field(Name::Allow, ALLOW);
+            writer.body(b"");
+        };
+        if self.transactions.respond(now, server, 200, status::reason(200), fill, out) {
+            self.counts.response(Method::Update, 200, Direction::Out);
         }
     }
 
