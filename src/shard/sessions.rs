@@ -183,6 +183,8 @@ pub struct Leg {
     /// It is the way to it in any case: the connection of a peer without routes.
     pub back: bool,
     pub timer: Refresh,
+    /// RFC 4028 §7.4: the largest Min-SE that the peer sent in this dialog, in requests or 422s, in seconds; 0: none.
+    pub min_se: u32,
     /// Its connection failed before its INVITE was answered: a 2xx that still comes is acknowledged and ended.
     pub lost: bool,
     /// The peer takes UPDATE (Allow).
@@ -351,6 +353,7 @@ impl Leg {
             back: false,
             lost: false,
             timer: Refresh::default(),
+            min_se: 0,
             updates: false,
             pending: Pending::default(),
             changing: Key::from_u64(0),

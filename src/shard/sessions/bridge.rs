@@ -30,6 +30,7 @@ use crate::shard::record::Cdr;
 use crate::shard::signalling::{Cookie, Signalling};
 use crate::shard::writing::{self, ALLOW, Draft, MAX_FORWARDS, asks_for_privacy, hops_left, is_identity};
 use crate::sip::dialog::Dialog;
+use crate::sip::header::min_se;
 use crate::sip::header::name::Name;
 use crate::sip::ids;
 use crate::sip::method::Method;
@@ -369,6 +370,7 @@ fn origin_leg(arrived: &Arrived, dialog: Dialog) -> Leg {
     origin.source = Some(arrived.flow);
     origin.back = arrived.flow.transport.reliable() && origin.dialog.route_set().next().is_none();
     origin.updates = arrived.request.lists(Name::Allow, "UPDATE");
+    origin.min_se = min_se::heard(&arrived.request);
     origin
 }
 

@@ -16,6 +16,7 @@ use crate::shard::outbox::Outbox;
 use crate::shard::signalling::{Cookie, Signalling};
 use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::glare::Verdict;
+use crate::sip::header::min_se;
 use crate::sip::header::name::Name;
 use crate::sip::header::reason;
 use crate::sip::header::session_expires::Refresher;
@@ -58,6 +59,7 @@ impl Signalling {
             return self.refuse(now, server, &small, out);
         }
         at.updates |= request.lists(Name::Allow, "UPDATE");
+        at.min_se = at.min_se.max(min_se::heard(request));
         let same = peers::sdp_of(request).is_none_or(|sdp| peers::digest(&sdp) == at.remote_sdp);
         if same {
             let sdp = (request.method() == Method::Invite || !request.body().is_empty()).then(|| at.local_sdp.clone());
@@ -103,13 +105,14 @@ impl Signalling {
         if method == Method::Invite {
             at.invite_seq = seq;
         }
-        let kept = at.timer.state.kept();
+        let (kept, min_se) = (at.timer.state.kept(), at.min_se);
         let product = crate::cpm::release::product(&self.config);
         let draft = Draft::of_dialog(&at.dialog, method, seq, MAX_FORWARDS, |mut writer| {
             writer.field(Name::Contact, &at.contact);
             if let Some(kept) = kept {
-                writer.format(Name::SessionExpires, format_args!("{kept}"));
+                writer.format(Name::SessionExpires, format_args!("{}", kept.at_least(min_se)));
             }
+            min_se::write(min_se, &mut writer);
             writer.field(Name::Supported, "timer").field(Name::UserAgent, &product).field(Name::Allow, ALLOW);
             writer.field(Name::ContentType, "application/sdp");
             writer.body(sdp.as_bytes());
@@ -163,6 +166,10 @@ impl Signalling {
             return self.refuse_status(now, server, 487, out);
         }
         let kind = media_kind(session.service);
+        if let Some(small) = response.filter(|_| status == 422) {
+            let at = &mut session.legs[usize::from(leg)];
+            at.min_se = at.min_se.max(min_se::heard(small));
+        }
         let Some(response) = response.filter(|_| status < 300) else {
             self.change_failed(key, server, out);
             let status = super::within::relayed_status(status);

@@ -11,6 +11,7 @@ use crate::shard::outbox::Outbox;
 use crate::shard::signalling::{Due, Signalling};
 use crate::shard::writing::{ALLOW, Draft, MAX_FORWARDS};
 use crate::sip::glare;
+use crate::sip::header::min_se;
 use crate::sip::header::name::Name;
 use crate::sip::header::session_expires::{Refresher, SessionExpires};
 use crate::sip::message::Response;
@@ -100,12 +101,14 @@ impl Signalling {
             return self.session_event(now, key, leg, Event::Failed { retry_after: wait }, out);
         }
         let session_timer::State::Asking { interval_s } = at.timer.state else { return };
+        let (interval_s, min_se) = (interval_s.max(at.min_se), at.min_se);
         let method = if at.updates { Method::Update } else { Method::Invite };
         let seq = at.dialog.next_seq();
         let product = crate::cpm::release::product(&self.config);
         let draft = Draft::of_dialog(&at.dialog, method, seq, MAX_FORWARDS, |mut writer| {
             writer.field(Name::Contact, &at.contact);
             writer.format(Name::SessionExpires, format_args!("{interval_s};refresher=uac"));
+            min_se::write(min_se, &mut writer);
             writer.field(Name::Supported, "timer").field(Name::UserAgent, &product).field(Name::Allow, ALLOW);
             if method == Method::Update {
                 return writer.body(b"");
@@ -144,6 +147,7 @@ impl Signalling {
             (408 | 481, _) | (_, None) => self.session_event(now, key, leg, Event::Lost, out),
             (422, Some(response)) => {
                 let wanted = session_timer::retry(interval_s, None, response, session_expires::floor_s(&self.config));
+                at.min_se = at.min_se.max(min_se::heard(response));
                 if let (Some(wanted), session_timer::State::Asking { interval_s }) = (wanted, &mut at.timer.state) {
                     *interval_s = wanted.delta_s;
                 }

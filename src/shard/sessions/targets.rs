@@ -24,6 +24,9 @@ use crate::sip::method::Method;
 use crate::sip::status;
 use crate::sip::transaction::seam::{self, ClientKey};
 
+/// INVITEs of a call to one target that is told again and again of a longer session interval.
+const INVITES_MAX: u32 = 4;
+
 impl Signalling {
     /// A response to a request of ours, for whoever it was made.
     pub(in crate::shard) fn heard(
@@ -164,7 +167,10 @@ impl Signalling {
             let target = usize::from(leg).checked_sub(call.first_leg)?;
             call.bridge.targets.get(target)?.session_expires.map(as_header)
         });
-        let recipients = session.legs[usize::from(leg)].is_recipients();
+        let at = &mut session.legs[usize::from(leg)];
+        // RFC 4028 §7.4: what proxies asked for before the dialog says nothing of those that are in its path.
+        at.min_se = 0;
+        let recipients = at.is_recipients();
         if !recipients {
             clause!("OSI-r8.d.2");
             self.bind_target(key, leg, response, out);
@@ -282,7 +288,10 @@ impl Signalling {
         let asked = |response: &Response| min_se::parse(response.header(Name::MinSe)?, floor_s).ok();
         let Some(min_se) = response.and_then(asked) else { return false };
         let Some(session) = self.sessions.table.get_mut(key) else { return false };
-        let again = session.legs[usize::from(leg)].dialog.local_seq() > 1;
+        let at = &mut session.legs[usize::from(leg)];
+        // Proxies on the way ask one after the other, each for more; who asks for the same again will not have it.
+        let again = at.dialog.local_seq() > INVITES_MAX || min_se <= at.min_se;
+        at.min_se = min_se;
         let limit = session_expires::limit_s(session.service, session.role);
         let Some(call) = session.call.as_ref() else { return false };
         let Some(invite) = usize::from(leg).checked_sub(call.first_leg).and_then(|target| call.bridge.targets.get(target)) else {

@@ -233,6 +233,13 @@ fn a_change_keeps_the_session_timer_of_the_other_leg() {
     world.answers(&change, "422 Session Interval Too Small", "Min-SE: 1000\r\n", "");
     world.expect(BOB, "ACK");
     world.expect(ALICE, "SIP/2.0 500");
-    world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
+    world.receives(ALICE, &in_dialog("ACK", 2, &ok, "", "").replace("z9hG4bKACK2", "z9hG4bKINVITE2"));
+    // RFC 4028 §7.4: it is obeyed from here on.
+    world.receives(ALICE, &in_dialog("INVITE", 3, &ok, OF_ALICE, &moved()));
+    world.expect(ALICE, "SIP/2.0 100");
+    let again = world.expect(BOB, "INVITE");
+    assert_eq!((again.header(Name::SessionExpires), again.header(Name::MinSe)), ("1000;refresher=uas".into(), "1000".into()));
+    world.answers(&again, "488 Not Acceptable Here", "", "");
+    world.receives(ALICE, &in_dialog("BYE", 4, &ok, "", ""));
     world.rests();
 }

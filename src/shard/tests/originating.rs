@@ -173,6 +173,44 @@ fn a_target_that_wants_a_longer_interval_is_asked_again() {
 }
 
 #[test]
+fn a_refresh_carries_the_longest_interval_that_its_dialog_asked_for() {
+    let mut world = World::new(config());
+    // Alice refreshes nothing herself, and proxies before us want 200 seconds at least.
+    let timers = "Supported: timer\r\nSession-Expires: 900;refresher=uas\r\nMin-SE: 200\r\n";
+    let (_, ok) = world.stands(&session().replace("Supported: timer\r\n", timers), ANSWER, &bobs());
+    assert_eq!(ok.header(Name::SessionExpires), "900;refresher=uas");
+    world.passes(Duration::from_secs(450));
+    let refresh = world.expect("127.0.0.1:5080", "INVITE sip:alice@");
+    assert_eq!((refresh.header(Name::SessionExpires), refresh.header(Name::MinSe)), ("900;refresher=uac".into(), "200".into()));
+    world.answers(&refresh, "422 Session Interval Too Small", "Min-SE: 1000\r\n", "");
+    world.expect("127.0.0.1:5080", "ACK");
+    world.passes(Duration::from_millis(1));
+    let longer = world.expect("127.0.0.1:5080", "INVITE sip:alice@");
+    assert_eq!((longer.header(Name::SessionExpires), longer.header(Name::MinSe)), ("1000;refresher=uac".into(), "1000".into()));
+    world.answers(&longer, "200 OK", "Contact: <sip:alice@127.0.0.1:5080>\r\nSession-Expires: 1000;refresher=uac\r\n", "");
+    world.expect("127.0.0.1:5080", "ACK");
+    world.receives(ALICE, &in_dialog("BYE", 2, &ok, "", ""));
+    world.rests();
+}
+
+#[test]
+fn proxies_on_the_way_to_a_target_may_ask_for_more_one_after_the_other() {
+    let mut world = World::new(config());
+    let mut invite = world.relays(&session());
+    for (number, min_se) in [(2, 200), (3, 400)] {
+        world.answers(&invite, "422 Session Interval Too Small", &format!("Min-SE: {min_se}\r\n"), "");
+        world.expect(CORE, "ACK");
+        invite = world.expect(CORE, "INVITE");
+        assert_eq!((invite.header(Name::CSeq), invite.header(Name::MinSe)), (format!("{number} INVITE"), min_se.to_string()));
+    }
+    // It has what it asked for.
+    world.answers(&invite, "422 Session Interval Too Small", "Min-SE: 400\r\n", "");
+    world.expect(CORE, "ACK");
+    world.expect(ALICE, "SIP/2.0 480");
+    world.rests();
+}
+
+#[test]
 fn a_session_is_refreshed_and_one_that_nobody_refreshes_ends() {
     let mut world = World::new(config());
     world.receives(

@@ -39,6 +39,13 @@ impl SessionExpires {
     }
 }
 
+impl SessionExpires {
+    /// The same, but not shorter than a Min-SE of so many seconds.
+    pub const fn at_least(self, min_se_s: u32) -> Self {
+        if self.delta_s < min_se_s { Self { delta_s: min_se_s, ..self } } else { self }
+    }
+}
+
 impl std::fmt::Display for SessionExpires {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.delta_s)?;
