@@ -9,6 +9,7 @@ use crate::cpm::facts::Role;
 use crate::cpm::identity::normalise;
 use crate::sip::header::name::Name;
 use crate::sip::header::name_addr::NameAddr;
+use crate::sip::ids;
 use crate::sip::message::{Message, Request};
 use crate::sip::uri::Uri;
 use std::rc::Rc;
@@ -46,14 +47,46 @@ pub fn believed(request: Request) -> Request {
     Request::parse(&octets).unwrap_or(request)
 }
 
-/// The top Route when it names us, and what follows it (RFC 3261 §16.4). The whole set where the top one is not ours.
+/// The top Route when it names us, and what follows it (RFC 3261 §16.4). The whole set where the top one is not ours. We stand in
+/// it twice in a row where we recorded both transports of a dialog (RFC 5658 §5.1), or both ends of it are users of ours.
 pub fn popped<'a>(addresses: &Addresses, request: &'a Message) -> (Option<NameAddr<'a>>, Rc<[Box<str>]>) {
-    let mut values = request.values(Name::Route);
-    let Some(first) = values.next() else { return (None, Rc::from([])) };
+    let mut values = request.values(Name::Route).peekable();
+    let Some(first) = values.peek().copied() else { return (None, Rc::from([])) };
     clause!("62-2");
-    let own = NameAddr::parse(first).ok().filter(|route| Uri::parse(route.uri).is_ok_and(|uri| addresses.is_own(&uri)));
-    let rest = own.is_none().then_some(first).into_iter().chain(values);
-    (own, rest.map(Box::from).collect())
+    let own = NameAddr::parse(first).ok().filter(|route| is_own(addresses, route.uri));
+    while values.next_if(|value| NameAddr::parse(value).is_ok_and(|route| is_own(addresses, route.uri))).is_some() {}
+    (own, values.map(Box::from).collect())
+}
+
+fn is_own(addresses: &Addresses, uri: &str) -> bool {
+    Uri::parse(uri).is_ok_and(|uri| addresses.is_own(&uri))
+}
+
+/// RFC 3261 §16.4: a strict router before us put the Record-Route URI that was ours into the Request-URI, and the Request-URI
+/// behind the Routes; that is undone. Every other request is as it came.
+pub fn loosened(addresses: &Addresses, request: Request) -> Request {
+    let recorded = |uri: &Uri<'_>| uri.params.has("lr") && ids::shard_of_user(uri.user).is_some() && addresses.is_own(uri);
+    if !request.has(Name::Route) || !Uri::parse(request.uri()).is_ok_and(|uri| recorded(&uri)) {
+        return request;
+    }
+    let routes: Vec<&str> = request.values(Name::Route).collect();
+    let Some((Ok(target), routes)) = routes.split_last().map(|(last, routes)| (NameAddr::parse(last), routes)) else {
+        return request;
+    };
+    let mut octets = Vec::with_capacity(request.size());
+    let mut writer = crate::sip::write::Writer::request(&mut octets, request.method_str(), target.uri);
+    // It came to us by that URI, as it would have by a Route.
+    writer.parts(Name::Route, &["<", request.uri(), ">"]);
+    for route in routes {
+        writer.field(Name::Route, route);
+    }
+    for (name, field) in request.written() {
+        if !matches!(name, Name::Route | Name::ContentLength) {
+            writer.line(field);
+        }
+    }
+    writer.body(request.body());
+    Request::parse(&octets).unwrap_or(request)
 }
 
 /// The session case, as `docs/manual.md` has it: what P-Served-User says; without it the user part or the `orig` parameter of

@@ -132,11 +132,17 @@ impl Signalling {
             let hop = straight.unwrap_or_else(|| next_hop(uri, routes)).to_string();
             let own = Uri::parse(&hop).is_ok_and(|uri| self.addresses.is_own(&uri));
             let transport = self.transport_of(&hop);
-            let record_route = edits.record_route.then(|| {
+            let mut record_routes = Vec::new();
+            if edits.record_route {
                 clause!("OSI-5.b");
-                self.record_route(Reach::towards(transport, uri, routes.first().map(|route| &**route)))
-            });
-            let draft = forwarded(request, flow, uri, routes, record_route.as_deref(), edits);
+                let reach = Reach::towards(transport, uri, routes.first().map(|route| &**route));
+                record_routes.push(self.record_route(reach));
+                // RFC 5658 §5.1: each side comes back by the transport that it uses.
+                if !reach.secure && flow.transport != transport && self.addresses.has(flow.transport) {
+                    record_routes.push(self.record_route(flow.transport.into()));
+                }
+            }
+            let draft = forwarded(request, flow, uri, routes, &record_routes, edits);
             ways.push((!own).then_some((draft, hop)));
             let proxied = self.proxies.get_mut(key).expect("it was just made");
             proxied.branches.push(Branch { outbound: None, status: None });
@@ -278,7 +284,7 @@ impl Signalling {
             return;
         }
         let edits = Edits { record_route: false, remove: &[], add: &[] };
-        let draft = forwarded(request, flow, request.uri(), &routes, None, &edits);
+        let draft = forwarded(request, flow, request.uri(), &routes, &[], &edits);
         self.dispatch(now, Purpose::Nobody, Method::Ack, Role::Proxy, draft, Hop::Uri(&hop), out);
     }
 
@@ -307,14 +313,14 @@ fn forwarded(
     flow: &Flow,
     uri: &str,
     routes: &[Box<str>],
-    record_route: Option<&str>,
+    record_routes: &[Box<str>],
     edits: &Edits<'_>,
 ) -> Draft {
     let mut octets = Vec::with_capacity(request.size() + 256);
     let strict = routes.first().and_then(|first| NameAddr::parse(first).ok()).map(|route| route.uri);
     let strict = strict.filter(|uri| Uri::parse(uri).is_ok_and(|uri| !uri.params.has("lr")));
     let mut writer = Writer::request(&mut octets, request.method_str(), strict.unwrap_or(uri));
-    if let Some(record_route) = record_route {
+    for record_route in record_routes {
         writer.field(Name::RecordRoute, record_route);
     }
     for route in routes.iter().skip(usize::from(strict.is_some())) {
@@ -326,16 +332,16 @@ fn forwarded(
     let hops = max_forwards(request).ok().flatten().map_or(MAX_FORWARDS, |hops| hops.saturating_sub(1));
     writer.format(Name::MaxForwards, format_args!("{hops}"));
     crate::sip::reply::vias(request, flow.peer, &mut writer);
-    for (name, text, value) in request.fields() {
-        let written = matches!(name, Name::Via | Name::Route | Name::MaxForwards | Name::ContentLength);
-        if !written && !edits.remove.iter().any(|gone| gone.eq_ignore_ascii_case(text)) {
-            writer.named(text, value);
+    for (name, field) in request.written() {
+        let written = matches!(name, Name::Via | Name::Route | Name::MaxForwards);
+        if !written && !edits.remove.iter().any(|gone| gone.eq_ignore_ascii_case(name.as_str())) {
+            writer.line(field);
         }
     }
     for (name, value) in edits.add {
         writer.named(name, value);
     }
-    writer.body(request.body());
+    end(request, writer);
     Draft::without_via(octets)
 }
 
@@ -343,18 +349,21 @@ fn forwarded(
 fn without_top_via(response: &Response, buffer: &mut Vec<u8>) {
     let mut writer = Writer::response(buffer, response.status(), response.reason());
     let mut first = true;
-    for (name, text, value) in response.fields() {
-        if name == Name::Via && std::mem::take(&mut first) {
-            for rest in list(value).skip(1) {
-                writer.named(text, rest);
-            }
+    for (name, field) in response.written() {
+        if name != Name::Via || !std::mem::take(&mut first) {
+            writer.line(field);
             continue;
         }
-        if name != Name::ContentLength {
-            writer.named(text, value);
+        for rest in response.header(Name::Via).into_iter().flat_map(list).skip(1) {
+            writer.field(Name::Via, rest);
         }
     }
-    writer.body(response.body());
+    end(response, writer);
+}
+
+/// Content-Length stands where it stood, as it was written; a datagram may have none, a stream needs one.
+fn end(message: &Message, writer: Writer<'_>) {
+    if message.has(Name::ContentLength) { writer.end(message.body()) } else { writer.body(message.body()) }
 }
 
 /// §16.7 step 6: a 6xx before all, else the lowest class; in 4xx those first that help the caller to try again, 401 and

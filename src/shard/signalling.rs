@@ -259,7 +259,8 @@ impl Signalling {
     fn request(&mut self, now: Instant, flow: Flow, request: Request, out: &mut Outbox) {
         self.counts.request(request.method(), Direction::In);
         let trusted = arrival::is_trusted(&self.config, &flow);
-        let request = Rc::new(if trusted { request } else { arrival::believed(request) });
+        let request = if trusted { request } else { arrival::believed(request) };
+        let request = Rc::new(arrival::loosened(&self.addresses, request));
         let (server, merged) = match self.transactions.receive_request(now, &flow, &request, out) {
             Arrival::Absorbed => return,
             Arrival::Ack => return self.acknowledged(now, &flow, &request, out),

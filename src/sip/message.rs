@@ -194,6 +194,11 @@ impl Message {
             .map(|field| (field.name, self.text(field.name_at, field.name_end), self.text(field.value_at, field.value_end)))
     }
 
+    /// All fields in order, each from its name to the end of its value as it came, with its name.
+    pub fn written(&self) -> impl Iterator<Item = (Name, &str)> + '_ {
+        self.fields.iter().map(|field| (field.name, self.text(field.name_at, field.value_end).trim_ascii_end()))
+    }
+
     /// Values of every field of that name, in order, one for each line.
     pub fn lines(&self, name: Name) -> impl DoubleEndedIterator<Item = &str> + '_ {
         self.fields.iter().filter(move |field| field.name == name).map(|field| self.text(field.value_at, field.value_end))

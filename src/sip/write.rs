@@ -38,6 +38,13 @@ impl<'b> Writer<'b> {
         self
     }
 
+    /// A field as it came: name, colon and value.
+    pub fn line(&mut self, field: &str) -> &mut Self {
+        self.0.extend_from_slice(field.as_bytes());
+        self.0.extend_from_slice(b"\r\n");
+        self
+    }
+
     /// A field whose value is these parts, one behind the other.
     pub fn parts(&mut self, name: Name, value: &[&str]) -> &mut Self {
         self.with(name, |buffer| value.iter().for_each(|part| buffer.extend_from_slice(part.as_bytes())))
@@ -59,6 +66,12 @@ impl<'b> Writer<'b> {
         value(self.0);
         self.0.extend_from_slice(b"\r\n");
         self
+    }
+
+    /// Ends a head that has its Content-Length, and writes the body.
+    pub fn end(self, body: &[u8]) {
+        self.0.extend_from_slice(b"\r\n");
+        self.0.extend_from_slice(body);
     }
 
     /// Ends the head with Content-Length and writes the body; `body` may be empty. Content-Type is the caller's field.

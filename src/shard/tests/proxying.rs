@@ -2,6 +2,7 @@
 
 use super::world::*;
 use crate::base::clock::Duration;
+use crate::base::transport::Transport;
 use crate::sip::header::name::Name;
 
 fn proxied() -> World {
@@ -89,5 +90,87 @@ fn silence_is_a_timeout_and_no_hops_are_too_many() {
     world.expect(CORE, "MESSAGE");
     world.passes(Duration::from_secs(33));
     assert!(world.sent.iter().any(|sent| sent.text.starts_with("SIP/2.0 408")));
+    world.rests();
+}
+
+/// A request that is none of CPM's, with these fields between its own.
+fn message(fields: &str, body: &str) -> String {
+    format!(
+        "MESSAGE sip:bob@other.net SIP/2.0\r\nv: SIP/2.0/UDP {ALICE};branch=z9hG4bKmessage\r\nMax-Forwards: 70\r\n\
+         f: <sip:alice@example.net>;tag=alice\r\nt: <sip:bob@other.net>\r\ni: call-1\r\nCSeq: 1 MESSAGE\r\n{fields}\r\n{body}"
+    )
+}
+
+#[test]
+fn what_is_proxied_keeps_order_and_spelling() {
+    let mut world = World::new(config());
+    let fields = "X-Odd:   a  b\r\nl: 3\r\nOrganization:\r\nallow:INVITE,\r\n BYE\r\ns: hi\r\nX-odd: c\r\nc: text/plain\r\n";
+    world.receives(ALICE, &message(fields, "abc"));
+    let passed = world.expect(CORE, "MESSAGE sip:bob@other.net");
+    let rest = format!(
+        "f: <sip:alice@example.net>;tag=alice\r\nt: <sip:bob@other.net>\r\ni: call-1\r\nCSeq: 1 MESSAGE\r\n{fields}\r\nabc"
+    );
+    assert!(passed.text.ends_with(&rest), "{}", passed.text);
+    world.answers(&passed, "200 Fine", "X-Odd:  q\r\nServer:\r\n", "");
+    let text = world.expect(ALICE, "SIP/2.0 200 Fine").text;
+    assert!(text.ends_with("X-Odd:  q\r\nServer:\r\nContent-Length: 0\r\n\r\n"), "{text}");
+    world.rests();
+}
+
+#[test]
+fn we_may_stand_in_a_route_twice() {
+    let mut world = World::new(config());
+    let own = "Route: <sip:127.0.0.1:5060;lr>\r\n";
+    world.receives(ALICE, &message(&format!("{own}{own}Route: <sip:p@{BOB};lr>\r\nl: 0\r\n"), ""));
+    let passed = world.expect(BOB, "MESSAGE sip:bob@other.net");
+    assert_eq!(passed.headers(Name::Route), [format!("<sip:p@{BOB};lr>")]);
+    world.answers(&passed, "200 OK", "", "");
+    world.rests();
+}
+
+#[test]
+fn each_side_comes_back_by_its_own_transport() {
+    let mut world = World::listening(
+        {
+            let mut config = config();
+            config.policy.stay_in_media_path = false;
+            config.sip.core = Some(format!("sip:{CORE};transport=tcp;lr"));
+            config
+        },
+        &[(Transport::Udp, "127.0.0.1:5060"), (Transport::Tcp, "127.0.0.1:5060")],
+    );
+    let invite = world.relays(&session());
+    let routes = invite.headers(Name::RecordRoute);
+    assert!(
+        routes.len() == 2 && routes[0].ends_with(":5060;transport=tcp;lr>") && routes[1].ends_with(":5060;lr>"),
+        "{routes:?}"
+    );
+    let fields = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\n";
+    world.answers(&invite, "200 OK", fields, &offer("bobs", ""));
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    world.receives(ALICE, &in_dialog("BYE", 2, &ok, "", ""));
+    let bye = world.expect(BOB, "BYE sip:bob@127.0.0.1:5081");
+    assert!(bye.headers(Name::Route).is_empty(), "{}", bye.text);
+    world.answers(&bye, "200 OK", "", "");
+    world.rests();
+}
+
+#[test]
+fn a_strict_router_before_us_is_understood() {
+    let mut world = proxied();
+    let invite = world.relays(&session());
+    let fields = "Contact: <sip:bob@127.0.0.1:5081>\r\nContent-Type: application/sdp\r\n";
+    world.answers(&invite, "200 OK", fields, &offer("bobs", ""));
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    let ours = ok.header(Name::RecordRoute);
+    let ours = ours.trim_matches(['<', '>']);
+    // What §16.6 step 6 makes of the request for who knows no lr.
+    let strict = in_dialog("INFO", 2, &ok, "Route: <sip:next@127.0.0.1:5080;lr>\r\nRoute: <sip:bob@127.0.0.1:5081>\r\n", "");
+    let strict = strict.replace(&format!("Route: {}\r\n", ok.header(Name::RecordRoute)), "");
+    let strict = strict.replacen("INFO sip:bob@127.0.0.1:5081", &format!("INFO {ours}"), 1);
+    world.receives(ALICE, &strict);
+    let passed = world.expect(ALICE, "INFO sip:bob@127.0.0.1:5081 SIP/2.0");
+    assert_eq!(passed.headers(Name::Route), ["<sip:next@127.0.0.1:5080;lr>"]);
+    world.answers(&passed, "200 OK", "", "");
     world.rests();
 }
