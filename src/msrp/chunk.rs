@@ -16,14 +16,16 @@ impl ByteRange {
 
     /// Reads "1-*/8123"; none where it is not one or its numbers contradict each other.
     pub fn parse(text: &[u8]) -> Option<Self> {
+        Self::leading(text).filter(|(_, rest)| rest.is_empty()).map(|(range, _)| range)
+    }
+
+    /// The range that `text` begins with, and what follows it.
+    pub fn leading(text: &[u8]) -> Option<(Self, &[u8])> {
         let (start, text) = number(text)?;
         let (end, text) = number_or_star(text.strip_prefix(b"-")?)?;
         let (total, rest) = number_or_star(text.strip_prefix(b"/")?)?;
-        if !rest.is_empty() {
-            return None;
-        }
         let range = Self { start, end, total };
-        range.is_lawful().then_some(range)
+        range.is_lawful().then_some((range, rest))
     }
 
     /// RFC 4975 §7.1.1: the first octet is 1, nothing lies beyond the total, and "1-0/0" speaks of no content.

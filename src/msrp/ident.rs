@@ -34,6 +34,21 @@ impl Ident {
         Some(ident)
     }
 
+    /// The first `len` of these octets; none where they are more than 32.
+    pub fn leading(octets: &[u8], len: usize) -> Option<Self> {
+        let Some(all) = octets.first_chunk::<IDENT_OCTETS_MAX>().filter(|_| len <= IDENT_OCTETS_MAX) else {
+            return Self::new(octets.get(..len)?);
+        };
+        // Without a copy of so many octets, which is a call.
+        let mut ident = Self { octets: *all, len: len as u8 };
+        for (word, from) in ident.octets.as_chunks_mut::<8>().0.iter_mut().zip([0, 8, 16, 24]) {
+            let kept = len.saturating_sub(from).min(8) as u32;
+            let mask = u64::MAX.checked_shr(64 - 8 * kept).unwrap_or(0);
+            *word = (u64::from_le_bytes(*word) & mask).to_le_bytes();
+        }
+        Some(ident)
+    }
+
     /// A fresh one of 16 characters, 95 random bits: RFC 4975 §7.1 asks for 64 in a transaction id, so that its end-line
     /// is in nobody's body.
     pub fn random(prng: &mut Prng) -> Self {
@@ -111,6 +126,11 @@ mod tests {
             assert_eq!(Ident::new(text.as_bytes()).unwrap().is_lawful(), lawful, "{text}");
         }
         assert!(Ident::new(&[b'a'; 33]).is_none());
+        for (octets, len) in
+            [(&[b'a'; 40][..], 0), (&[b'a'; 40], 13), (&[b'a'; 40], 32), (&[b'a'; 20], 13), (&[b'a'; 40], 33), (&[b'a'; 9], 10)]
+        {
+            assert_eq!(Ident::leading(octets, len), octets.get(..len).and_then(Ident::new), "{len} of {}", octets.len());
+        }
     }
 
     #[test]

@@ -11,4 +11,5 @@ pub mod parse;
 pub mod report;
 pub mod status;
 pub mod uri;
+mod usual;
 pub mod write;
