@@ -76,6 +76,8 @@ pub struct Media {
     strangers_max: u32,
     /// Sessions in which something changed that others wait for.
     woken: Vec<Key>,
+    /// Sessions whose SIP session has ended.
+    closing: usize,
 }
 
 impl Media {
@@ -110,6 +112,7 @@ impl Media {
             strangers: HashMap::new(),
             strangers_max: config.limits.unbound_msrp_per_peer,
             woken: Vec::new(),
+            closing: 0,
         }
     }
 
@@ -245,7 +248,7 @@ impl Media {
                 self.acknowledged(connection, &transaction, out);
             }
         }
-        self.net.arm(connection);
+        self.net.arm_from(now, connection);
         self.has_room_again(connection, out);
         self.touch(connection);
         self.wake(now, out);
@@ -426,6 +429,10 @@ impl Media {
 
     /// A connection's closing sessions may be ready to close.
     fn touch(&mut self, connection: Connection) {
+        // The usual case, without a look at sessions that no other step needs.
+        if self.closing == 0 {
+            return;
+        }
         let Some(conn) = self.net.get(connection) else { return };
         for id in &conn.legs {
             if self.sessions.get(id.session).is_some_and(|session| session.closing.is_some()) {

@@ -265,6 +265,7 @@ impl Media {
         };
         let Some(found) = self.sessions.get_mut(key) else { return };
         let left = left.and_then(|leg| found.place(leg));
+        self.closing += usize::from(found.closing.is_none());
         found.closing.get_or_insert_with(|| Box::new(Closing::new(now, left)));
         self.arm_session(key);
         self.woken.push(key);

@@ -375,6 +375,7 @@ impl Media {
         if let Some((_, handle)) = session.timer {
             self.net.timers.cancel(handle);
         }
+        self.closing -= usize::from(session.closing.is_some());
         self.by_key.remove(&session.key);
         self.net.counts.sessions -= 1;
         out.effects.push(MediaEffect::Tell(Report::Closed { session: session.key, totals: session.totals }));

@@ -52,7 +52,7 @@ impl Net {
     pub fn send(&mut self, now: Instant, connection: Connection, piece: Piece, out: &mut MediaOutbox) {
         let Some(conn) = self.connections.get_mut(connection.0) else { return };
         conn.send(now, piece, out);
-        self.arm(connection);
+        self.arm_from(now, connection);
     }
 
     /// Queues octets of our own.
@@ -210,6 +210,14 @@ impl Net {
         let handle = self.timers.arm(deadline, Timer::Connection(connection));
         let conn = self.connections.get_mut(connection.0).expect("found above");
         conn.timer = Some((deadline, handle));
+    }
+
+    /// As [`Net::arm`], where nothing but a time limit that begins now can be new.
+    pub fn arm_from(&mut self, now: Instant, connection: Connection) {
+        let Some(conn) = self.connections.get(connection.0) else { return };
+        if conn.timer.is_none_or(|(at, _)| at > now + self.transaction_timeout) {
+            self.arm(connection);
+        }
     }
 
     /// A connection at rest keeps no room for what may come.
