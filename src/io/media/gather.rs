@@ -128,7 +128,10 @@ impl Gather {
             let receives_a_turn = (TURN * receives / self.octets.max(1)).clamp(4, 64);
             return (PIPELINED, receives_a_turn as u32);
         }
-        self.trial.window(cpu, messages, rate);
+        // A window that was not as the trial wanted it says nothing.
+        if self.chosen.0 != PIPELINED && (self.chosen != NONE) == self.trial.gathers() {
+            self.trial.window(cpu, messages, rate);
+        }
         match self.trial.gathers() {
             false => NONE,
             true if rate < MESSAGES_MANY => SHORT,
