@@ -8,8 +8,9 @@
 //! SENDs come quickly   most = 1 ─ holds one ─> the next SEND comes first?  yes: most doubles up to `limits::MSRP_ANSWERS_HELD_MAX`
 //!                                                                          no: it waits for us; most = what it sent, and it is left alone
 //! ```
-//! Who waits for each answer is found out by one answer that is late; then it is left alone for 32 SENDs, 64, and so on. Who has a window
-//! of several SENDs is answered when that many are there. Answers to SENDs that come apart, as people write them, never wait.
+//! Who waits for each answer is found out by two answers that are late (one may be chance: whoever sends for it was not scheduled); then it
+//! is left alone for 32 SENDs, 64, and so on. Who has a window of several SENDs is answered when that many are there. Answers to SENDs that
+//! come apart, as people write them, never wait.
 
 use super::Media;
 use super::connection::Conn;
@@ -43,11 +44,13 @@ pub(super) struct Answers {
     /// SENDs until more are held than before.
     alone: u32,
     next_alone: u32,
+    /// The last that waited did so for nothing.
+    in_vain: bool,
 }
 
 impl Answers {
     fn new(now: Instant) -> Self {
-        Self { octets: Vec::new(), count: 0, most: 1, since: now, last: now, alone: ALONE, next_alone: ALONE }
+        Self { octets: Vec::new(), count: 0, most: 1, since: now, last: now, alone: ALONE, next_alone: ALONE, in_vain: false }
     }
 
     /// Whether none waits.
@@ -67,15 +70,20 @@ impl Answers {
             return true;
         }
         // All that were wanted came before any of them was answered.
-        if quick && self.alone == 0 {
-            self.most = (2 * self.most).min(MSRP_ANSWERS_HELD_MAX);
+        if quick {
+            self.in_vain &= self.count == 0;
+            if self.alone == 0 {
+                self.most = (2 * self.most).min(MSRP_ANSWERS_HELD_MAX);
+            }
         }
         false
     }
 
     /// The time of those that wait is over. Where nothing has come for half of it, the sender has stopped, perhaps for them.
     fn expire(&mut self, now: Instant) {
-        if now.since(self.last) * 2 >= HOLD {
+        let stopped = now.since(self.last) * 2 >= HOLD;
+        if std::mem::replace(&mut self.in_vain, stopped) && stopped {
+            self.in_vain = false;
             self.most = self.count.max(1);
             self.alone = self.next_alone;
             self.next_alone = self.next_alone.saturating_mul(2).min(ALONE_MAX);

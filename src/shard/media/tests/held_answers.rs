@@ -51,7 +51,7 @@ fn converse(window: u32, messages: u32, gap: Duration) -> (u32, usize) {
 fn a_sender_that_waits_for_its_answers_is_hardly_ever_kept_waiting() {
     for window in [1, 2, 3, 7, 20] {
         let (late, _) = converse(window, 3000, Duration::from_micros(100));
-        assert!(late <= 10, "{late} times with {window} under way");
+        assert!(late <= 16, "{late} times with {window} under way");
     }
 }
 
