@@ -1,8 +1,11 @@
-//! Tables whose keys are numbers that no peer chooses: counters of ours, and digests made under a secret seed. They need no
-//! hashing against an adversary a second time.
+//! Tables whose keys no peer chooses: counters of ours, digests made under a secret seed, texts drawn by chance. They need no
+//! hashing against an adversary.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+
+/// A table by texts of ours: what a peer asks for may be any text, but what is in the table was drawn by chance.
+pub type Drawn<V> = HashMap<Box<str>, V, BuildHasherDefault<Spread>>;
 
 /// A table by such a number.
 pub type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
@@ -13,7 +16,12 @@ pub struct Spread(u64);
 
 impl Hasher for Spread {
     fn write(&mut self, octets: &[u8]) {
-        octets.iter().for_each(|octet| self.write_u64(u64::from(*octet)));
+        let (words, rest) = octets.as_chunks::<8>();
+        words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|octet| self.write_u64(u64::from(*octet)));
+    }
+    fn write_u8(&mut self, octet: u8) {
+        self.write_u64(u64::from(octet));
     }
 
     fn write_u64(&mut self, number: u64) {

@@ -34,7 +34,7 @@ mod source;
 mod tests;
 
 use crate::base::clock::{Duration, Instant};
-use crate::base::hash::Numbered;
+use crate::base::hash::{Drawn, Numbered};
 use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::base::span::Span;
@@ -67,7 +67,7 @@ pub struct Media {
     net: Net,
     sessions: Slab<Session>,
     by_key: Numbered<MediaKey, Key>,
-    by_id: HashMap<Box<str>, LegId>,
+    by_id: Drawn<LegId>,
     /// Which sink or source a file belongs to.
     files: sink::Index,
     next_file: u64,
@@ -106,7 +106,7 @@ impl Media {
             net,
             sessions: Slab::with_capacity(MSRP_SESSIONS_MAX),
             by_key: Numbered::default(),
-            by_id: HashMap::new(),
+            by_id: Drawn::default(),
             files: HashMap::new(),
             next_file: 1,
             strangers: HashMap::new(),

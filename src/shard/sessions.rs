@@ -31,7 +31,7 @@ use super::exchange::{LegIndex, MediaKey};
 use super::prefetch::Gathered;
 use super::record::Cdr;
 use crate::base::clock::Instant;
-use crate::base::hash::Numbered;
+use crate::base::hash::{Drawn, Numbered};
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Handle;
 use crate::base::transport::Flow;
@@ -44,7 +44,7 @@ use crate::sip::glare::Pending;
 use crate::sip::message::{Request, Response};
 use crate::sip::session_timer;
 use crate::sip::transaction::seam::{ClientKey, ServerKey};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A request that came in, with what the shard found out about it before the procedure runs.
@@ -64,9 +64,9 @@ pub struct Arrived {
 pub struct Sessions {
     pub table: Slab<Session>,
     /// Local tag of every dialog to its session and leg.
-    pub tags: HashMap<Box<str>, (Key, LegIndex)>,
+    pub tags: Drawn<(Key, LegIndex)>,
     /// Local tag of every dialog in which our BYE is under way to a digest of the rest of its name.
-    pub parting: HashMap<Box<str>, u64>,
+    pub parting: Drawn<u64>,
     /// Media session to session and stream.
     pub media: Numbered<MediaKey, (Key, usize)>,
     /// Sessions by originator, for the limit on them.
@@ -258,8 +258,8 @@ impl Sessions {
     pub fn new(capacity: usize, media_cores: u8) -> Self {
         Self {
             table: Slab::with_capacity(capacity),
-            tags: HashMap::new(),
-            parting: HashMap::new(),
+            tags: Drawn::default(),
+            parting: Drawn::default(),
             media: Numbered::default(),
             originators: BTreeMap::new(),
             contributions: BTreeMap::new(),

@@ -26,6 +26,7 @@ use super::registrations::{Registrations, Subscriptions};
 use super::sessions::keep::Keep;
 use super::sessions::{Arrived, Sessions};
 use crate::base::clock::{Duration, Instant};
+use crate::base::hash::{Drawn, Numbered};
 use crate::base::prng::Prng;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Timers;
@@ -41,7 +42,7 @@ use crate::sip::session_timer;
 use crate::sip::transaction::seam::{Arrival, Event, Heard, ServerKey};
 use crate::sip::transaction::table::Transactions;
 use crate::sip::validate;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -166,7 +167,7 @@ pub struct Signalling {
     pub(super) outbound: Slab<Outbound>,
     /// Requests that got no response: heard by their purpose when the work in hand is done.
     pub(super) lost: VecDeque<(Purpose, u16)>,
-    pub(super) questions: HashMap<Ticket, Waiting>,
+    pub(super) questions: Numbered<Ticket, Waiting>,
     tickets: u64,
     pub(super) prefetch: Prefetch,
     pub(super) registrations: Registrations,
@@ -175,7 +176,7 @@ pub struct Signalling {
     /// Digests of requests being proxied (RFC 3261 §16.3 step 4).
     pub(super) loops: HashSet<u64>,
     /// Contact users of ours that stand for a peer's Contact.
-    pub(super) tokens: HashMap<Box<str>, Key>,
+    pub(super) tokens: Drawn<Key>,
     pub(super) token_slab: Slab<Token>,
     /// MESSAGEs whose targets have not all answered.
     pub(super) batches: Slab<Batch>,
@@ -209,14 +210,14 @@ impl Signalling {
             locator: Locator::default(),
             outbound: Slab::with_capacity(OUTBOUND_MAX),
             lost: VecDeque::new(),
-            questions: HashMap::new(),
+            questions: Numbered::default(),
             tickets: 0,
             prefetch: Prefetch::new(config.xdm.cache),
             registrations: Registrations::new(&config),
             sessions: Sessions::new(SESSIONS_MAX, bound.media_cores),
             proxies: Slab::with_capacity(PROXIED_MAX),
             loops: HashSet::new(),
-            tokens: HashMap::new(),
+            tokens: Drawn::default(),
             token_slab: Slab::with_capacity(TOKENS_MAX),
             batches: Slab::with_capacity(PROXIED_MAX),
             deferrals: Deferrals::default(),

@@ -2,7 +2,9 @@
 //! the datagram, in a queue beside the socket (`IP_RECVERR`); who sent it is found by that beginning.
 
 use super::lanes::Mark;
+use crate::base::hash::Spread;
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hasher;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -85,9 +87,9 @@ fn next(fd: RawFd, beginning: &mut [u8]) -> Option<(usize, bool)> {
 }
 
 fn hash(octets: &[u8]) -> u64 {
-    octets[..BEGINNING_OCTETS]
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, octet| (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3))
+    let mut spread = Spread::default();
+    spread.write(&octets[..BEGINNING_OCTETS]);
+    spread.finish()
 }
 
 #[cfg(test)]

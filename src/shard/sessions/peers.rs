@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::streams::push;
+use crate::base::hash::Spread;
 use crate::cpm::media_plan::described;
 use crate::cpm::session_matching::{self, Ours};
 use crate::mime::multipart;
@@ -10,7 +11,7 @@ use crate::shard::outbox::Outbox;
 use crate::sip::header::name::Name;
 use crate::sip::message::Message;
 use std::borrow::Cow;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::Hasher;
 
 /// The SDP of a message: its body, or the part of a multipart one. None where there is none.
 pub fn sdp_of(message: &Message) -> Option<Cow<'_, str>> {
@@ -30,9 +31,9 @@ pub fn sdp_of(message: &Message) -> Option<Cow<'_, str>> {
 
 /// Two SDPs of one digest are the same: a session refresh, not a change (RFC 4028 §7.4).
 pub fn digest(sdp: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    sdp.hash(&mut hasher);
-    hasher.finish()
+    let mut spread = Spread::default();
+    spread.write(sdp.as_bytes());
+    spread.finish()
 }
 
 impl Session {
