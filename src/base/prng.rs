@@ -31,17 +31,19 @@ impl Prng {
     /// Appends `count` random characters of `[0-9A-Za-z_-]`, six bits each.
     pub fn push_token(&mut self, count: usize, text: &mut String) {
         const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
+        let mut token = [0; 40];
         let mut left = count;
         while left > 0 {
-            let mut bits = self.u64();
-            let mut token = [0; 10];
-            for letter in &mut token {
-                *letter = ALPHABET[(bits & 63) as usize];
-                bits >>= 6;
+            let token = &mut token[..left.min(40)];
+            for letters in token.chunks_mut(10) {
+                let mut bits = self.u64();
+                for letter in letters {
+                    *letter = ALPHABET[(bits & 63) as usize];
+                    bits >>= 6;
+                }
             }
-            let taken = left.min(token.len());
-            text.push_str(std::str::from_utf8(&token[..taken]).expect("the alphabet is ASCII"));
-            left -= taken;
+            text.push_str(std::str::from_utf8(token).expect("the alphabet is ASCII"));
+            left -= token.len();
         }
     }
 }

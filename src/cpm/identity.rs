@@ -114,6 +114,11 @@ pub fn originators(trusted: bool, request: &Request) -> Vec<String> {
     asserted(trusted, request).map(|address| normalise(address.uri)).collect()
 }
 
+/// The first of [`originators`].
+pub fn originator(trusted: bool, request: &Request) -> Option<String> {
+    asserted(trusted, request).next().map(|address| normalise(address.uri))
+}
+
 /// The served user, normalised: P-Served-User of a trusted hop (RFC 5502), else the originator or the Request-URI.
 pub fn served_user(role: Role, trusted: bool, request: &Request) -> String {
     let named = request.header(Name::PServedUser).filter(|_| trusted).and_then(|value| NameAddr::parse(value).ok());
@@ -123,9 +128,8 @@ pub fn served_user(role: Role, trusted: bool, request: &Request) -> String {
     if role == Role::Terminating {
         return normalise(request.uri());
     }
-    let first = originators(trusted, request).into_iter().next();
     // No asserted identity: nothing is done for such a user, but logs and limits want a name.
-    first.or_else(|| request.from().ok().map(|from| normalise(from.uri))).unwrap_or_default()
+    originator(trusted, request).or_else(|| request.from().ok().map(|from| normalise(from.uri))).unwrap_or_default()
 }
 
 /// Whether anonymity is requested: Privacy "id", "user" or "header" (RFC 3323 §4.2, RFC 3325 §9.3), or the anonymous From

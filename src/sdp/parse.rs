@@ -182,6 +182,8 @@ fn media(whole: &Rc<str>, value: &str) -> Result<MediaDescription, &'static str>
         ports,
         protocol: Text::piece(whole, protocol),
         formats: words.map(|word| Text::piece(whole, word)).collect(),
+        // An m-line of MSRP has six to ten.
+        attributes: Vec::with_capacity(12),
         ..MediaDescription::default()
     })
 }

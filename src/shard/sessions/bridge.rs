@@ -129,7 +129,7 @@ impl Signalling {
         if arrived.role != Role::Originating {
             return None;
         }
-        identity::originators(arrived.trusted, &arrived.request).into_iter().next().map(Into::into)
+        identity::originator(arrived.trusted, &arrived.request).map(Into::into)
     }
 
     /// By what a session that replaces this one will name it: the user it is of and its Contribution-ID (TSI-8.b).
