@@ -172,13 +172,15 @@ impl Load<'_> {
                     self.failures
                 ));
             }
-            while self.calls.len() < 50 && (self.started as usize) < self.scenario.standing {
+            // Who is refused, by a proxy that shares its CPU and was away for a moment, is followed by another.
+            while self.calls.len() < 50 && self.standing.len() + self.calls.len() < self.scenario.standing {
                 self.call(Instant::now());
             }
             self.turn(&mut buffer, true);
         }
         self.latency.reset();
-        self.done = 0;
+        self.failures.clear();
+        (self.done, self.told_when) = (0, 0);
         if !quiet && self.scenario.standing > 0 {
             eprintln!("{}: {} dialogs stand", self.scenario.name, self.standing.len());
         }
