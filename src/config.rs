@@ -304,6 +304,8 @@ pub struct Limits {
     pub sessions_per_originator: usize,
     pub new_calls_per_second: u32,
     pub overload_queue_delay: Duration,
+    /// How much of a signalling core's time may go into refusals; 100: as much as they take, and no call is dropped.
+    pub overload_refusal_percent: u32,
     /// SIP connections of one address, and requests a second of one (0: any number), where it is not in `sip.trusted`; of each core.
     pub connections_per_peer: usize,
     pub requests_per_second_per_peer: u32,
@@ -406,6 +408,7 @@ impl Default for Config {
                 sessions_per_originator: 20,
                 new_calls_per_second: 0,
                 overload_queue_delay: Duration::from_millis(50),
+                overload_refusal_percent: 5,
                 connections_per_peer: limits::SIP_CONNECTIONS_PER_PEER,
                 requests_per_second_per_peer: limits::SIP_REQUESTS_PER_PEER,
                 unbound_msrp_per_peer: limits::MSRP_UNBOUND_PER_PEER,

@@ -28,6 +28,20 @@ impl Prng {
         ((u128::from(self.u64()) * u128::from(bound)) >> 64) as u64
     }
 
+    /// Appends `count` random letters from A to O, 3.9 bits each.
+    pub fn push_letters(&mut self, count: usize, text: &mut String) {
+        const LETTERS: u64 = 15;
+        // So many are drawn with one number.
+        const DRAWN: usize = 15;
+        for at in (0..count).step_by(DRAWN) {
+            let mut number = self.u64();
+            for _ in at..count.min(at + DRAWN) {
+                text.push(char::from(b'A' + (number % LETTERS) as u8));
+                number /= LETTERS;
+            }
+        }
+    }
+
     /// Appends `count` random characters of `[0-9A-Za-z_-]`, six bits each.
     pub fn push_token(&mut self, count: usize, text: &mut String) {
         const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";

@@ -454,6 +454,7 @@ fn limits(section: Section<'_, '_>, limits: &mut Limits) {
     section.number("sessions_per_originator", &mut limits.sessions_per_originator, 1, 1_000_000);
     section.number("new_calls_per_second", &mut limits.new_calls_per_second, 0, 10_000_000);
     section.duration("overload_queue_delay", &mut limits.overload_queue_delay, Duration::from_micros(100), 60 * SECOND);
+    section.number("overload_refusal_percent", &mut limits.overload_refusal_percent, 1, 100);
     section.number("connections_per_peer", &mut limits.connections_per_peer, 1, 1_000_000);
     section.number("requests_per_second_per_peer", &mut limits.requests_per_second_per_peer, 0, 10_000_000);
     section.number("unbound_msrp_per_peer", &mut limits.unbound_msrp_per_peer, 1, 1_000_000);

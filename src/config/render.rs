@@ -144,6 +144,7 @@ impl Config {
         plain(out, "sessions_per_originator", self.limits.sessions_per_originator);
         plain(out, "new_calls_per_second", self.limits.new_calls_per_second);
         duration(out, "overload_queue_delay", self.limits.overload_queue_delay);
+        plain(out, "overload_refusal_percent", self.limits.overload_refusal_percent);
         plain(out, "connections_per_peer", self.limits.connections_per_peer);
         plain(out, "requests_per_second_per_peer", self.limits.requests_per_second_per_peer);
         plain(out, "unbound_msrp_per_peer", self.limits.unbound_msrp_per_peer);

@@ -34,6 +34,8 @@ pub struct SignallingSnapshot {
     /// Messages and reports that waited at the start of the fullest turn since the last scrape.
     pub queue_depth: u64,
     pub connections: u64,
+    /// Share of new calls that the kernel drops at its datagram sockets, 0 to 1.
+    pub dropped_share: f64,
     /// Connections ended, datagrams and messages dropped by the engine, by cause.
     pub engine: BTreeMap<&'static str, u64>,
 }
@@ -101,6 +103,15 @@ impl Exposition {
         }
         for (cpu, depth) in depths {
             page.line("cpm_pf_queue_depth", &[("core", &cpu.to_string())], depth as f64);
+        }
+
+        page.family(
+            "cpm_pf_overload_drop_ratio",
+            "gauge",
+            "Share of new calls that is dropped without an answer, where to refuse them all would take too much.",
+        );
+        for core in &scrape.signalling {
+            page.line("cpm_pf_overload_drop_ratio", &[("core", &core.usage.cpu.to_string())], core.dropped_share);
         }
 
         page.family("cpm_pf_core_busy_ratio", "gauge", "CPU time over elapsed time of a thread since the last scrape.");
@@ -319,6 +330,7 @@ mod tests {
             held: vec![("timers", 6)],
             queue_depth: 3,
             connections: 1,
+            dropped_share: 0.25,
             engine: BTreeMap::from([("idle", 2)]),
         };
         let engine = vec![("receives", 5)];

@@ -22,6 +22,7 @@ pub mod addresses;
 pub mod arrival;
 pub mod counts;
 pub mod deferral;
+pub mod dropping;
 pub mod exchange;
 pub mod initial;
 pub mod ladder;

@@ -26,6 +26,15 @@ const QUEUE: u32 = 16;
 /// So many times longer than is allowed is too long for a single message as well.
 const ALONE: u32 = 8;
 
+/// New calls of a core since its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NewCalls {
+    /// Initial INVITEs that came, however they fared.
+    pub came: u64,
+    /// Those refused because the queue was slow.
+    pub refused: u64,
+}
+
 /// The load of one core as it sees it.
 #[derive(Default)]
 pub struct Overload {
@@ -44,6 +53,7 @@ pub struct Overload {
     lines: u32,
     lines_since: Instant,
     pub(super) turned_away: u64,
+    pub(super) calls: NewCalls,
     pub(super) looks: Looks,
     /// Calls that may still begin, in thousandths, and when that was so.
     budget: u64,
@@ -120,7 +130,9 @@ impl Signalling {
         if self.draining {
             return Some("drain");
         }
+        self.overload.calls.came += 1;
         if self.overload.is_slow(now, overload_queue_delay) {
+            self.overload.calls.refused += 1;
             let others = self.overload.line(now);
             if others > 0 {
                 tracing::info!(others, cause = "limits.overload_queue_delay", "refused without a line each");

@@ -8,8 +8,8 @@
 //! A call refused by the ordinary way costs some tenth of one that is served; at several times the load that saturates a core that
 //! would be most of its time. Here a refusal is one look over the head. Its tag says so, and its ACK ends at the tag.
 //!
-//! Nothing is dropped instead (§21.5.4 would allow it): over UDP what is dropped comes again, up to six times, and costs as much in
-//! the end; a refusal with Retry-After makes a peer go elsewhere.
+//! A refusal with Retry-After makes a peer go elsewhere. Where even refusals would take too much, a part of new calls is dropped
+//! (`dropping.rs`).
 
 use super::counts::{Direction, Outcome, case_label, service_label};
 use super::outbox::{Outbox, SendTag};
@@ -184,6 +184,8 @@ impl Signalling {
         let to = via.response_destination(flow);
         out.send(to, SendTag(0), |buffer| head.refuse(top, &via, flow, retry_after_s, buffer));
         self.overload.turned_away += 1;
+        self.overload.calls.came += 1;
+        self.overload.calls.refused += 1;
         let labels = (case_label(head.role), service_label(head.service));
         out.refusals.add(now, labels, [head.call_id, head.originator, head.recipient], 503, CAUSE);
         self.counts.request(Method::Invite, Direction::In);

@@ -19,7 +19,7 @@ use super::locate::Locator;
 use super::messages::{Batch, KeptMessage};
 use super::outbound::{Outbound, Purpose};
 use super::outbox::{Destination, Effect, Outbox, SendTag};
-use super::overload::Overload;
+use super::overload::{NewCalls, Overload};
 use super::prefetch::{DocumentKey, Gathered, Prefetch};
 use super::proxy::Proxied;
 use super::registrations::{Registrations, Subscriptions};
@@ -559,6 +559,11 @@ impl Signalling {
     /// Counters for the metrics.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// New calls so far, and how many of them were too many.
+    pub fn new_calls(&self) -> NewCalls {
+        self.overload.calls
     }
 
     /// How long what is handed in now has waited in the engine's queue: the overload control's input.

@@ -4,11 +4,14 @@
 //! ```text
 //! branch  z9hG4bK SS kkkkkkkkkkkkkkkk rrrrrrr       core, transaction (slab key), 42 random bits (RFC 3261 §8.1.1.7)
 //! tag     SS . rrrrrrrrrrrrrr                       core, 84 random bits (RFC 3261 §19.3 asks for 32)
-//! user    SS . rrrrrrrrrrrrrrrrrrrrrr               core, 132 random bits: Contact, Record-Route
+//! user    SS . llllllllllllllllllllll               core, 22 random letters (85 bits): Contact, Record-Route
 //! ```
 //!
 //! Lengths are fixed and the dot stands at a fixed place: what a peer made is all but never taken for ours. Whoever
 //! forges one gains nothing: it is looked up on the core it names and not found.
+//!
+//! The letters of a user are A to O, octets whose upper half is 4: a few of them side by side are found in a message without reading it
+//! (`io::signalling::filter`), as no word, number or name is likely to have them.
 
 use crate::base::prng::Prng;
 use crate::base::slab::Key;
@@ -20,7 +23,11 @@ pub const MAGIC_COOKIE: &str = "z9hG4bK";
 pub const BRANCH_LEN: usize = 32;
 const BRANCH_CHANCE: usize = 7;
 const TAG_CHANCE: usize = 14;
-const USER_CHANCE: usize = 22;
+/// Letters of a user, and what the upper half of each is.
+pub const LETTERS: usize = 22;
+pub const LETTERS_HIGH_BITS: u8 = 0x40;
+pub const LETTERS_MASK: u8 = 0xf0;
+const CALL_ID_CHANCE: usize = 22;
 
 /// A branch of ours, held in place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,18 +83,18 @@ pub fn stateless_tag(shard: u8, request: &[&str]) -> String {
 
 /// A fresh user part for a Contact or Record-Route URI of ours.
 pub fn user(shard: u8, prng: &mut Prng) -> String {
-    let mut text = String::with_capacity(3 + USER_CHANCE);
+    let mut text = String::with_capacity(3 + LETTERS);
     push_hex(u64::from(shard), 2, &mut text);
     text.push('.');
-    prng.push_token(USER_CHANCE, &mut text);
+    prng.push_letters(LETTERS, &mut text);
     text
 }
 
 /// A fresh Call-ID, without host part: 132 random bits (RFC 3261 §8.1.1.4). It names no core: responses come back by
 /// branch, requests by tag.
 pub fn call_id(prng: &mut Prng) -> String {
-    let mut text = String::with_capacity(USER_CHANCE);
-    prng.push_token(USER_CHANCE, &mut text);
+    let mut text = String::with_capacity(CALL_ID_CHANCE);
+    prng.push_token(CALL_ID_CHANCE, &mut text);
     text
 }
 
@@ -104,7 +111,7 @@ pub fn shard_of_tag(tag: &str) -> Option<u8> {
 
 /// The core that made this user part; none: not ours.
 pub fn shard_of_user(user: &str) -> Option<u8> {
-    shaped(user, 3 + USER_CHANCE)
+    shaped(user, 3 + LETTERS)
 }
 
 fn shaped(text: &str, len: usize) -> Option<u8> {

@@ -3,6 +3,7 @@
 use crate::ladder::Originating;
 use crate::proxy::Proxy;
 use crate::ue::{Invite, LARGE, Message, SESSION, answer_sdp};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 const BOB: &str = "sip:bob@example.org";
@@ -105,6 +106,66 @@ fn a_flood_is_turned_away_in_passing_and_what_is_served_is_not() {
     hang_up(&mut ladder, &ok);
     let refused = |pf: &Proxy| pf.metric("cpm_pf_rejections_total", &["limits.overload_queue_delay"]);
     assert!((refused(&ladder.pf) - f64::from(CALLS)).abs() < 0.5);
+}
+
+/// The program stands still while a flood comes, and what is `between`, for ten times as long as is allowed.
+fn flood(ladder: &mut Originating, from: &UdpSocket, round: u32, between: &str) {
+    ladder.pf.stand_still();
+    for number in 0..FLOOD {
+        if number == FLOOD / 2 {
+            ladder.alice.send(ladder.pf.udp, between);
+        }
+        let invite = Invite::new(&ladder.alice, BOB, LARGE).with("User-Agent", &format!("flood-{round}"));
+        from.send_to(invite.text().as_bytes(), ladder.pf.udp).expect("loopback takes it");
+    }
+    std::thread::park_timeout(Duration::from_millis(600));
+    ladder.pf.signal("CONT");
+}
+
+/// Whether a socket of the program may hold a flood.
+fn has_room() -> bool {
+    let number = |text: &str, base| u64::from_str_radix(text.trim(), base).unwrap_or(0);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capable = status.lines().find_map(|line| line.strip_prefix("CapEff:")).is_some_and(|set| number(set, 16) >> 12 & 1 == 1);
+    capable || std::fs::read_to_string("/proc/sys/net/core/rmem_max").is_ok_and(|most| number(&most, 10) >= 8 << 20)
+}
+
+/// Calls of a flood: more than are refused at once before any is dropped.
+const FLOOD: usize = 2_500;
+
+#[test]
+fn in_the_heaviest_flood_calls_are_dropped_and_what_is_in_a_dialog_is_not() {
+    if !has_room() {
+        return eprintln!("needs CAP_NET_ADMIN, or net.core.rmem_max of 8 MiB: a smaller buffer holds no flood");
+    }
+    const BEGINS: &str = "a part of new calls is dropped";
+    const ENDS: &str = "no new calls are dropped any more";
+    let limits = "[limits]\noverload_queue_delay = \"60ms\"\noverload_refusal_percent = 1\n";
+    let mut ladder = Originating::new(limits);
+    let ok = call(&mut ladder);
+    let strangers = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+    let body = answer_sdp("127.0.0.1:9".parse().expect("an address"), "alice", "active", "sendrecv");
+    let fields = format!(
+        "Contact: <sip:alice@{}>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        ladder.alice.address,
+        body.len()
+    );
+    let not_taken = |pf: &Proxy| pf.metric("cpm_pf_sip_transport_total", &["datagram-not-taken"]);
+    let mut rounds = 0;
+    while !ladder.pf.log().contains(BEGINS) || not_taken(&ladder.pf) == 0.0 {
+        rounds += 1;
+        assert!(rounds < 20, "nothing is dropped; the log:\n{}", ladder.pf.log());
+        let change = ladder.alice.in_dialog("INVITE", &ok, rounds).replace("Content-Length: 0\r\n\r\n", &fields);
+        flood(&mut ladder, &strangers, rounds, &change);
+        let (arrived, from) = ladder.core.expect_from("INVITE");
+        ladder.core.answer(&arrived, from, "488 Not Acceptable Here", "", "");
+        let refusal = ladder.alice.next("488", |message| message.status() == 488).0;
+        ladder.alice.ack(ladder.pf.udp, &Message(change), &refusal);
+    }
+    // The flood is over: the filter goes, and calls are taken.
+    ladder.pf.until("nothing is dropped", |pf| pf.log().contains(ENDS) && pf.metric("cpm_pf_overload_drop_ratio", &[]) == 0.0);
+    let ok = call(&mut ladder);
+    hang_up(&mut ladder, &ok);
 }
 
 #[test]

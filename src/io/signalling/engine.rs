@@ -16,6 +16,7 @@ use super::dropped::Dropped;
 use super::gather::Gather;
 use super::hep::Hep;
 use super::lanes::{Links, Mark, Order, Passed};
+use super::last_resort::LastResort;
 use super::op::{self, Op};
 use super::owner::Owners;
 use super::rate::Rate;
@@ -105,6 +106,8 @@ pub struct Engine {
     entered: Instant,
     /// When the ring was last looked at.
     looked: Instant,
+    /// For how long this core has had nothing to do.
+    slept: Duration,
     swept: Instant,
     /// Listening sockets whose accepting the kernel ended with an error; armed again by the sweep.
     deaf: Vec<usize>,
@@ -123,6 +126,7 @@ pub struct Engine {
     unanswerable: u64,
     dropped: Dropped,
     rate: Rate,
+    last_resort: LastResort,
     draining: Option<Instant>,
     drained: bool,
     stop: Option<Instant>,
@@ -165,6 +169,7 @@ impl Engine {
             messages: 0,
             entered: now,
             looked: now,
+            slept: Duration::ZERO,
             swept: now,
             deaf: Vec::new(),
             hold: Hold::Reading,
@@ -178,6 +183,7 @@ impl Engine {
             unanswerable: 0,
             dropped: Dropped::default(),
             rate: Rate::default(),
+            last_resort: LastResort::default(),
             draining: None,
             drained: false,
             stop: None,
@@ -244,6 +250,10 @@ impl Engine {
         }
         self.carry_out();
         self.flush()?;
+        if matches!(self.hold, Hold::Reading) {
+            let percent = self.config.limits.overload_refusal_percent;
+            self.last_resort.look(now, self.shard.new_calls(), self.slept, percent, &self.udp);
+        }
         self.report_let_go();
         self.report_drained(now);
         Ok(())
@@ -462,6 +472,7 @@ impl Engine {
         if self.draining.is_some() && !self.drained || self.stop.is_some() {
             until = until.min(now + Duration::from_millis(50));
         }
+        until = until.min(self.last_resort.due().unwrap_or(until));
         until = until.min(self.looks.last().copied().unwrap_or(until));
         let links = &mut self.links;
         let sleep = !pending && links.wake.clone().sleeping.may_wait(|| links.is_waiting());
@@ -472,6 +483,9 @@ impl Engine {
         // What lies in a stream now came after the last look, unless there was a sleep between: then it came at its end.
         let after = self.clock.now();
         self.entered = if sleep && after.since(now) > NO_SLEEP { after } else { self.looked };
+        if sleep {
+            self.slept += after.since(now);
+        }
         self.looked = after;
         waited
     }
@@ -505,6 +519,7 @@ impl Engine {
         engine.insert("handshake-refused", self.tcp.handshakes_refused);
         engine.insert("too-many-requests", self.rate.refused);
         engine.insert("datagram-dropped", self.udp.dropped);
+        engine.insert("datagram-not-taken", self.udp.not_taken());
         engine.insert("unanswerable", self.unanswerable);
         engine.insert("lane-full", self.links.dropped);
         if let Some(hep) = &self.watch.hep {
@@ -516,6 +531,7 @@ impl Engine {
             held: self.shard.held().to_vec(),
             queue_depth: std::mem::take(&mut self.queue_depth),
             connections: self.tcp.open() as u64,
+            dropped_share: self.last_resort.share(),
             engine,
         }
     }

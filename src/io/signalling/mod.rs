@@ -3,9 +3,11 @@
 pub mod connection;
 pub mod dropped;
 pub mod engine;
+pub mod filter;
 pub mod gather;
 pub mod hep;
 pub mod lanes;
+pub mod last_resort;
 pub mod op;
 pub mod owner;
 pub mod rate;

@@ -218,6 +218,21 @@ fn errors(socket: &Socket, address: SocketAddr) {
     set_option(socket, level, name, 1);
 }
 
+/// Datagrams that the kernel dropped at a socket since it was made: its buffer was full, or its filter said so. It starts anew
+/// after 2^32.
+pub fn dropped(socket: &Socket) -> u32 {
+    use std::os::fd::AsRawFd;
+    const DROPS: usize = 8;
+    let mut numbers = [0u32; DROPS + 1];
+    let mut octets = std::mem::size_of_val(&numbers) as libc::socklen_t;
+    // SAFETY: the kernel writes at most so many octets into a local array of that size (`SO_MEMINFO`, the last is SK_MEMINFO_DROPS);
+    // where it writes fewer, or fails, the rest stays 0.
+    unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, numbers.as_mut_ptr().cast(), &raw mut octets);
+    }
+    numbers[DROPS]
+}
+
 fn set_option(socket: &Socket, level: i32, name: i32, value: i32) {
     use std::os::fd::AsRawFd;
     // SAFETY: the option value is a local `int` of the length given; failure leaves the socket as it was.

@@ -3,15 +3,16 @@
 //!
 //! Cost of a datagram: one copy by the kernel into a lent buffer; of an answer: one copy into the batch, 1/n of a system call.
 
+use super::filter;
 use super::lanes::Mark;
 use super::op::{self, Op};
-use super::sockets::Bound;
+use super::sockets::{self, Bound};
 use super::unreachable::Sent;
 use crate::base::transport::{Flow, Transport};
 use crate::io::faults;
 use crate::io::ring::{Group, receive_datagrams};
 use io_uring::{squeue, types};
-use socket2::SockAddr;
+use socket2::{SockAddr, Socket};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -67,7 +68,31 @@ impl Udp {
         let mut shape: libc::msghdr = unsafe { std::mem::zeroed() };
         shape.msg_namelen = NAME_OCTETS as libc::socklen_t;
         shape.msg_controllen = CONTROL_OCTETS as _;
+        // A process that we take over from may have left its own.
+        sockets.iter().for_each(|bound| unfiltered(&bound.socket));
         Self { sockets, shape: Box::new(shape), waiting: Vec::new(), octets: Vec::new(), sent: Sent::default(), dropped: 0 }
+    }
+
+    /// Has the kernel drop `share` of 256 new calls at every socket; 0: none. `salt` decides which.
+    ///
+    /// # Errors
+    /// The kernel takes no filter. Then none is left at any socket.
+    pub fn filter(&self, share: u8, salt: u32) -> io::Result<()> {
+        let filter = filter::dropping(share, salt);
+        for bound in &self.sockets {
+            if share == 0 {
+                unfiltered(&bound.socket);
+            } else if let Err(error) = bound.socket.attach_filter(&filter) {
+                self.sockets.iter().for_each(|bound| unfiltered(&bound.socket));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Datagrams that came to our sockets since they were bound and did not reach us: no room was left, or the filter dropped them.
+    pub fn not_taken(&self) -> u64 {
+        self.sockets.iter().map(|bound| u64::from(sockets::dropped(&bound.socket))).sum()
     }
 
     /// Sockets of this core.
@@ -198,6 +223,11 @@ impl Udp {
     }
 }
 
+fn unfiltered(socket: &Socket) {
+    // It fails where there is none.
+    let _ = socket.detach_filter();
+}
+
 /// One sendmmsg. Answers how many datagrams went out, at least one.
 fn send_many(fd: i32, octets: &[u8], batch: &[Waiting]) -> io::Result<usize> {
     if let Some(error) = faults::errno() {
@@ -262,5 +292,51 @@ fn stamp(control: &[u8]) -> Option<(i64, i64)> {
         }
         let time = control.as_ptr().add(head).cast::<libc::timespec>().read_unaligned();
         Some((time.tv_sec, time.tv_nsec))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    const CALLS: usize = 64;
+
+    /// How many of so many new calls come through to a socket.
+    fn taken(sender: &UdpSocket, receiver: &UdpSocket, udp: &Udp) -> usize {
+        let before = udp.not_taken();
+        for number in 0..CALLS {
+            let invite = format!("INVITE sip:bob@b SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK{number}\r\n{}", "x".repeat(300));
+            sender.send_to(invite.as_bytes(), receiver.local_addr().unwrap()).unwrap();
+        }
+        let (mut buffer, mut taken) = ([0; 1024], 0);
+        // Under load the kernel may take them a moment later.
+        while taken + (udp.not_taken() - before) as usize != CALLS {
+            taken += std::iter::from_fn(|| receiver.recv(&mut buffer).ok()).count();
+        }
+        taken
+    }
+
+    #[test]
+    fn a_filter_is_set_and_taken_off_and_what_another_process_left_goes() {
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let bound = || {
+            let (address, socket) = (receiver.local_addr().unwrap(), receiver.try_clone().unwrap().into());
+            vec![Bound { listener: 0, transport: Transport::Udp, address, socket }]
+        };
+        let before = Udp::new(bound());
+        assert_eq!(taken(&sender, &receiver, &before), CALLS);
+        before.filter(192, 1).unwrap();
+        let passed = taken(&sender, &receiver, &before);
+        assert!((1..CALLS / 2).contains(&passed), "{passed}");
+        // The process that takes over has the same socket by another descriptor.
+        let after = Udp::new(bound());
+        assert_eq!(taken(&sender, &receiver, &after), CALLS);
+        after.filter(192, 1).unwrap();
+        assert_eq!(taken(&sender, &receiver, &after), passed, "the same calls");
+        after.filter(0, 1).unwrap();
+        assert_eq!(taken(&sender, &receiver, &after), CALLS);
     }
 }

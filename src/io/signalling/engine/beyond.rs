@@ -41,6 +41,7 @@ impl Hold {
 impl Engine {
     /// Ends reading. What the kernel has given us until then is ours; what comes later waits in the sockets.
     pub(super) fn let_go(&mut self, reply: Sender<LetGone>) {
+        self.last_resort.end(self.clock.now(), &self.udp);
         let mut armed = 0;
         for socket in 0..self.udp.count() {
             armed += 1;
