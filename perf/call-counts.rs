@@ -11,7 +11,6 @@ use cpm_pf::base::clock::{Duration, Instant};
 use cpm_pf::base::prng::Prng;
 use cpm_pf::base::transport::{Destination, Flow, Transport};
 use cpm_pf::config::{Config, Listen, Network};
-use cpm_pf::io::allocator::Allocator;
 use cpm_pf::shard::exchange::{Document, Fetched, Query, Report};
 use cpm_pf::shard::media::Media;
 use cpm_pf::shard::media_outbox::{MediaEffect, MediaOutbox};
@@ -26,26 +25,26 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The program's allocator, counted.
+/// mimalloc as in the program, counted.
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static OCTETS: AtomicU64 = AtomicU64::new(0);
 static LIVE: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: every call goes to the program's allocator as it came; only numbers are kept beside.
+// SAFETY: every call goes to mimalloc as it came; only numbers are kept beside.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
         OCTETS.fetch_add(layout.size() as u64, Relaxed);
         LIVE.fetch_add(layout.size() as u64, Relaxed);
         // SAFETY: the caller's promise.
-        unsafe { Allocator.alloc(layout) }
+        unsafe { mimalloc::MiMalloc.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size() as u64, Relaxed);
         // SAFETY: the caller's promise.
-        unsafe { Allocator.dealloc(pointer, layout) }
+        unsafe { mimalloc::MiMalloc.dealloc(pointer, layout) }
     }
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
@@ -53,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
         LIVE.fetch_add(size as u64, Relaxed);
         LIVE.fetch_sub(layout.size() as u64, Relaxed);
         // SAFETY: the caller's promise.
-        unsafe { Allocator.realloc(pointer, layout, size) }
+        unsafe { mimalloc::MiMalloc.realloc(pointer, layout, size) }
     }
 }
 

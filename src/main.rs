@@ -3,7 +3,6 @@
 use clap::{Args, Parser, Subcommand};
 use cpm_pf::base::transport::Transport;
 use cpm_pf::config::{self, Config, Listen};
-use cpm_pf::io::allocator::Allocator;
 use cpm_pf::io::control::{Event, Process};
 use cpm_pf::io::demo;
 use cpm_pf::io::handover::give;
@@ -19,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 #[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Done; runtime failure; bad arguments or configuration. (3, a kernel that lacks something, is told by the start.)
 const DONE: u8 = 0;

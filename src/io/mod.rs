@@ -3,7 +3,7 @@
 //! ```text
 //! threads  wiring  bridge/           the threads of the process, and the lanes between them
 //! signalling/  media/  services/     the three kinds of threads
-//! ring  probe  clock  tls  allocator what they share
+//! ring  probe  clock  tls            what they share
 //! supervise  control  signals  reload  handover/  watchdog     the process as a whole
 //! logging  telemetry  cdr  admin/  capture/    what operators see
 //! demo/  tune/                       `cpm-pf demo` and `cpm-pf tune`
@@ -11,7 +11,6 @@
 //! ```
 
 pub mod admin;
-pub mod allocator;
 pub mod bridge;
 pub mod capture;
 pub mod cdr;
