@@ -11,6 +11,9 @@
 //! Who waits for each answer is found out by two answers that are late (one may be chance: whoever sends for it was not scheduled); then it
 //! is left alone for 32 SENDs, 64, and so on. Who has a window of several SENDs is answered when that many are there. Answers to SENDs that
 //! come apart, as people write them, never wait.
+//!
+//! The section wants a 200 "immediately", which is: whatever becomes of the message further on. A tenth of the time that TCP itself may
+//! hold back an acknowledgement is taken for that; what is refused is refused at once.
 
 use super::Media;
 use super::connection::Conn;
