@@ -142,7 +142,8 @@ impl Signalling {
                     record_routes.push(self.record_route(flow.transport.into()));
                 }
             }
-            let draft = forwarded(request, flow, uri, routes, &record_routes, edits);
+            let hidden = if self.is_trusted_hop(&hop) { &[][..] } else { hidden(request) };
+            let draft = forwarded(request, flow, uri, routes, &record_routes, hidden, edits);
             ways.push((!own).then_some((draft, hop)));
             let proxied = self.proxies.get_mut(key).expect("it was just made");
             proxied.branches.push(Branch { outbound: None, status: None });
@@ -284,7 +285,7 @@ impl Signalling {
             return;
         }
         let edits = Edits { record_route: false, remove: &[], add: &[] };
-        let draft = forwarded(request, flow, request.uri(), &routes, &[], &edits);
+        let draft = forwarded(request, flow, request.uri(), &routes, &[], &[], &edits);
         self.dispatch(now, Purpose::Nobody, Method::Ack, Role::Proxy, draft, Hop::Uri(&hop), out);
     }
 
@@ -314,6 +315,7 @@ fn forwarded(
     uri: &str,
     routes: &[Box<str>],
     record_routes: &[Box<str>],
+    hidden: &[Name],
     edits: &Edits<'_>,
 ) -> Draft {
     let mut octets = Vec::with_capacity(request.size() + 256);
@@ -333,7 +335,7 @@ fn forwarded(
     writer.format(Name::MaxForwards, format_args!("{hops}"));
     crate::sip::reply::vias(request, flow.peer, &mut writer);
     for (name, field) in request.written() {
-        let written = matches!(name, Name::Via | Name::Route | Name::MaxForwards);
+        let written = matches!(name, Name::Via | Name::Route | Name::MaxForwards) || hidden.contains(&name);
         if !written && !edits.remove.iter().any(|gone| gone.eq_ignore_ascii_case(name.as_str())) {
             writer.line(field);
         }
@@ -359,6 +361,12 @@ fn without_top_via(response: &Response, buffer: &mut Vec<u8>) {
         }
     }
     end(response, writer);
+}
+
+/// What does not leave the trust domain: whom we serve (RFC 5502 §6), and the asserted identity where that is asked (RFC 3325 §7).
+fn hidden(request: &Request) -> &'static [Name] {
+    let id = request.lines(Name::Privacy).flat_map(|line| line.split(';')).any(|value| value.trim().eq_ignore_ascii_case("id"));
+    if id { &[Name::PServedUser, Name::PAssertedIdentity] } else { &[Name::PServedUser] }
 }
 
 /// Content-Length stands where it stood, as it was written; a datagram may have none, a stream needs one.

@@ -174,3 +174,18 @@ fn a_strict_router_before_us_is_understood() {
     world.answers(&passed, "200 OK", "", "");
     world.rests();
 }
+
+#[test]
+fn an_identity_that_is_to_be_hidden_stays_within_the_trust_domain() {
+    let fields = "P-Asserted-Identity: <sip:alice@example.net>\r\nP-Served-User: <sip:alice@example.net>;sescase=orig\r\n";
+    for (privacy, hop, shown) in [("id", "192.0.2.1:5060", false), ("none", "192.0.2.1:5060", true), ("user; id", BOB, true)] {
+        let mut world = World::new(config());
+        let own = "Route: <sip:127.0.0.1:5060;lr>\r\n";
+        world.receives(ALICE, &message(&format!("{own}Route: <sip:{hop};lr>\r\nPrivacy: {privacy}\r\n{fields}l: 0\r\n"), ""));
+        let passed = world.expect(hop, "MESSAGE");
+        assert_eq!(passed.headers(Name::PAssertedIdentity).len(), usize::from(shown), "{privacy} {hop}");
+        assert_eq!(passed.headers(Name::PServedUser).len(), usize::from(hop == BOB), "{privacy} {hop}");
+        world.answers(&passed, "200 OK", "", "");
+        world.rests();
+    }
+}
