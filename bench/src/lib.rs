@@ -21,6 +21,7 @@ pub mod faults;
 mod frame;
 mod line;
 pub mod mix;
+pub mod pipe;
 mod plot;
 pub mod pump;
 pub mod relay;

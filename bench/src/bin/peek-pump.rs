@@ -2,37 +2,10 @@
 //! to pipe to socket. So they are copied once, not twice: the limit for any relay that looks at all it relays and changes nothing of
 //! it. `peek-pump LISTEN TO`
 
+use cpm_bench::pipe::{CHUNK, Pipe, splice};
 use cpm_bench::pump::{self, Pair};
 use std::io;
 use std::os::fd::AsRawFd;
-
-const CHUNK: usize = 256 * 1024;
-
-/// A pipe that octets pass through.
-struct Pipe([i32; 2]);
-
-impl Pipe {
-    fn new() -> io::Result<Self> {
-        let mut pipe = [0; 2];
-        // SAFETY: the kernel writes two descriptors into the array that outlives the call.
-        if unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: plain descriptor and number; a refusal leaves the default size.
-        unsafe { libc::fcntl(pipe[0], libc::F_SETPIPE_SZ, CHUNK as i32) };
-        Ok(Self(pipe))
-    }
-}
-
-impl Drop for Pipe {
-    fn drop(&mut self) {
-        // SAFETY: the descriptors are this value's own and closed once.
-        unsafe {
-            libc::close(self.0[0]);
-            libc::close(self.0[1]);
-        }
-    }
-}
 
 /// One direction: from a socket to another. It has a pipe only while that holds something, so that sessions that stand idle
 /// cost no descriptors but their sockets'.
@@ -86,14 +59,6 @@ impl Way {
             }
         }
     }
-}
-
-fn splice(from: i32, to: i32, octets: usize) -> io::Result<usize> {
-    // SAFETY: no memory is passed, only descriptors that the caller owns.
-    let moved = unsafe {
-        libc::splice(from, std::ptr::null_mut(), to, std::ptr::null_mut(), octets, libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE)
-    };
-    if moved < 0 { Err(io::Error::last_os_error()) } else { Ok(moved as usize) }
 }
 
 /// What lies in the socket, which stays there.

@@ -1,37 +1,10 @@
 //! A blind TCP pump by splice(2): octets go from socket to pipe to socket without entering user space. It parses nothing, so it is
 //! the kernel's limit for any relay, and nothing more. `splice-pump LISTEN TO`
 
+use cpm_bench::pipe::{CHUNK, Pipe, splice};
 use cpm_bench::pump::{self, Pair};
 use std::io;
 use std::os::fd::AsRawFd;
-
-const CHUNK: usize = 256 * 1024;
-
-/// A pipe that octets pass through.
-struct Pipe([i32; 2]);
-
-impl Pipe {
-    fn new() -> io::Result<Self> {
-        let mut pipe = [0; 2];
-        // SAFETY: the kernel writes two descriptors into the array that outlives the call.
-        if unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: plain descriptor and number; a refusal leaves the default size.
-        unsafe { libc::fcntl(pipe[0], libc::F_SETPIPE_SZ, CHUNK as i32) };
-        Ok(Self(pipe))
-    }
-}
-
-impl Drop for Pipe {
-    fn drop(&mut self) {
-        // SAFETY: the descriptors are this value's own and closed once.
-        unsafe {
-            libc::close(self.0[0]);
-            libc::close(self.0[1]);
-        }
-    }
-}
 
 /// One direction: from a socket to another. It has a pipe only while that holds something, so that sessions that stand idle
 /// cost no descriptors but their sockets'.
@@ -58,7 +31,7 @@ impl Way {
     fn through(&mut self, pipe: &Pipe, from: i32, to: i32) -> bool {
         loop {
             if self.held == 0 && !self.ended {
-                match splice(from, pipe.0[1]) {
+                match splice(from, pipe.0[1], CHUNK) {
                     Ok(0) => self.ended = true,
                     Ok(moved) => self.held = moved,
                     Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
@@ -69,20 +42,12 @@ impl Way {
                 unsafe { libc::shutdown(to, libc::SHUT_WR) };
                 return true;
             }
-            match splice(pipe.0[0], to) {
+            match splice(pipe.0[0], to, self.held) {
                 Ok(moved) => self.held -= moved,
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             }
         }
     }
-}
-
-fn splice(from: i32, to: i32) -> io::Result<usize> {
-    // SAFETY: no memory is passed, only descriptors that the caller owns.
-    let moved = unsafe {
-        libc::splice(from, std::ptr::null_mut(), to, std::ptr::null_mut(), CHUNK, libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE)
-    };
-    if moved < 0 { Err(io::Error::last_os_error()) } else { Ok(moved as usize) }
 }
 
 impl pump::Way for Way {
