@@ -1,5 +1,14 @@
 //! From a TOML file to a [`Config`]: the whole file is read, and every mistake is told with its line and column.
 
+mod listening;
+mod policy;
+mod registrations;
+mod text;
+
+use self::listening::{Addresses, msrp, sip};
+use self::policy::policy;
+use self::registrations::registrations;
+use self::text::{HOST, host, server};
 use super::section::{Findings, Section, number};
 use super::*;
 use crate::base::transport::Transport;
@@ -89,55 +98,6 @@ fn whole(root: &Section<'_, '_>, end: usize) -> Config {
     config
 }
 
-/// Addresses that something listens on already, with the key that says so.
-#[derive(Default)]
-struct Addresses(Vec<(&'static str, Listen)>);
-
-impl Addresses {
-    /// Notes an address; one that the kernel will not give twice is a mistake, and so it would not be found where several cores share it.
-    fn add(&mut self, section: &Section<'_, '_>, key: &'static str, listen: Listen, at: Range<usize>) {
-        let stream = |listen: &Listen| listen.transport != Transport::Udp;
-        let (ip, port) = (listen.address.ip(), listen.address.port());
-        let clash = |other: &Listen| {
-            let there = other.address.ip();
-            let overlap = ip == there || (ip.is_ipv4() == there.is_ipv4() && (ip.is_unspecified() || there.is_unspecified()));
-            port != 0 && port == other.address.port() && overlap && stream(&listen) == stream(other)
-        };
-        if let Some((by, other)) = self.0.iter().find(|(_, other)| clash(other)) {
-            let what = format!("{key} has {}, and {by} has {}", value::print_listen(&listen), value::print_listen(other));
-            section.wrong(at, what, "each address and port once");
-        }
-        self.0.push((key, listen));
-    }
-}
-
-/// `listen`: at least one address, none of them twice.
-fn listens(
-    section: &Section<'_, '_>,
-    name: &'static str,
-    accepted: &str,
-    read: impl Fn(&str) -> Option<Listen>,
-    addresses: &mut Addresses,
-    end: usize,
-) -> Vec<(Listen, Range<usize>)> {
-    let Some(value) = section.get("listen") else {
-        section.wrong(
-            end..end,
-            format!("{name} is missing: nothing is listened to"),
-            format!("listen = [ADDRESS, …] with {accepted}"),
-        );
-        return Vec::new();
-    };
-    if value.get_ref().as_array().is_some_and(|array| array.is_empty()) {
-        section.wrong(value.span(), format!("{name} is empty: nothing is listened to"), format!("[ADDRESS, …] with {accepted}"));
-    }
-    let list = section.list("listen", accepted, |value| value.as_str().and_then(&read)).unwrap_or_default();
-    for (listen, at) in &list {
-        addresses.add(section, name, *listen, at.clone());
-    }
-    list
-}
-
 fn node(section: Section<'_, '_>, config: &mut Config) {
     // Without a name of its own the node goes by the address it listens on.
     if let Some(first) = config.sip.listen.first() {
@@ -167,18 +127,6 @@ fn node(section: Section<'_, '_>, config: &mut Config) {
     section.finish();
 }
 
-const HOST: &str = "a host name or an IP address, without port";
-
-/// RFC 3261 §25.1 `host`; an IPv6 address may do without its brackets.
-fn host(text: &str) -> bool {
-    let v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().is_ok();
-    let name = |text: &str| text.bytes().all(|o| o.is_ascii_alphanumeric() || b"-._".contains(&o));
-    match text.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').is_some_and(v6),
-        None => (!text.is_empty() && name(text)) || v6(text),
-    }
-}
-
 fn cores(section: Section<'_, '_>, cores: &mut Cores) {
     for (key, field) in [("signaling", &mut cores.signaling), ("media", &mut cores.media)] {
         let accepted = "CPU numbers from 0 to 1023, each once";
@@ -198,217 +146,6 @@ fn cores(section: Section<'_, '_>, cores: &mut Cores) {
     }
     section.boolean("sqpoll", &mut cores.sqpoll);
     section.finish();
-}
-
-fn sip(section: Section<'_, '_>, sip: &mut Sip, addresses: &mut Addresses, end: usize) {
-    let list = listens(&section, "sip.listen", value::SIP_LISTEN, value::listen, addresses, end);
-    tls_needs_certificate(&section, &list, section.section("tls").exists(), "[sip.tls]");
-    sip.listen = list.into_iter().map(|(listen, _)| listen).collect();
-    for (key, field) in [("core", &mut sip.core), ("isf", &mut sip.isf)] {
-        *field = section.checked(key, SIP_URI, sip_uri).or(field.take());
-    }
-    if let Some(list) = section.list("trusted", value::NETWORK, |value| value.as_str().and_then(value::network)) {
-        sip.trusted = list.into_iter().map(|(network, _)| network).collect();
-    }
-    if let Some(list) = section.list("home_domains", HOST, |value| value.as_str().filter(|text| host(text)).map(str::to_owned)) {
-        sip.home_domains = list.into_iter().map(|(domain, _)| domain).collect();
-    }
-    section.duration("t1", &mut sip.t1, Duration::from_millis(10), 10 * SECOND);
-    if let Some(size) = section.size("max_message", 1300, 16 << 20) {
-        sip.max_message = size as usize;
-    }
-    batch_wait(&section, &mut sip.batch_wait, Duration::from_millis(5), "\"auto\", or \"0us\" to \"5ms\"");
-    sip.tls = tls(section.section("tls"));
-    sip.hep = hep(section.section("hep"));
-    section.finish();
-}
-
-fn hep(section: Section<'_, '_>) -> Option<Hep> {
-    let accepted = "\"udp://ADDRESS:PORT\" with an IP address";
-    let collector = section.read("collector", accepted, |value| value.as_str()?.strip_prefix("udp://")?.parse().ok());
-    let mut capture_id = 1;
-    section.number("capture_id", &mut capture_id, 0, u32::MAX.into());
-    if section.exists() && section.get("collector").is_none() {
-        section.missing("collector", format!("collector = {accepted}"));
-    }
-    section.finish();
-    collector.map(|collector| Hep { collector, capture_id })
-}
-
-fn tls_needs_certificate(section: &Section<'_, '_>, list: &[(Listen, Range<usize>)], have: bool, table: &str) {
-    for (listen, at) in list {
-        if listen.transport == Transport::Tls && !have {
-            section.wrong(at.clone(), format!("a tls:// address without {table}"), format!("{table} with certificate and key"));
-        }
-    }
-}
-
-fn tls(section: Section<'_, '_>) -> Option<Tls> {
-    let exists = section.exists();
-    let path = |key| section.checked(key, "the path of a PEM file", |text| !text.is_empty()).map(PathBuf::from);
-    let (certificate, key, ca) = (path("certificate"), path("key"), path("ca"));
-    let mut verify_client = false;
-    section.boolean("verify_client", &mut verify_client);
-    section.finish();
-    exists.then(|| Tls {
-        certificate: certificate.unwrap_or_else(|| "cert.pem".into()),
-        key: key.unwrap_or_else(|| "key.pem".into()),
-        ca,
-        verify_client,
-    })
-}
-
-fn msrp(section: Section<'_, '_>, msrp: &mut Msrp, sip_tls: bool, addresses: &mut Addresses, end: usize) {
-    let tcp = |text: &str| value::listen(text).filter(|listen| listen.transport != Transport::Udp);
-    let list = listens(&section, "msrp.listen", value::MSRP_LISTEN, tcp, addresses, end);
-    tls_needs_certificate(&section, &list, sip_tls || section.section("tls").exists(), "[msrp.tls] or [sip.tls]");
-    msrp.listen = list.into_iter().map(|(listen, _)| listen).collect();
-    msrp.host = section.checked("host", HOST, host);
-    if msrp.host.is_none() && msrp.listen.iter().any(|listen| listen.address.ip().is_unspecified()) {
-        let at = section.get("listen").map_or(0..0, |value| value.span());
-        section.wrong(
-            at,
-            "msrp.listen has a wildcard address and msrp.host is not given",
-            "host = the address that peers connect to",
-        );
-    }
-    section.word(
-        "interop",
-        &mut msrp.interop,
-        &[("never", Interop::Never), ("auto", Interop::Auto), ("always", Interop::Always)],
-    );
-    section.duration("connect_timeout", &mut msrp.connect_timeout, Duration::from_millis(10), 300 * SECOND);
-    section.duration("transaction_timeout", &mut msrp.transaction_timeout, Duration::from_millis(10), 600 * SECOND);
-    section.duration("idle_timeout", &mut msrp.idle_timeout, Duration::from_millis(10), DAY);
-    if let Some(size) = section.size("max_message", 1, 1 << 40) {
-        msrp.max_message = size;
-    }
-    if let Some(size) = section.size("high_water", 4096, 1 << 30) {
-        msrp.high_water = size as usize;
-    }
-    batch_wait(&section, &mut msrp.batch_wait, Duration::from_micros(200), "\"auto\", or \"0us\" to \"200us\"");
-    section.string("congestion", &mut msrp.congestion);
-    section.boolean("zero_copy_send", &mut msrp.zero_copy_send);
-    msrp.tls = tls(section.section("tls"));
-    section.finish();
-}
-
-fn batch_wait(section: &Section<'_, '_>, field: &mut BatchWait, longest: Duration, accepted: &str) {
-    let wait = |text: &str| match text {
-        "auto" => Some(BatchWait::Auto),
-        _ => value::duration(text).filter(|wait| *wait <= longest).map(BatchWait::At),
-    };
-    if let Some(wait) = section.read("batch_wait", accepted, |value| value.as_str().and_then(wait)) {
-        *field = wait;
-    }
-}
-
-fn policy(section: Section<'_, '_>, policy: &mut Policy) {
-    section.strings("authorised_originators", &mut policy.authorised_originators);
-    section.strings("user_agents", &mut policy.user_agents);
-    section.word("anonymity", &mut policy.anonymity, &[("allow", Anonymity::Allow), ("reject", Anonymity::Reject)]);
-    section.word("other_service", &mut policy.other_service, &[("reject", OtherService::Reject), ("pass", OtherService::Pass)]);
-    let preferred = [("accept-contact", PreferredService::AcceptContact), ("configured", PreferredService::Configured)];
-    section.word("preferred_service", &mut policy.preferred_service, &preferred);
-    if let Some(urn) =
-        section.checked("default_service", "an ICSI, \"urn:urn-7:3gpp-service.ims.icsi.…\"", |text| text.starts_with("urn:"))
-    {
-        policy.default_service = urn;
-    }
-    section.boolean("stay_in_media_path", &mut policy.stay_in_media_path);
-    // OLM-7.f: lower than 1800; OSI-4.k: 1800 or lower; RFC 4028 §5: at least 90, but in a laboratory.
-    section.duration("session_floor", &mut policy.session_floor, 2 * SECOND, 90 * SECOND);
-    let floor = policy.session_floor;
-    section.duration("large_message_session_expires", &mut policy.large_message_session_expires, floor, 1799 * SECOND);
-    section.duration("session_session_expires", &mut policy.session_session_expires, floor, 1800 * SECOND);
-    section.duration("min_se", &mut policy.min_se, floor, 1799 * SECOND);
-    section.strings("media", &mut policy.media);
-    section.strings("media_formats", &mut policy.media_formats);
-    section.boolean("retry_rejected_media", &mut policy.retry_rejected_media);
-    section.boolean("deliver_to_own_clients", &mut policy.deliver_to_own_clients);
-    section.boolean("isf_without_primary_device", &mut policy.isf_without_primary_device);
-    let delivery = [("defer", Delivery::Defer), ("interwork", Delivery::Interwork), ("reject", Delivery::Reject)];
-    section.word("delivery", &mut policy.delivery, &delivery);
-    section.duration("deferred_expiry", &mut policy.deferred_expiry, SECOND, 365 * DAY);
-    section.word(
-        "expired_message",
-        &mut policy.expired_message,
-        &[("reject", ExpiredMessage::Reject), ("deliver", ExpiredMessage::Deliver)],
-    );
-    section.word("session_answer", &mut policy.session_answer, &[("early", SessionAnswer::Early), ("late", SessionAnswer::Late)]);
-    section.word(
-        "session_clients",
-        &mut policy.session_clients,
-        &[("all", SessionClients::All), ("first", SessionClients::First)],
-    );
-    let isf = [("as-written", IsfService::AsWritten), ("largemsg", IsfService::LargeMessage)];
-    section.word("isf_service", &mut policy.isf_service, &isf);
-    section.boolean("blacklist", &mut policy.blacklist);
-    section.boolean("record_history", &mut policy.record_history);
-    section.boolean("record_sessions", &mut policy.record_sessions);
-    section.finish();
-}
-
-const SIP_URI: &str = "a SIP URI, \"sip:HOST:PORT;lr\"";
-
-/// RFC 3261 §19.1.1, as far as a typing error goes: what stands here is read whole where it is used.
-fn sip_uri(text: &str) -> bool {
-    let rest = text.strip_prefix("sip:").or_else(|| text.strip_prefix("sips:"));
-    rest.is_some_and(|rest| {
-        let authority = rest.split([';', '?']).next().unwrap_or_default();
-        server(authority.rsplit_once('@').map_or(authority, |(_, at)| at)) && !rest.contains([' ', '<', '>', '"'])
-    })
-}
-
-/// A host, with or without a port.
-fn server(text: &str) -> bool {
-    let (name, port) = match text.rfind(']') {
-        Some(end) => text.split_at(end + 1),
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
-    };
-    let right = |port: &str| port.bytes().all(|o| o.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
-    host(name) && (port.is_empty() || port.strip_prefix(':').is_some_and(right))
-}
-
-fn registrations(section: Section<'_, '_>, registrations: &mut Registrations) {
-    let sources = [("static", RegistrationSource::Static), ("reg-event", RegistrationSource::RegEvent)];
-    section.word("source", &mut registrations.source, &sources);
-    registrations.registrar = section.checked("registrar", SIP_URI, sip_uri);
-    registrations.users = section.sections("user").into_iter().filter_map(registered_user).collect();
-    section.finish();
-}
-
-fn registered_user(section: Section<'_, '_>) -> Option<RegisteredUser> {
-    let accepted = "a SIP or TEL address, \"sip:bob@example.net\"";
-    let tel =
-        |text: &str| text.strip_prefix("tel:").is_some_and(|number| !number.is_empty() && !number.contains([' ', '<', '>', '"']));
-    let address = section.checked("address", accepted, |text| sip_uri(text) || tel(text));
-    if section.get("address").is_none() {
-        section.missing("address", accepted);
-    }
-    let clients = section.sections("client").into_iter().filter_map(registered_client).collect();
-    section.finish();
-    Some(RegisteredUser { address: address?, clients })
-}
-
-fn registered_client(section: Section<'_, '_>) -> Option<RegisteredClient> {
-    let contact = section.checked("contact", SIP_URI, sip_uri);
-    if section.get("contact").is_none() {
-        section.missing("contact", SIP_URI);
-    }
-    let instance = section.checked("instance", "\"<urn:…>\"", |text| text.starts_with("<urn:") && text.ends_with('>'));
-    let gruu = section.checked("gruu", SIP_URI, sip_uri);
-    let known = |text: &str| {
-        ["largemsg", "session", "msg", "filetransfer"].contains(&text) || text.starts_with("urn:") || text.contains('.')
-    };
-    let accepted = "\"largemsg\", \"session\", \"msg\", or a whole ICSI \"urn:urn-7:3gpp-service.ims.icsi.…\"";
-    let features = section.list("features", accepted, |value| value.as_str().filter(|text| known(text)).map(str::to_owned));
-    let user_agent = section.checked("user_agent", "a string", |_| true);
-    let mut primary = false;
-    section.boolean("primary", &mut primary);
-    section.finish();
-    let features = features.unwrap_or_default().into_iter().map(|(feature, _)| feature).collect();
-    Some(RegisteredClient { contact: contact?, instance, gruu, features, user_agent, primary })
 }
 
 fn xdm(section: Section<'_, '_>, xdm: &mut Xdm) {
@@ -550,15 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_host_and_no_uri_can_be_is_a_mistake() {
-        for right in ["sip:127.0.0.1:5070;lr", "sip:core.example.net", "sips:bob@[::1]:5061;transport=tls", "sip:a:b@h:1?x=y"] {
-            assert!(sip_uri(right), "{right}");
-        }
-        for wrong in
-            ["127.0.0.1", "sip:", "sip:;lr", "sip:h:99999", "sip:h:0", "sip:h:", "sip:h:x;lr", "sip:[::1", "sip:a b", "sip:bob@"]
-        {
-            assert!(!sip_uri(wrong), "{wrong}");
-        }
+    fn what_no_server_can_be_is_a_mistake() {
         for (key, wrong_ones) in [
             ("store.history", ["imap://h", "imap://@h", "imap://u@", "imaps://u:p@h:x", "file:", "http://h"]),
             ("xdm.root", ["http://", "http://:::/x y", "http://h:x/root", "https:///root", "file:", "imap://u@h"]),
@@ -571,8 +300,6 @@ mod tests {
         }
         let right = "[store]\nhistory = \"imaps://a%40b:p:w@h:993\"\n[xdm]\nroot = \"https://u:p@h:8443/xcap-root\"\n";
         assert_eq!(wrong(right), [""; 0]);
-        assert!(host("pf1.example.net") && host("127.0.0.1") && host("[::1]") && host("::1"));
-        assert!(!host("") && !host("a b") && !host("h:5060") && !host("sip:h") && !host("[h]"));
     }
 
     #[test]
