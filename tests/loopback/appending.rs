@@ -4,8 +4,8 @@
 
 use crate::dovecot::Dovecot;
 use crate::peers::free;
-use cpm_pf::io::services::imap::Server;
 use cpm_pf::io::services::imap_pool::Pool;
+use cpm_pf::io::services::imap_server::Server;
 use cpm_pf::limits::IMAP_BATCH_MAX;
 use cpm_pf::store::history::{Body, Object};
 use std::time::Instant;

@@ -1,7 +1,7 @@
 //! RFC 3501, 3502, 4315, 7888: an IMAP server on loopback for the tests of this folder. It has mailboxes, takes several messages in one
 //! APPEND, and writes down what it is told.
 
-use super::imap::Server;
+use super::imap_server::Server;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};

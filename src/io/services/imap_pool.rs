@@ -12,7 +12,8 @@
 //! Nobody waits long for a server that does not answer: what finds too many before it, and what is pending when one got no answer,
 //! is told that the server is away, and waits on disk.
 
-use super::imap::{Connection, Failure, Server};
+use super::imap::{Connection, Failure};
+use super::imap_server::Server;
 use crate::limits::{IMAP_BATCH_MAX, IMAP_BATCH_OCTETS_MAX, IMAP_CONNECTIONS_MAX, IMAP_PENDING_MAX};
 use crate::store::history::Object;
 use std::cell::{Cell, RefCell};

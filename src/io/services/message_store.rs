@@ -223,8 +223,8 @@ async fn discard(body: &Body) {
 mod tests {
     use super::*;
     use crate::base::prng::Prng;
-    use crate::io::services::imap::Server;
     use crate::io::services::imap_double::{Double, FIRST_UID, Manners, nobody, server_at};
+    use crate::io::services::imap_server::Server;
     use std::net::{TcpListener, TcpStream};
     use std::path::Path;
     use std::process::{Child, Command};

@@ -10,6 +10,7 @@ pub mod imap;
 #[cfg(test)]
 mod imap_double;
 pub mod imap_pool;
+pub mod imap_server;
 pub mod inbox;
 mod keeper;
 pub mod message_store;

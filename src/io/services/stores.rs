@@ -4,8 +4,8 @@
 use super::deferred::Embedded;
 use super::history::Folders;
 use super::history_queue::Queue;
-use super::imap::Server;
 use super::imap_pool::Pool;
+use super::imap_server::Server;
 use super::message_store::{History, MessageStore};
 use super::nats::Shared;
 use super::spool::Spool;
