@@ -1,8 +1,9 @@
 //! The call record file: one JSON line a finished session, appended by the services thread.
 //!
-//! Cores put records into a bounded queue that nobody is woken for; the writer looks at it twenty times a second, and opens the
-//! file anew for each batch, so that it can be rotated by renaming it.
+//! Cores put records into a bounded queue. The writer looks at it twenty times a second as long as it finds some, then sleeps until
+//! it is woken for the next. It opens the file anew for each batch, so that it can be rotated by renaming it.
 
+use crate::io::bridge::wake::Sleeping;
 use crate::shard::record::{Cdr, Refusals};
 use crossbeam::queue::ArrayQueue;
 use std::io::Write;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Records that may wait: some seconds of a busy node while a disk hangs.
 const RECORDS_MAX: usize = 16 * 1024;
@@ -33,6 +35,8 @@ struct Shared {
     packed: AtomicUsize,
     dropped: AtomicU64,
     stopping: AtomicBool,
+    sleeping: Sleeping,
+    wake: Notify,
 }
 
 impl Default for Records {
@@ -42,6 +46,8 @@ impl Default for Records {
             packed: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            sleeping: Sleeping::new(),
+            wake: Notify::new(),
         }))
     }
 }
@@ -52,6 +58,7 @@ impl Records {
         if self.0.waiting.push(Left::One(record)).is_err() {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        self.wake();
     }
 
     /// Leaves the records of many refusals.
@@ -62,6 +69,13 @@ impl Records {
         if packed + count > RECORDS_MAX || self.0.waiting.push(Left::Many(Box::new(refusals))).is_err() {
             self.0.packed.fetch_sub(beside, Ordering::Relaxed);
             self.0.dropped.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if self.0.sleeping.must_wake() {
+            self.0.wake.notify_one();
         }
     }
 
@@ -78,6 +92,7 @@ impl Records {
     /// The writer ends when it has written what waits.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Release);
+        self.0.wake.notify_one();
     }
 
     /// Writes records as they come, in the services thread; with no file they are let go. Ends after [`Records::stop`].
@@ -115,6 +130,17 @@ impl Records {
                 return;
             }
             tokio::time::sleep(if failing { PAUSE_FAILING } else { PAUSE }).await;
+            if lines.is_empty() {
+                self.sleep().await;
+            }
+        }
+    }
+
+    /// Until there is a record, or no more will come.
+    async fn sleep(&self) {
+        if self.0.sleeping.may_wait(|| self.waiting() > 0 || self.0.stopping.load(Ordering::Acquire)) {
+            self.0.wake.notified().await;
+            self.0.sleeping.awake();
         }
     }
 

@@ -2,11 +2,15 @@
 //!
 //! A core formats its line and puts it into a bounded queue; a line that finds the queue full is dropped and counted, and the
 //! next line that goes out is followed by one that says how many were lost.
+//!
+//! While lines come, the thread looks for them every [`PAUSE`] and nobody wakes it; when none has come for two of them it sleeps, and
+//! the next line wakes it.
 
+use crate::io::bridge::wake::Sleeping;
 use crossbeam::queue::ArrayQueue;
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -15,8 +19,10 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait for the log thread: a second of one line for each of some thousand calls.
 const LINES_MAX: usize = 8192;
-/// How long the log thread sleeps when it found nothing.
+/// How long the log thread waits for more lines.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Pauses without a line before it sleeps.
+const PAUSES_MAX: u8 = 2;
 
 /// `--log-format`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -29,6 +35,9 @@ struct Shared {
     lines: ArrayQueue<Vec<u8>>,
     dropped: AtomicU64,
     stopping: AtomicBool,
+    sleeping: Sleeping,
+    /// The log thread, once it runs.
+    writer: OnceLock<std::thread::Thread>,
 }
 
 #[derive(Clone)]
@@ -54,6 +63,9 @@ impl Drop for Line {
     fn drop(&mut self) {
         if self.shared.lines.push(std::mem::take(&mut self.octets)).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.shared.sleeping.must_wake() {
+            self.shared.writer.get().inspect(|writer| writer.unpark());
         }
     }
 }
@@ -86,8 +98,13 @@ impl Drop for Guard {
 /// # Errors
 /// When the thread cannot be started.
 pub fn start(format: Format) -> std::io::Result<Guard> {
-    let shared =
-        Arc::new(Shared { lines: ArrayQueue::new(LINES_MAX), dropped: AtomicU64::new(0), stopping: AtomicBool::new(false) });
+    let shared = Arc::new(Shared {
+        lines: ArrayQueue::new(LINES_MAX),
+        dropped: AtomicU64::new(0),
+        stopping: AtomicBool::new(false),
+        sleeping: Sleeping::new(),
+        writer: OnceLock::new(),
+    });
     let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
     let filter = wanted.as_ref().map_or_else(|| Ok(EnvFilter::new("info")), EnvFilter::try_new);
     let mistake = filter.as_ref().err().map(ToString::to_string);
@@ -129,7 +146,9 @@ fn dropped_line(format: Format, count: u64) -> String {
 }
 
 fn write_lines(shared: &Shared, format: Format) {
+    let _ = shared.writer.set(std::thread::current());
     let mut batch = Vec::with_capacity(64 * 1024);
+    let mut pauses = 0;
     loop {
         // Read before the queue: what was pushed before the stop is in the queue now.
         let stopping = shared.stopping.load(Ordering::Acquire);
@@ -147,10 +166,16 @@ fn write_lines(shared: &Shared, format: Format) {
             // A closed standard error is nobody's concern but the operator's.
             let _ = std::io::stderr().write_all(&batch);
             batch.clear();
+            pauses = 0;
         } else if stopping {
             return;
-        } else {
+        } else if pauses < PAUSES_MAX {
+            pauses += 1;
             std::thread::park_timeout(PAUSE);
+        } else if shared.sleeping.may_wait(|| !shared.lines.is_empty()) {
+            // Whoever stops it unparks it too, and that is not lost where it comes first.
+            std::thread::park();
+            shared.sleeping.awake();
         }
     }
 }
