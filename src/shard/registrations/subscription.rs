@@ -5,6 +5,7 @@
 //! REGISTER (S-CSCF) ─> 200, SUBSCRIBE reg ─> NOTIFY full ─> NOTIFY partial … ─> refresh before it expires
 //!                                                                      gap ──> refresh: a full document follows
 //!                                                     481, terminated ──────> a new subscription
+//!                                           423 Min-Expires ──────> SUBSCRIBE for that long
 //! start ─> who registered before (resumption.rs) ─> SUBSCRIBE reg …
 //! ```
 
@@ -51,6 +52,9 @@ pub struct Subscription {
     open: bool,
     /// Whether the registrar accepted.
     standing: bool,
+    /// Seconds that we ask for; `raised`: the registrar's 423 to the last SUBSCRIBE raised them.
+    asked_s: u32,
+    raised: bool,
     table: Table,
     declared: Declared,
     /// CSeq of the last NOTIFY.
@@ -58,6 +62,16 @@ pub struct Subscription {
     timer: Option<Handle>,
     /// Users that the last document named.
     known: Vec<Box<str>>,
+}
+
+impl Subscription {
+    /// RFC 3261 §10.3 step 7: takes up the Min-Expires of a 423. False: there is none, or it asks for no more than we did.
+    fn ask_longer(&mut self, response: &Response) -> bool {
+        let longer = response.header(Name::MinExpires).and_then(seconds).filter(|least_s| *least_s > self.asked_s);
+        self.asked_s = longer.unwrap_or(self.asked_s);
+        self.raised = longer.is_some();
+        self.raised
+    }
 }
 
 /// What one subscription has told, as it goes from process to process.
@@ -141,6 +155,10 @@ impl Signalling {
     /// Subscribes to a user's registrations, unless that is done: with the registrar of the configuration, else with the core,
     /// else with whoever sent the REGISTER.
     fn subscribe(&mut self, now: Instant, uri: &str, registrar: Option<&str>, out: &mut Outbox) {
+        self.subscribe_for(now, uri, registrar, ASKED_S, out);
+    }
+
+    fn subscribe_for(&mut self, now: Instant, uri: &str, registrar: Option<&str>, asked_s: u32, out: &mut Outbox) {
         let user: Box<str> = normalise(uri).into();
         if self.subscriptions.by_user.contains_key(&user) {
             return;
@@ -158,6 +176,8 @@ impl Signalling {
             dialog,
             open: false,
             standing: false,
+            asked_s,
+            raised: false,
             table: Table::default(),
             declared: Declared::default(),
             notified: 0,
@@ -180,13 +200,14 @@ impl Signalling {
         let hop = subscription.dialog.next_hop().to_string();
         let transport = self.transport_of(&hop);
         let subscription = self.subscriptions.table.get(key).expect("it was just read");
+        let asked_s = subscription.asked_s;
         let contact = self.addresses.uri(&subscription.dialog.id().local_tag, transport);
         let own = format!("<sip:{}>", self.addresses.host());
         let product = crate::cpm::release::product(&self.config);
         let draft = Draft::of_dialog(&subscription.dialog, Method::Subscribe, seq, MAX_FORWARDS, |mut writer| {
             writer.format(Name::Contact, format_args!("<{contact}>"));
             writer.field(Name::Event, "reg").field(Name::Accept, MEDIA_TYPE);
-            writer.format(Name::Expires, format_args!("{ASKED_S}"));
+            writer.format(Name::Expires, format_args!("{asked_s}"));
             writer.field(Name::PAssertedIdentity, &own).field(Name::UserAgent, &product);
             writer.body(b"");
         });
@@ -208,6 +229,8 @@ impl Signalling {
         }
         let Some(subscription) = self.subscriptions.table.get_mut(key) else { return };
         subscription.open = false;
+        let raised = std::mem::take(&mut subscription.raised);
+        let longer = status == 423 && response.is_some_and(|response| subscription.ask_longer(response));
         match (status, response) {
             (200..300, Some(response)) => {
                 if let Ok(dialog) = subscription.dialog.answered(response) {
@@ -220,6 +243,8 @@ impl Signalling {
             }
             // The dialog is gone at the registrar: begin anew.
             (481, _) if subscription.standing => self.resubscribe(now, key, out),
+            // RFC 6665 §4.1.2.1: too brief for the registrar, which says what is not. One that wants more each time has to wait.
+            _ if longer && !raised => self.send_subscribe(now, key, out),
             (_, response) => {
                 let told = response.and_then(|response| retry_after::parse(response.header(Name::RetryAfter)?).ok());
                 self.arm_subscription(now, key, told.map_or(RETRY, obeyed));
@@ -250,7 +275,7 @@ impl Signalling {
     fn resubscribe(&mut self, now: Instant, key: Key, out: &mut Outbox) {
         let Some(old) = self.forget_subscription(key) else { return };
         let registrar = old.dialog.route_set().next().and_then(|route| NameAddr::parse(route).ok()).map(|route| route.uri);
-        self.subscribe(now, &old.uri, registrar, out);
+        self.subscribe_for(now, &old.uri, registrar, old.asked_s, out);
         let key = self.subscriptions.by_user.get(&old.user).copied();
         if let Some(subscription) = key.and_then(|key| self.subscriptions.table.get_mut(key)) {
             subscription.declared = old.declared;
@@ -318,6 +343,10 @@ impl Signalling {
         {
             return self.refuse(now, server, &Refusal::new(489, "8.1.2").header("Allow-Events", "reg".to_string()), out);
         }
+        // RFC 6665 §4.1.3: without it nothing tells whether the subscription goes on.
+        let Some(state) = request.header(Name::SubscriptionState).and_then(|value| SubscriptionState::parse(value).ok()) else {
+            return self.refuse(now, server, &Refusal::new(400, "RFC 6665 §8.2.3"), out);
+        };
         let content_type = request.header(Name::ContentType).unwrap_or("").split(';').next().unwrap_or("").trim();
         if !request.body().is_empty() && !content_type.eq_ignore_ascii_case(MEDIA_TYPE) {
             return self.refuse(now, server, &Refusal::new(415, "8.1.2").header("Accept", MEDIA_TYPE.to_string()), out);
@@ -331,12 +360,12 @@ impl Signalling {
         if matches!(applied, Some(Applied::Changed | Applied::ChangedWithGap)) {
             self.learn_registrations(key, out);
         }
-        let state = request.header(Name::SubscriptionState).and_then(|value| SubscriptionState::parse(value).ok());
-        match state {
-            Some(state) if state.is_terminated() => return self.terminated(now, key, &state, out),
-            // RFC 6665 §4.1.3: how long it really lasts.
-            Some(SubscriptionState { expires_s: Some(left_s), .. }) => self.lasts(now, key, left_s),
-            _ => {}
+        if state.is_terminated() {
+            return self.terminated(now, key, &state, out);
+        }
+        // RFC 6665 §4.1.3: how long it really lasts.
+        if let Some(left_s) = state.expires_s {
+            self.lasts(now, key, left_s);
         }
         if applied == Some(Applied::ChangedWithGap) {
             self.send_subscribe(now, key, out);

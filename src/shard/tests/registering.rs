@@ -216,6 +216,42 @@ fn who_is_told_to_subscribe_later_waits() {
 }
 
 #[test]
+fn a_registrar_that_wants_a_longer_subscription_gets_it() {
+    let (mut world, _) = subscribed();
+    world.passes(Duration::from_secs(301));
+    let refresh = world.expect(CORE, "SUBSCRIBE");
+    assert_eq!(refresh.header(Name::Expires), "600000");
+    world.answers(&refresh, "423 Interval Too Brief", "Min-Expires: 700000\r\n", "");
+    let longer = world.expect(CORE, "SUBSCRIBE");
+    assert_eq!((longer.header(Name::Expires), longer.header(Name::CallId)), ("700000".into(), refresh.header(Name::CallId)));
+    // What never ends is not gone along with: it waits like any other failure.
+    world.answers(&longer, "423 Interval Too Brief", "Min-Expires: 800000\r\n", "");
+    world.expect_nothing();
+    let (again, after_s) = subscribes_after(&mut world);
+    assert_eq!((after_s, again.header(Name::Expires).as_str()), (60, "800000"));
+    // Nor is a 423 that asks for less than it was given.
+    world.answers(&again, "423 Interval Too Brief", "Min-Expires: 60\r\n", "");
+    world.expect_nothing();
+    let (again, _) = subscribes_after(&mut world);
+    world.answers(&again, "481 Gone", "", "");
+    assert_eq!(world.expect(CORE, "SUBSCRIBE").header(Name::Expires), "800000");
+}
+
+#[test]
+fn a_notification_without_the_state_of_its_subscription_is_refused() {
+    let (mut world, subscribe) = subscribed();
+    let full = document(0, "full", "active");
+    let notified = notify(&subscribe, 1, "active", REG, &full);
+    world.receives(CORE, &notified.replace("Subscription-State: active\r\n", ""));
+    world.expect(CORE, "SIP/2.0 400");
+    world.receives(CORE, &notify(&subscribe, 2, ";expires=60", REG, &full));
+    world.expect(CORE, "SIP/2.0 400");
+    assert!(world.questions.is_empty(), "the document was not taken");
+    world.receives(CORE, &notify(&subscribe, 3, "active", REG, &full));
+    world.expect(CORE, "SIP/2.0 200");
+}
+
+#[test]
 fn what_is_no_notification_of_ours_is_refused() {
     let (mut world, subscribe) = subscribed();
     let full = document(0, "full", "active");
