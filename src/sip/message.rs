@@ -194,9 +194,16 @@ impl Message {
             .map(|field| (field.name, self.text(field.name_at, field.name_end), self.text(field.value_at, field.value_end)))
     }
 
-    /// All fields in order, each from its name to the end of its value as it came, with its name.
+    /// All fields in order, each as it came, white space behind the value included, but without the line end; with its name.
     pub fn written(&self) -> impl Iterator<Item = (Name, &str)> + '_ {
-        self.fields.iter().map(|field| (field.name, self.text(field.name_at, field.value_end).trim_ascii_end()))
+        let blank = [("\n\r\n", 2), ("\n\n", 1)].iter().find(|(end, _)| self.head.ends_with(end)).map_or(0, |(_, octets)| *octets);
+        let end = (self.head.len() - blank) as u32;
+        let ends = self.fields.iter().skip(1).map(|next| next.name_at).chain([end]);
+        self.fields.iter().zip(ends).map(|(field, end)| {
+            let line = self.text(field.name_at, end);
+            let line = line.strip_suffix('\n').unwrap_or(line);
+            (field.name, line.strip_suffix('\r').unwrap_or(line))
+        })
     }
 
     /// Values of every field of that name, in order, one for each line.
@@ -432,6 +439,16 @@ mod tests {
         assert_eq!(request.header(Name::Subject), Some("one\r\n  two"));
         assert_eq!(request.cseq().unwrap().number, 314159);
         assert_eq!(request.body(), b"v=0\n");
+    }
+
+    #[test]
+    fn a_field_is_known_as_it_was_written() {
+        for (end, blank) in [("\r\n", "\r\n"), ("\n", "\n"), ("\r\n", "")] {
+            let lines = ["To : <sip:a> \t", "X:", "Subject: one\r\n  two\r\n ", "l:  0  "];
+            let text = format!("OPTIONS sip:a SIP/2.0\r\n{}{end}{blank}", lines.join(end));
+            let request = Request::parse(text.as_bytes()).unwrap();
+            assert_eq!(request.written().map(|(_, line)| line).collect::<Vec<_>>(), lines, "{text:?}");
+        }
     }
 
     #[test]

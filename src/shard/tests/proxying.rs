@@ -104,16 +104,16 @@ fn message(fields: &str, body: &str) -> String {
 #[test]
 fn what_is_proxied_keeps_order_and_spelling() {
     let mut world = World::new(config());
-    let fields = "X-Odd:   a  b\r\nl: 3\r\nOrganization:\r\nallow:INVITE,\r\n BYE\r\ns: hi\r\nX-odd: c\r\nc: text/plain\r\n";
+    let fields = "X-Odd:   a  b\r\nl: 3\r\nOrganization: \r\nallow:INVITE,\r\n BYE\r\ns: hi\r\nX-odd: c \t\r\nc: text/plain  \r\n";
     world.receives(ALICE, &message(fields, "abc"));
     let passed = world.expect(CORE, "MESSAGE sip:bob@other.net");
     let rest = format!(
         "f: <sip:alice@example.net>;tag=alice\r\nt: <sip:bob@other.net>\r\ni: call-1\r\nCSeq: 1 MESSAGE\r\n{fields}\r\nabc"
     );
     assert!(passed.text.ends_with(&rest), "{}", passed.text);
-    world.answers(&passed, "200 Fine", "X-Odd:  q\r\nServer:\r\n", "");
+    world.answers(&passed, "200 Fine", "X-Odd:  q \r\nServer:\r\n", "");
     let text = world.expect(ALICE, "SIP/2.0 200 Fine").text;
-    assert!(text.ends_with("X-Odd:  q\r\nServer:\r\nContent-Length: 0\r\n\r\n"), "{text}");
+    assert!(text.ends_with("X-Odd:  q \r\nServer:\r\nContent-Length: 0\r\n\r\n"), "{text}");
     world.rests();
 }
 
