@@ -123,8 +123,9 @@ impl Locator {
         }
     }
 
-    pub fn rests(&self, now: Instant, target: &Target) -> bool {
-        self.resting.get(&target.address).is_some_and(|until| *until > now)
+    /// How much longer a server is left alone, where it is.
+    pub fn rests(&self, now: Instant, target: &Target) -> Option<Duration> {
+        self.resting.get(&target.address).filter(|until| **until > now).map(|until| until.since(now))
     }
 
     /// A target answered.
@@ -199,7 +200,8 @@ mod tests {
         let target = |transport| Target { transport, address: "192.0.2.1:5060".parse().unwrap(), server_name: None };
         locator.rest(now, &target(Transport::Tcp), Duration::from_secs(3600));
         let soon = now + Duration::from_secs(31);
-        assert!(locator.rests(soon, &target(Transport::Udp)) && locator.is_dead(soon, &target(Transport::Tcp)));
-        assert!(!locator.rests(now + REST_MAX, &target(Transport::Udp)), "the only way is tried again");
+        assert_eq!(locator.rests(soon, &target(Transport::Udp)), Some(Duration::from_secs(1)));
+        assert!(locator.is_dead(soon, &target(Transport::Tcp)));
+        assert_eq!(locator.rests(now + REST_MAX, &target(Transport::Udp)), None, "the only way is tried again");
     }
 }

@@ -20,7 +20,9 @@ use crate::sip::header::name::Name;
 use crate::sip::ids::Branch;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
+use crate::sip::status;
 use crate::sip::transaction::seam::{ClientKey, Outgoing, Role, ServerKey};
+use crate::sip::write::Writer;
 use crate::store::deferred::DeferredId;
 use std::rc::Rc;
 
@@ -81,6 +83,14 @@ pub struct Outbound {
     cancelled: bool,
 }
 
+/// A request that was not sent, or got no answer.
+pub struct Lost {
+    pub purpose: Purpose,
+    pub status: u16,
+    /// The answer that its server gave to another one, where that still holds.
+    pub said: Option<Response>,
+}
+
 /// A way to the next hop.
 pub enum Hop<'a> {
     /// By its URI.
@@ -136,7 +146,7 @@ impl Signalling {
         let key = match self.outbound.insert(outbound) {
             Ok(key) => key,
             Err(outbound) => {
-                self.lost.push_back((outbound.purpose, 503));
+                self.lost.push_back(Lost { purpose: outbound.purpose, status: 503, said: None });
                 return None;
             }
         };
@@ -197,8 +207,10 @@ impl Signalling {
             _ => false,
         };
         let mut ways = Vec::with_capacity(targets.len() + 1);
+        let mut rest: Option<Duration> = None;
         for target in targets {
-            if new && self.locator.rests(now, &target) {
+            if let Some(left) = self.locator.rests(now, &target).filter(|_| new) {
+                rest = Some(rest.map_or(left, |rest| rest.min(left)));
                 continue;
             }
             if target.transport != Transport::Udp {
@@ -218,9 +230,22 @@ impl Signalling {
             }
             ways.push(target);
         }
+        if let Some(left) = rest.filter(|_| ways.is_empty()) {
+            return self.refused_at_rest(key, left);
+        }
         ways.reverse();
         outbound.further = ways;
         self.try_next(now, key, 503, out);
+    }
+
+    /// §21.5.4: every server of the next hop asked to be left alone. Its 503 counts for this request too, with what is left of the time.
+    fn refused_at_rest(&mut self, key: Key, left: Duration) {
+        let Some(outbound) = self.outbound.remove(key) else { return };
+        let mut octets = Vec::with_capacity(64);
+        let mut writer = Writer::response(&mut octets, 503, status::reason(503));
+        writer.format(Name::RetryAfter, format_args!("{}", left.as_secs() + u64::from(left.subsec_nanos() > 0)));
+        writer.body(b"");
+        self.lost.push_back(Lost { purpose: outbound.purpose, status: 503, said: Response::parse(&octets).ok() });
     }
 
     /// Tries the next address; where none is left the purpose hears `status`.
@@ -283,7 +308,7 @@ impl Signalling {
     /// The request is lost; its purpose hears `status` when this call's work is done.
     fn lose(&mut self, key: Key, status: u16) {
         if let Some(outbound) = self.outbound.remove(key) {
-            self.lost.push_back((outbound.purpose, status));
+            self.lost.push_back(Lost { purpose: outbound.purpose, status, said: None });
         }
     }
 

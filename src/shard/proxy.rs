@@ -9,7 +9,7 @@
 use super::addresses::Reach;
 use super::arrival;
 use super::counts::Direction;
-use super::outbound::{Hop, Purpose};
+use super::outbound::{Hop, Lost, Purpose};
 use super::outbox::Outbox;
 use super::sessions::Arrived;
 use super::signalling::{Cookie, Due, Signalling};
@@ -152,7 +152,7 @@ impl Signalling {
             let purpose = Purpose::Branch { proxy: key, branch };
             let Some((draft, hop)) = way else {
                 // What would come back to us has no other place to go (RFC 3261 §16.4).
-                self.lost.push_back((purpose, 404));
+                self.lost.push_back(Lost { purpose, status: 404, said: None });
                 continue;
             };
             let sent = self.dispatch(now, purpose, request.method(), Role::Proxy, draft, Hop::Uri(&hop), out);

@@ -17,7 +17,7 @@ use super::initial::Token;
 use super::ladder::Ladders;
 use super::locate::Locator;
 use super::messages::{Batch, KeptMessage};
-use super::outbound::{Outbound, Purpose};
+use super::outbound::{Lost, Outbound, Purpose};
 use super::outbox::{Destination, Effect, Outbox, SendTag};
 use super::overload::{NewCalls, Overload};
 use super::prefetch::{DocumentKey, Gathered, Prefetch};
@@ -166,7 +166,7 @@ pub struct Signalling {
     pub(super) locator: Locator,
     pub(super) outbound: Slab<Outbound>,
     /// Requests that got no response: heard by their purpose when the work in hand is done.
-    pub(super) lost: VecDeque<(Purpose, u16)>,
+    pub(super) lost: VecDeque<Lost>,
     pub(super) questions: Numbered<Ticket, Waiting>,
     tickets: u64,
     pub(super) prefetch: Prefetch,
@@ -332,8 +332,8 @@ impl Signalling {
     /// What was lost, and what transactions told, until nothing is left to hear.
     fn settle(&mut self, now: Instant, out: &mut Outbox) {
         loop {
-            if let Some((purpose, status)) = self.lost.pop_front() {
-                self.unheard(now, &purpose, status, out);
+            if let Some(Lost { purpose, status, said }) = self.lost.pop_front() {
+                self.unheard(now, &purpose, status, said.as_ref(), out);
                 continue;
             }
             let Some(event) = self.events.pop() else { return self.note(now, out) };

@@ -54,13 +54,20 @@ impl Signalling {
         }
     }
 
-    /// A request of ours got no response: it counts as 408 or 503 (RFC 3261 §8.1.3.1).
-    pub(in crate::shard) fn unheard(&mut self, now: Instant, purpose: &Purpose, status: u16, out: &mut Outbox) {
+    /// A request of ours got no response: it counts as 408 or 503 (RFC 3261 §8.1.3.1), or as what its server said of others.
+    pub(in crate::shard) fn unheard(
+        &mut self,
+        now: Instant,
+        purpose: &Purpose,
+        status: u16,
+        said: Option<&Response>,
+        out: &mut Outbox,
+    ) {
         match purpose {
-            Purpose::Target { session, leg } => self.target_failed(now, *session, *leg, status, None, out),
+            Purpose::Target { session, leg } => self.target_failed(now, *session, *leg, status, said, out),
             Purpose::Within { session, leg, what } => self.within_lost(now, *session, *leg, what, status, out),
-            Purpose::Branch { proxy, branch } => self.branch_failed(now, *proxy, *branch, status, None, out),
-            Purpose::Page { batch, target } => self.page_heard(now, *batch, *target, status, None, out),
+            Purpose::Branch { proxy, branch } => self.branch_failed(now, *proxy, *branch, status, said, out),
+            Purpose::Page { batch, target } => self.page_heard(now, *batch, *target, status, said, out),
             Purpose::Deferred { user } => self.deferred_page_heard(now, user, status, out),
             Purpose::Notice { about } => self.notice_heard(about, status, out),
             Purpose::Subscribe { subscription } => self.subscribe_heard(now, *subscription, status, None, out),

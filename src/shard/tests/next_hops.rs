@@ -1,6 +1,7 @@
 //! RFC 3261 §18.1.1, RFC 3263 on the wire: where requests go, and where they go when that fails.
 
 use super::world::*;
+use crate::base::clock::Duration;
 use crate::base::transport::{Flow, Transport};
 use crate::shard::exchange::{Command, Fetched, LegFailure, Query, Report, Resolved};
 use crate::sip::header::name::Name;
@@ -58,6 +59,36 @@ fn a_name_is_resolved_and_the_next_address_takes_over() {
     world.expect("127.0.0.1:5072", "ACK");
     world.expect(ALICE, "SIP/2.0 404");
     world.rests();
+}
+
+#[test]
+fn who_comes_while_a_server_is_left_alone_hears_for_how_long() {
+    let mut world = World::new(config());
+    let invite = world.relays(&session());
+    world.answers(&invite, "503 Service Unavailable", "Retry-After: 10\r\n", "");
+    world.expect(CORE, "ACK");
+    assert_eq!(world.expect(ALICE, "SIP/2.0 503").header(Name::RetryAfter), "10");
+    world.passes(Duration::from_millis(2500));
+    world.sent.clear();
+    world.receives(ALICE, &session().replace("call-1", "call-2").replace("z9hG4bKinvite", "z9hG4bKsecond"));
+    world.expect(ALICE, "SIP/2.0 100");
+    assert_eq!(world.expect(ALICE, "SIP/2.0 503").header(Name::RetryAfter), "8", "what is left, in whole seconds");
+    world.expect_nothing();
+    // Pager Mode as well.
+    let page = invite_without_sdp("MESSAGE");
+    world.receives(ALICE, &page);
+    assert_eq!(world.expect(ALICE, "SIP/2.0 503").header(Name::RetryAfter), "8");
+    world.passes(Duration::from_secs(8));
+    world.sent.clear();
+    let invite = world.relays(&session().replace("call-1", "call-3").replace("z9hG4bKinvite", "z9hG4bKthird"));
+    world.answers(&invite, "486 Busy Here", "", "");
+    world.rests();
+}
+
+/// A request outside a dialog that CPM carries in itself.
+fn invite_without_sdp(method: &str) -> String {
+    let accept = "*;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.oma.cpm.msg\"";
+    invite("sip:bob@other.net", "orig", accept, "", "").replace("INVITE", method).replace("call-1", "page-1")
 }
 
 #[test]
