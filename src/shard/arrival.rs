@@ -6,12 +6,14 @@ use crate::base::transport::Flow;
 use crate::clause;
 use crate::config::Config;
 use crate::cpm::facts::Role;
+use crate::cpm::headers::{Field, field};
 use crate::cpm::identity::normalise;
 use crate::sip::header::name::Name;
 use crate::sip::header::name_addr::NameAddr;
 use crate::sip::ids;
-use crate::sip::message::{Message, Request};
+use crate::sip::message::{Message, Request, Response};
 use crate::sip::uri::Uri;
+use crate::sip::write::Writer;
 use std::rc::Rc;
 
 /// Header fields that count only from a peer in `sip.trusted` (RFC 3325 §5, RFC 5502 §5, RFC 6050 §4.2, RFC 7315 §5).
@@ -33,18 +35,50 @@ pub fn is_trusted(config: &Config, flow: &Flow) -> bool {
 
 /// The request without what an untrusted peer has no right to assert; as it came where it asserts nothing.
 pub fn believed(request: Request) -> Request {
-    if !request.fields().any(|(name, _, _)| ASSERTED.contains(&name)) {
+    if !asserts(&request) {
         return request;
     }
-    let mut octets = Vec::with_capacity(request.size());
-    let mut writer = crate::sip::write::Writer::request(&mut octets, request.method_str(), request.uri());
-    for (name, text, value) in request.fields() {
-        if !ASSERTED.contains(&name) && name != Name::ContentLength {
-            writer.named(text, value);
+    let mut octets = Vec::with_capacity(request.size() + 32);
+    write_believed(&request, Writer::request(&mut octets, request.method_str(), request.uri()));
+    Request::parse(&octets).unwrap_or(request)
+}
+
+/// The same for a response: RFC 3325 §5 speaks of both.
+pub fn believed_response(response: Response) -> Response {
+    if !asserts(&response) {
+        return response;
+    }
+    let mut octets = Vec::with_capacity(response.size() + 32);
+    write_believed(&response, Writer::response(&mut octets, response.status(), response.reason()));
+    Response::parse(&octets).unwrap_or(response)
+}
+
+fn asserts(message: &Message) -> bool {
+    message.fields().any(|(name, _, _)| ASSERTED.contains(&name))
+}
+
+fn write_believed(message: &Message, mut writer: Writer<'_>) {
+    let kept = message.written().filter(|(name, _)| !ASSERTED.contains(name));
+    kept.for_each(|(_, line)| {
+        writer.line(line);
+    });
+    if message.has(Name::ContentLength) { writer.end(message.body()) } else { writer.body(message.body()) }
+}
+
+/// Who a target says it is, for an origin within the trust domain (RFC 3325 §5); whether others may know goes with it.
+pub fn identity_of(response: &Response) -> Vec<Field> {
+    let mut told = Vec::new();
+    if response.has(Name::PAssertedIdentity) {
+        for name in [Name::PAssertedIdentity, Name::Privacy] {
+            told.extend(response.lines(name).map(|value| field(name.as_str(), value.to_string())));
         }
     }
-    writer.body(request.body());
-    Request::parse(&octets).unwrap_or(request)
+    told
+}
+
+/// Whether the asserted identity is not to leave the trust domain (RFC 3325 §7).
+pub fn withholds_identity(message: &Message) -> bool {
+    message.lines(Name::Privacy).flat_map(|line| line.split(';')).any(|value| value.trim().eq_ignore_ascii_case("id"))
 }
 
 /// The top Route when it names us, and what follows it (RFC 3261 §16.4). The whole set where the top one is not ours. We stand in
@@ -74,7 +108,7 @@ pub fn loosened(addresses: &Addresses, request: Request) -> Request {
         return request;
     };
     let mut octets = Vec::with_capacity(request.size());
-    let mut writer = crate::sip::write::Writer::request(&mut octets, request.method_str(), target.uri);
+    let mut writer = Writer::request(&mut octets, request.method_str(), target.uri);
     // It came to us by that URI, as it would have by a Route.
     writer.parts(Name::Route, &["<", request.uri(), ">"]);
     for route in routes {

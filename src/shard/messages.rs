@@ -5,6 +5,7 @@
 //!         ──> Defer or Record (services) ── done ──> 202
 //! ```
 
+use super::arrival;
 use super::counts::{Direction, Outcome};
 use super::deferral::{Again, id as deferred_id};
 use super::exchange::{Fetched, Query};
@@ -147,6 +148,9 @@ impl Signalling {
         let server = batch.arrived.server;
         let mut headers = conversation::copied(&batch.arrived.request);
         headers.push(field("Server", crate::cpm::release::product(&self.config)));
+        if batch.arrived.trusted {
+            headers.extend(response.map(arrival::identity_of).unwrap_or_default());
+        }
         self.counts.invite(batch.arrived.role, service_of(batch.procedure), Outcome::Answered);
         let reason = response.map(Response::reason).filter(|reason| !reason.is_empty()).unwrap_or(status::reason(status));
         self.respond_to_message(now, server, status, reason, &headers, out);

@@ -52,6 +52,8 @@ pub struct Proxied {
     digest: u64,
     /// It is in a dialog.
     pub within: bool,
+    /// It came from outside the trust domain.
+    outside: bool,
     forget: Option<Handle>,
 }
 
@@ -123,7 +125,9 @@ impl Signalling {
         }
         let within = request.to().is_ok_and(|to| to.tag().is_some());
         let method = request.method();
-        let proxied = Proxied { server, method, branches: Vec::new(), best: None, answered: false, digest, within, forget: None };
+        let outside = !arrival::is_trusted(&self.config, flow);
+        let (branches, best, answered, forget) = (Vec::new(), None, false, None);
+        let proxied = Proxied { server, method, branches, best, answered, digest, within, outside, forget };
         let Ok(key) = self.proxies.insert(proxied) else { return self.shed(now, server, "overload > proxied requests", out) };
         self.loops.insert(digest);
         self.transactions.set_cookie(server, Cookie::Proxy.of(key));
@@ -223,7 +227,9 @@ impl Signalling {
     fn upstream(&mut self, now: Instant, key: Key, response: &Response, out: &mut Outbox) {
         let Some(proxied) = self.proxies.get(key) else { return };
         let (server, method, status) = (proxied.server, proxied.method, response.status());
-        if self.transactions.forward(now, server, status, |buffer| without_top_via(response, buffer), out) {
+        let hidden = proxied.outside && arrival::withholds_identity(response);
+        let hidden: &[Name] = if hidden { &[Name::PAssertedIdentity] } else { &[] };
+        if self.transactions.forward(now, server, status, |buffer| without_top_via(response, hidden, buffer), out) {
             self.counts.response(method, status, Direction::Out);
         }
     }
@@ -347,11 +353,11 @@ fn forwarded(
     Draft::without_via(octets)
 }
 
-/// A response without its first Via value, which is ours.
-fn without_top_via(response: &Response, buffer: &mut Vec<u8>) {
+/// A response without its first Via value, which is ours, and without what is hidden.
+fn without_top_via(response: &Response, hidden: &[Name], buffer: &mut Vec<u8>) {
     let mut writer = Writer::response(buffer, response.status(), response.reason());
     let mut first = true;
-    for (name, field) in response.written() {
+    for (name, field) in response.written().filter(|(name, _)| !hidden.contains(name)) {
         if name != Name::Via || !std::mem::take(&mut first) {
             writer.line(field);
             continue;
@@ -365,8 +371,7 @@ fn without_top_via(response: &Response, buffer: &mut Vec<u8>) {
 
 /// What does not leave the trust domain: whom we serve (RFC 5502 §6), and the asserted identity where that is asked (RFC 3325 §7).
 fn hidden(request: &Request) -> &'static [Name] {
-    let id = request.lines(Name::Privacy).flat_map(|line| line.split(';')).any(|value| value.trim().eq_ignore_ascii_case("id"));
-    if id { &[Name::PServedUser, Name::PAssertedIdentity] } else { &[Name::PServedUser] }
+    if arrival::withholds_identity(request) { &[Name::PServedUser, Name::PAssertedIdentity] } else { &[Name::PServedUser] }
 }
 
 /// Content-Length stands where it stood, as it was written; a datagram may have none, a stream needs one.

@@ -248,7 +248,11 @@ impl Signalling {
             Ok(incoming) => match validate::validate(&incoming).or_else(|reject| self.tolerated(&incoming, reject)) {
                 Ok(()) => match incoming {
                     Incoming::Request(request) => self.request(now, flow, request, out),
-                    Incoming::Response(response) => self.response(now, flow, &response, out),
+                    Incoming::Response(response) => {
+                        let trusted = arrival::is_trusted(&self.config, &flow);
+                        let response = if trusted { response } else { arrival::believed_response(response) };
+                        self.response(now, flow, &response, out);
+                    }
                 },
                 Err(reject) => self.reject(now, &flow, message, reject, out),
             },

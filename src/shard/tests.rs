@@ -14,4 +14,5 @@ mod proxying;
 mod registering;
 mod reliable;
 mod terminating_session;
+mod trust;
 mod world;

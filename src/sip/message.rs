@@ -196,7 +196,8 @@ impl Message {
 
     /// All fields in order, each as it came, white space behind the value included, but without the line end; with its name.
     pub fn written(&self) -> impl Iterator<Item = (Name, &str)> + '_ {
-        let blank = [("\n\r\n", 2), ("\n\n", 1)].iter().find(|(end, _)| self.head.ends_with(end)).map_or(0, |(_, octets)| *octets);
+        let blank =
+            [("\n\r\n", 2), ("\n\n", 1)].iter().find(|(end, _)| self.head.ends_with(end)).map_or(0, |(_, octets)| *octets);
         let end = (self.head.len() - blank) as u32;
         let ends = self.fields.iter().skip(1).map(|next| next.name_at).chain([end]);
         self.fields.iter().zip(ends).map(|(field, end)| {

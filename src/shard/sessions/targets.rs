@@ -10,6 +10,7 @@ use crate::cpm::decision::{AckTime, Decision, LaterSuccess};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::session_expires;
+use crate::shard::arrival;
 use crate::shard::counts::Outcome;
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Hop, Purpose};
@@ -148,7 +149,10 @@ impl Signalling {
         let call = session.call.as_ref().ok_or(NO_CALL)?;
         let target = usize::from(leg) - call.first_leg;
         let facts = call.gathered.facts(&self.config, now);
-        let answer = session.procedure.on_success(&facts, &call.arrived.request, &call.bridge, target, response)?;
+        let mut answer = session.procedure.on_success(&facts, &call.arrived.request, &call.bridge, target, response)?;
+        if call.arrived.trusted {
+            answer.headers.extend(arrival::identity_of(response));
+        }
         let first = matches!(session.legs[0].state, LegState::Waiting(_));
         let others = session.legs.iter().enumerate().skip(1);
         let others =

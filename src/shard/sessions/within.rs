@@ -16,6 +16,7 @@ use crate::base::clock::Instant;
 use crate::base::slab::Key;
 use crate::cpm::decision::AckTime;
 use crate::cpm::refusal::Refusal;
+use crate::shard::arrival;
 use crate::shard::counts::Direction;
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::{Hop, Purpose, Within};
@@ -212,6 +213,7 @@ impl Signalling {
             Some(hops) => hops - 1,
             None => MAX_FORWARDS,
         };
+        let hidden = self.hidden_from(key, other, request);
         let session = self.sessions.table.get_mut(key).expect("its leg was just found");
         let at = &mut session.legs[usize::from(other)];
         let seq = at.dialog.next_seq();
@@ -221,11 +223,18 @@ impl Signalling {
                 writer.field(Name::Contact, &at.contact);
             }
             writer.field(Name::UserAgent, &product);
-            copy_rest(request, &mut writer);
+            copy_rest(request, hidden, &mut writer);
             writer.body(request.body());
         });
         let what = Within::Relayed { server, from: leg };
         self.send_within(now, key, other, request.method(), draft, what, out);
+    }
+
+    /// RFC 3325 §7: what of a message is not for a leg whose peer is outside the trust domain, where the sender asks for that.
+    fn hidden_from(&self, key: Key, leg: LegIndex, message: &Message) -> &'static [Name] {
+        let source = self.sessions.table.get(key).and_then(|session| session.legs[usize::from(leg)].source);
+        let outside = source.is_some_and(|flow| !arrival::is_trusted(&self.config, &flow));
+        if outside && arrival::withholds_identity(message) { &[Name::PAssertedIdentity] } else { &[] }
     }
 
     /// Sends a request in a leg's dialog: its key among the requests on their way.
@@ -348,12 +357,13 @@ impl Signalling {
         let reason =
             if status == response.status() && !response.reason().is_empty() { response.reason() } else { status::reason(status) };
         let method = self.transactions.served(server).map_or(Method::Other, |request| request.method());
+        let hidden = self.hidden_from(key, from, response);
         let fill = |mut writer: Writer<'_>| {
             if let Some(contact) = contact.as_ref().filter(|_| response.has(Name::Contact)) {
                 writer.field(Name::Contact, contact);
             }
             writer.field(Name::Server, &product);
-            copy_rest(response, &mut writer);
+            copy_rest(response, hidden, &mut writer);
             writer.body(response.body());
         };
         if self.transactions.respond(now, server, status, reason, fill, out) {
@@ -365,10 +375,10 @@ impl Signalling {
     }
 }
 
-/// Everything that is not of one leg, as it came.
-fn copy_rest(message: &Message, writer: &mut Writer<'_>) {
+/// Everything that is not of one leg, as it came, but for what is to be hidden.
+fn copy_rest(message: &Message, hidden: &[Name], writer: &mut Writer<'_>) {
     for (name, text, value) in message.fields() {
-        if !OF_THE_LEG.contains(&name) {
+        if !OF_THE_LEG.contains(&name) && !hidden.contains(&name) {
             writer.named(text, value);
         }
     }

@@ -104,7 +104,8 @@ fn message(fields: &str, body: &str) -> String {
 #[test]
 fn what_is_proxied_keeps_order_and_spelling() {
     let mut world = World::new(config());
-    let fields = "X-Odd:   a  b\r\nl: 3\r\nOrganization: \r\nallow:INVITE,\r\n BYE\r\ns: hi\r\nX-odd: c \t\r\nc: text/plain  \r\n";
+    let fields =
+        "X-Odd:   a  b\r\nl: 3\r\nOrganization: \r\nallow:INVITE,\r\n BYE\r\ns: hi\r\nX-odd: c \t\r\nc: text/plain  \r\n";
     world.receives(ALICE, &message(fields, "abc"));
     let passed = world.expect(CORE, "MESSAGE sip:bob@other.net");
     let rest = format!(
