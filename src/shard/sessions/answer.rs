@@ -28,6 +28,9 @@ impl Signalling {
         let LegState::Waiting(server) = session.legs[0].state else { return };
         let Some(call) = session.call.as_ref() else { return };
         let request = std::rc::Rc::clone(&call.arrived.request);
+        // RFC 3261 §13.2.1: where it has our answer from a reliable provisional response, no other counts.
+        let shown = session.early.as_ref().is_some_and(|early| early.is_shown());
+        let shown = shown.then(|| (session.legs[0].local_sdp.to_string(), session.legs[0].sdp_session));
         let reach = Reach::back(call.arrived.flow.transport, &request);
         let (contact, token) = match &answer.contact {
             Some(contact) => {
@@ -41,7 +44,8 @@ impl Signalling {
             clause!("C17-3");
             self.record_route(reach)
         });
-        let sdp = answer.media.as_ref().map(|plan| self.local_sdp(key, 0, plan));
+        let plain = || answer.media.as_ref().map(|plan| self.local_sdp(key, 0, plan)).map(|(sdp, own)| (sdp, own.session_id));
+        let sdp = shown.or_else(plain);
         clause!("OLM-r6.a", "OSI-r6.a", "EMS-2");
         let own = Own {
             record_route: record_route.as_deref(),
@@ -66,7 +70,7 @@ impl Signalling {
         origin.record_route = record_route;
         if let Some((sdp, own)) = sdp {
             origin.local_sdp = sdp.into();
-            origin.sdp_session = own.session_id;
+            origin.sdp_session = own;
         }
         self.origin_answered(now, key, out);
         if let Some(expires) = answer.session_expires {

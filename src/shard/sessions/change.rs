@@ -222,7 +222,7 @@ impl Signalling {
     }
 
     /// Our SDP for a leg; its version grows when the text does not stay the same (RFC 3264 §8).
-    fn next_sdp(&mut self, key: Key, leg: LegIndex, plan: &MediaPlan) -> String {
+    pub(super) fn next_sdp(&mut self, key: Key, leg: LegIndex, plan: &MediaPlan) -> String {
         let (mut sdp, _) = self.local_sdp(key, leg, plan);
         let session = self.sessions.table.get_mut(key).expect("the caller found it");
         let at = &mut session.legs[usize::from(leg)];

@@ -11,9 +11,12 @@
 //! ```
 //! A focus that rings is shown to the origin as one that answers is (C.1.7).
 //!
-//! The origin never gets SDP before its 2xx: what answers its offer is known when a target took the call. The answer that a
-//! target sent in a reliable response is kept for a 2xx that does not repeat it (RFC 3262 §5).
+//! The answer that a target sent in a reliable response is kept for a 2xx that does not repeat it (RFC 3262 §5). Where one target alone
+//! is asked and the origin takes reliable responses, ours for the origin goes with it, and is what its 2xx says again (RFC 3261
+//! §13.2.1); media begins to flow with the target's 2xx. Otherwise the origin gets no SDP before its 2xx: what answers its offer is
+//! known when a target took the call.
 
+use super::streams::media_kind;
 use super::{LegState, State, peers};
 use crate::base::clock::Instant;
 use crate::base::prng::Prng;
@@ -23,9 +26,12 @@ use crate::base::transport::Transport;
 use crate::clause;
 use crate::cpm::contact;
 use crate::cpm::decision::Contact;
+use crate::cpm::headers::Field;
+use crate::cpm::media_plan::{self, Side};
 use crate::cpm::refusal::Refusal;
 use crate::limits::EARLY_DIALOGS_MAX;
 use crate::shard::addresses::Reach;
+use crate::shard::arrival;
 use crate::shard::counts::Direction;
 use crate::shard::exchange::LegIndex;
 use crate::shard::outbound::Within;
@@ -51,6 +57,8 @@ pub struct Early {
     number: u32,
     contact: Box<str>,
     pub timer: Option<Handle>,
+    /// A response to the origin had our answer: the SDP that its leg has.
+    shown: bool,
     /// Those of the targets, a dialog each.
     dialogs: Vec<EarlyDialog>,
 }
@@ -60,6 +68,9 @@ struct Provisional {
     status: u16,
     reason: Box<str>,
     focus: Option<Focus>,
+    /// Who rings, where the origin is to know.
+    identity: Vec<Field>,
+    sdp: Option<Box<str>>,
     /// The target's response that it stands for; none where that wants no PRACK.
     of: Option<Heard>,
 }
@@ -99,12 +110,17 @@ struct EarlyDialog {
 impl Early {
     fn new(number: u32, prng: &mut Prng) -> Box<Self> {
         let responses = Reliable::new(prng);
-        Box::new(Self { responses, number, contact: Box::default(), timer: None, dialogs: Vec::new() })
+        Box::new(Self { responses, number, contact: Box::default(), timer: None, shown: false, dialogs: Vec::new() })
     }
 
     /// Our Contact in the origin's early dialog.
     pub fn contact(&self) -> &str {
         &self.contact
+    }
+
+    /// Whether the origin has our answer.
+    pub const fn is_shown(&self) -> bool {
+        self.shown
     }
 
     /// A target's INVITE has its final response.
@@ -198,17 +214,24 @@ impl Signalling {
             return heard;
         }
         let focus = self.focus_of(key, response);
+        let trusted =
+            self.sessions.table.get(key).and_then(|session| session.call.as_ref()).is_some_and(|call| call.arrived.trusted);
+        let identity = if trusted { arrival::identity_of(response) } else { Vec::new() };
         let status = response.status();
         let reason = if response.reason().is_empty() { status::reason(status) } else { response.reason() };
         let contact = self.early_contact(key, number);
         if !reliably {
-            let fill = |writer: &mut Writer<'_>| write_dialog(&request, focus.as_ref(), &contact, writer);
-            self.respond_provisionally(now, server, status, reason, fill, out);
+            let fill = |writer: &mut Writer<'_>| {
+                write_dialog(&request, focus.as_ref(), &contact, writer);
+                write_fields(&identity, writer);
+            };
+            self.respond_provisionally(now, server, status, reason, fill, "", out);
             return heard;
         }
+        let sdp = heard.as_ref().and_then(|heard| self.answer_early(now, key, heard.leg, response));
         let session = self.sessions.table.get_mut(key).expect("it was just there");
         let early = session.early.as_mut().expect("it has a Contact");
-        let waits = early.responses.push(Provisional { status, reason: reason.into(), focus, of: heard });
+        let waits = early.responses.push(Provisional { status, reason: reason.into(), focus, identity, sdp, of: heard });
         self.send_reliable(now, key, out);
         waits.err().and_then(|refused| refused.of)
     }
@@ -254,13 +277,15 @@ impl Signalling {
             return;
         };
         let (status, reason, contact) = (response.status, response.reason.clone(), early.contact.clone());
-        let focus = response.focus.clone();
+        let (focus, identity, sdp) =
+            (response.focus.clone(), response.identity.clone(), response.sdp.clone().unwrap_or_default());
         let fill = |writer: &mut Writer<'_>| {
             write_dialog(&request, focus.as_ref(), &contact, writer);
+            write_fields(&identity, writer);
             writer.field(Name::Require, reliable::TAG);
             writer.format(Name::RSeq, format_args!("{sequence}")).field(Name::Allow, ALLOW);
         };
-        self.respond_provisionally(now, server, status, &reason, fill, out);
+        self.respond_provisionally(now, server, status, &reason, fill, &sdp, out);
     }
 
     fn respond_provisionally(
@@ -270,13 +295,17 @@ impl Signalling {
         status: u16,
         reason: &str,
         fields: impl FnOnce(&mut Writer<'_>),
+        sdp: &str,
         out: &mut Outbox,
     ) {
         let product = crate::cpm::release::product(&self.config);
         let fill = |mut writer: Writer<'_>| {
             fields(&mut writer);
             writer.field(Name::Server, &product);
-            writer.body(b"");
+            if !sdp.is_empty() {
+                writer.field(Name::ContentType, "application/sdp");
+            }
+            writer.body(sdp.as_bytes());
         };
         if self.transactions.respond(now, server, status, reason, fill, out) {
             self.counts.response(Method::Invite, status, Direction::Out);
@@ -329,11 +358,37 @@ impl Signalling {
         if let Some(timer) = timer {
             self.timers.cancel(timer);
         }
+        // An offer is for us to answer, since each leg's media is our own.
+        let offers = peers::sdp_of(request).is_some();
+        if offers {
+            self.answer_offer_early(now, key, server, request, out);
+        }
         match response.of {
-            Some(heard) => self.prack(now, key, &heard, Some(server), out),
+            Some(heard) => self.prack(now, key, &heard, Some(server).filter(|_| !offers), out),
+            None if offers => {}
             None => self.answer_plain(now, server, 200, out),
         }
         self.send_reliable(now, key, out);
+    }
+
+    /// RFC 3262 §5: the PRACK for our answer may have another offer, which its 2xx answers.
+    fn answer_offer_early(&mut self, now: Instant, key: Key, server: ServerKey, request: &Request, out: &mut Outbox) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return self.refuse_status(now, server, 481, out) };
+        let shown = session.early.as_ref().is_some_and(|early| early.shown);
+        let plan = media_plan::own_reanswer(&self.config, media_kind(session.service), Side::Origin, request);
+        let Ok(plan) = plan.map_err(drop).and_then(|plan| if shown { Ok(plan) } else { Err(()) }) else {
+            return self.refuse_status(now, server, 488, out);
+        };
+        session.bind(0, request, out);
+        let sdp = self.next_sdp(key, 0, &plan);
+        let product = crate::cpm::release::product(&self.config);
+        let fill = |mut writer: Writer<'_>| {
+            writer.field(Name::Server, &product).field(Name::ContentType, "application/sdp");
+            writer.body(sdp.as_bytes());
+        };
+        if self.transactions.respond(now, server, 200, status::reason(200), fill, out) {
+            self.counts.response(Method::Prack, 200, Direction::Out);
+        }
     }
 
     /// §4: acknowledges a target's response; what it answers goes to the PRACK of the origin's at `server`.
@@ -372,6 +427,28 @@ impl Signalling {
         }
     }
 
+    /// RFC 3262 §5: our answer for the origin, by the one that a target's reliable response brought. None where several are asked: whose
+    /// answer counts is known with its 2xx.
+    fn answer_early(&mut self, now: Instant, key: Key, leg: LegIndex, response: &Response) -> Option<Box<str>> {
+        peers::sdp_of(response)?;
+        let session = self.sessions.table.get(key)?;
+        let call = session.call.as_ref()?;
+        let shown = session.early.as_ref().is_some_and(|early| early.shown);
+        if shown || call.bridge.targets.len() != 1 || session.legs[usize::from(leg)].is_beside() {
+            return None;
+        }
+        let target = usize::from(leg).checked_sub(call.first_leg)?;
+        let facts = call.gathered.facts(&self.config, now);
+        let answer = session.procedure.on_success(&facts, &call.arrived.request, &call.bridge, target, response).ok()?;
+        let plan = answer.media.filter(|plan| plan.relayed().next().is_some())?;
+        let (sdp, own) = self.local_sdp(key, 0, &plan);
+        let session = self.sessions.table.get_mut(key)?;
+        session.early.as_mut()?.shown = true;
+        session.legs[0].sdp_session = own.session_id;
+        session.legs[0].local_sdp = sdp.into();
+        Some(session.legs[0].local_sdp.clone())
+    }
+
     /// RFC 3262 §5: a 2xx need not repeat the answer that a reliable response brought: with it, where it does not.
     pub(super) fn early_answer(&mut self, key: Key, leg: LegIndex, response: &Response) -> Option<Response> {
         let session = self.sessions.table.get_mut(key)?;
@@ -401,6 +478,12 @@ fn write_dialog(request: &Request, focus: Option<&Focus>, contact: &str, writer:
             reply::copy(request, Name::RecordRoute, writer);
             writer.field(Name::Contact, contact);
         }
+    }
+}
+
+fn write_fields(fields: &[Field], writer: &mut Writer<'_>) {
+    for (name, value) in fields {
+        writer.named(name, value);
     }
 }
 

@@ -121,11 +121,13 @@ fn an_answer_that_came_reliably_need_not_come_again() {
     let (mut world, invite) = calling("Supported: 100rel\r\n");
     rings(&mut world, &invite, "183 Session Progress", 1, "Content-Type: application/sdp\r\n", &bobs());
     let heard = world.expect(ALICE, "SIP/2.0 183");
-    assert_eq!(heard.body(), "");
+    assert!(heard.sdp("m=message 2855").is_some() && !heard.body().contains("bobs"), "{}", heard.text);
+    world.passes(Duration::from_millis(500));
+    assert_eq!(world.expect(ALICE, "SIP/2.0 183").text, heard.text);
     // The 2xx overtakes the PRACK, which is still answered; nothing is sent again.
     world.answers(&invite, "200 OK", OF_BOB, "");
     let ok = world.expect(ALICE, "SIP/2.0 200");
-    assert!(ok.sdp("m=message 2855").is_some(), "{}", ok.text);
+    assert_eq!(ok.body(), heard.body());
     let rack = format!("{} 1 INVITE", heard.header(Name::RSeq));
     world.receives(ALICE, &prack(2, &heard, &rack));
     assert!(world.expect(ALICE, "SIP/2.0 200").header(Name::CSeq).ends_with("PRACK"));
@@ -135,6 +137,66 @@ fn an_answer_that_came_reliably_need_not_come_again() {
     world.expect_nothing();
     world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
     world.rests();
+}
+
+#[test]
+fn an_early_answer_stays_the_answer_whoever_takes_the_call() {
+    let (mut world, invite) = calling("Supported: 100rel\r\n");
+    let other = bobs().replace("a=accept-types:message/cpim", "a=accept-types:message/cpim text/plain");
+    rings(&mut world, &invite, "183 Session Progress", 1, "Content-Type: application/sdp\r\n", &bobs());
+    let heard = world.expect(ALICE, "SIP/2.0 183");
+    // Another fork takes it, with another answer.
+    let fields = format!("{OF_BOB}Content-Type: application/sdp\r\n");
+    world.receives(CORE, &answer(&invite.request(), "200 OK", &fields, &other).replace(";tag=peer", ";tag=fork"));
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    assert_eq!(ok.body(), heard.body());
+    world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
+    world.rests();
+}
+
+#[test]
+fn a_prack_may_bring_another_offer() {
+    let (mut world, invite) = calling("Supported: 100rel\r\n");
+    let sdp = "Content-Type: application/sdp\r\n";
+    rings(&mut world, &invite, "183 Session Progress", 1, sdp, &bobs());
+    let heard = world.expect(ALICE, "SIP/2.0 183");
+    let rack = format!("RAck: {} 1 INVITE\r\n{sdp}", heard.header(Name::RSeq));
+    let moved = offer("alices2", "a=setup:active\r\na=msrp-cema\r\n");
+    world.receives(ALICE, &in_dialog("PRACK", 2, &heard, &rack, &moved));
+    let ok = world.expect(ALICE, "SIP/2.0 200");
+    assert!(ok.header(Name::CSeq).ends_with("PRACK") && ok.sdp("a=setup:passive").is_some(), "{}", ok.text);
+    assert_eq!((ok.sdp("a=path:"), version_of(&ok)), (heard.sdp("a=path:"), version_of(&heard) + 1));
+    assert!(world.expect(BOB, "PRACK").body().is_empty());
+    world.answers(&invite, "200 OK", OF_BOB, "");
+    assert_eq!(world.expect(ALICE, "SIP/2.0 200").body(), ok.body());
+
+    // What is not shown has no answer yet, so nothing can be offered.
+    let (mut world, invite) = calling("Supported: 100rel\r\n");
+    rings(&mut world, &invite, "183 Session Progress", 1, "", "");
+    let heard = world.expect(ALICE, "SIP/2.0 183");
+    let rack = format!("RAck: {} 1 INVITE\r\n{sdp}", heard.header(Name::RSeq));
+    world.receives(ALICE, &in_dialog("PRACK", 2, &heard, &rack, &moved));
+    world.expect(ALICE, "SIP/2.0 488");
+}
+
+fn version_of(sent: &Sent) -> u64 {
+    let origin = sent.sdp("o=").expect("it has an SDP");
+    origin.split(' ').nth(2).and_then(|version| version.parse().ok()).expect("a version")
+}
+
+#[test]
+fn where_several_ring_none_of_them_answers_early() {
+    let mut config = with_two_clients(config());
+    config.policy.session_answer = crate::config::SessionAnswer::Late;
+    let mut world = World::new(config);
+    let text = invite("sip:bob@example.net", "term", SESSION, "", &offer("alices", "a=setup:active\r\na=msrp-cema\r\n"));
+    world.receives(ALICE, &text.replace("Supported: timer\r\n", "Supported: timer, 100rel\r\n"));
+    world.expect(ALICE, "SIP/2.0 100");
+    let first = world.expect(CORE, "INVITE");
+    world.expect(CORE, "INVITE");
+    rings(&mut world, &first, "183 Session Progress", 1, "Content-Type: application/sdp\r\n", &bobs());
+    let heard = world.expect(ALICE, "SIP/2.0 183");
+    assert!(!heard.header(Name::RSeq).is_empty() && heard.body().is_empty(), "{}", heard.text);
 }
 
 #[test]
