@@ -20,9 +20,8 @@ pub fn sdp_of(message: &Message) -> Option<Cow<'_, str>> {
         return None;
     }
     let content_type = message.header(Name::ContentType)?;
-    if content_type.trim_ascii_start().len() >= 15
-        && content_type.trim_ascii_start()[..15].eq_ignore_ascii_case("application/sdp")
-    {
+    // A letter of another alphabet may stand there, of which the fifteenth octet is a part.
+    if content_type.trim_ascii_start().get(..15).is_some_and(|kind| kind.eq_ignore_ascii_case("application/sdp")) {
         return std::str::from_utf8(body).ok().map(Cow::Borrowed);
     }
     let parts = multipart::parts_of(content_type, message.header(Name::ContentDisposition), body).ok()?;
@@ -70,5 +69,24 @@ impl Session {
             self.streams[index].rejected = true;
         }
         bound
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::message::Request;
+
+    #[test]
+    fn an_sdp_is_found_whatever_letters_its_type_has() {
+        let found = |content_type: &str, body: &str| {
+            let text = format!("INVITE sip:b@x SIP/2.0\r\nContent-Type: {content_type}\r\n\r\n{body}");
+            sdp_of(&Request::parse(text.as_bytes()).unwrap()).map(Cow::into_owned)
+        };
+        assert_eq!(found("Application/SDP;x=y", "v=0\r\n").as_deref(), Some("v=0\r\n"));
+        let parts = "--b\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n--b--\r\n";
+        // The fifteenth octet is the first half of a letter.
+        assert_eq!(found("multipart/abcdé;boundary=b", parts).as_deref(), Some("v=0"));
+        assert_eq!(found("application/sdé", "v=0\r\n"), None);
     }
 }
