@@ -250,26 +250,27 @@ impl MediaPlan {
     /// Writes the SDP with our addresses; `own` has one entry for each [`Line::Relayed`] in order. A line for which there is
     /// none is rejected: the peer's address never stands in its stead.
     pub fn write(&self, origin: OwnOrigin, own: &[OwnLine]) -> String {
-        let mut description = self.description.clone();
         let host = own.first().map_or("0.0.0.0", |line| &*line.host);
         let connection = connection(host);
         let (mut id, mut version) = (itoa::Buffer::new(), itoa::Buffer::new());
         let words = [id.format(origin.session_id), version.format(origin.version), &connection];
-        description.origin = ["-", words[0], words[1], words[2]].join(" ").into();
+        let mut text = String::with_capacity(512);
+        self.description.write_head(&["-", words[0], words[1], words[2]].join(" "), Some(&connection), &mut text);
 
-        let mut own = own.iter();
-        for (media, line) in description.media.iter_mut().zip(&self.lines) {
-            match line {
-                Line::Relayed => match own.next() {
-                    Some(line) => fill(media, line, host),
-                    None => rejected(media),
-                },
-                Line::Untouched => {}
-                Line::Rejected => rejected(media),
+        let mut own = own.iter().peekable();
+        for (media, line) in self.description.media.iter().zip(&self.lines) {
+            if *line == Line::Untouched {
+                media.write(&mut text);
+                continue;
             }
+            let mut media = media.clone();
+            match own.next_if(|_| *line == Line::Relayed) {
+                Some(line) => fill(&mut media, line, host),
+                None => rejected(&mut media),
+            }
+            media.write(&mut text);
         }
-        description.connection = Some(connection);
-        description.written()
+        text
     }
 
     /// Indices of the relayed lines.
@@ -295,8 +296,8 @@ fn fill(media: &mut MediaDescription, own: &OwnLine, session_host: &str) {
 /// "IN IP4 192.0.2.1", "IN IP6 2001:db8::1"; a name stands with IP4 (RFC 4566 §5.7 allows names).
 fn connection(host: &str) -> Text {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse::<Ipv6Addr>() {
-        Ok(address) if bare.contains(':') => format!("IN IP6 {address}").into(),
+    match bare.contains(':').then(|| bare.parse::<Ipv6Addr>()) {
+        Some(Ok(address)) => format!("IN IP6 {address}").into(),
         _ => ["IN IP4 ", bare].concat().into(),
     }
 }

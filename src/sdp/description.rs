@@ -82,7 +82,7 @@ impl Attribute {
 
     /// RFC 4566 §5.13 compares names octet by octet; an upper-case letter is forgiven.
     pub fn is(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name)
+        self.name.len() == name.len() && self.name.eq_ignore_ascii_case(name)
     }
 }
 

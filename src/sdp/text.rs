@@ -30,6 +30,18 @@ impl Text {
         }
     }
 
+    /// Octets of it.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Kind::Ours(text) => text.len(),
+            Kind::Piece { at, end, .. } => (end - at) as usize,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Kind::Ours(text) => text,

@@ -20,11 +20,17 @@ impl Description {
 
     /// Appends the whole description.
     pub fn write(&self, out: &mut String) {
+        self.write_head(&self.origin, self.connection.as_deref(), out);
+        self.media.iter().for_each(|media| media.write(out));
+    }
+
+    /// Appends what stands above the m-lines, with another `o=` and `c=`.
+    pub fn write_head(&self, origin: &str, connection: Option<&str>, out: &mut String) {
         line(out, 'v', "0");
-        line(out, 'o', &self.origin);
+        line(out, 'o', origin);
         line(out, 's', if self.name.is_empty() { "-" } else { &self.name });
         others(out, &self.others, |letter| matches!(letter, 'i' | 'u' | 'e' | 'p'));
-        if let Some(connection) = &self.connection {
+        if let Some(connection) = connection {
             line(out, 'c', connection);
         }
         others(out, &self.others, |letter| letter == 'b');
@@ -35,7 +41,6 @@ impl Description {
         self.times.iter().for_each(|time| line(out, 't', time));
         others(out, &self.others, |letter| !matches!(letter, 'i' | 'u' | 'e' | 'p' | 'b' | 'c'));
         attributes(out, &self.attributes);
-        self.media.iter().for_each(|media| media.write(out));
     }
 }
 
@@ -48,7 +53,8 @@ impl Display for MediaDescription {
 }
 
 impl MediaDescription {
-    fn write(&self, out: &mut String) {
+    /// Appends the m-line and what follows it.
+    pub fn write(&self, out: &mut String) {
         out.push_str("m=");
         out.push_str(&self.media);
         out.push(' ');

@@ -93,15 +93,16 @@ pub(super) fn answering(
     mut lines: Vec<Line>,
     answered: Rc<Description>,
 ) -> Result<MediaPlan, Unacceptable> {
-    let answered = by_lines(answered);
+    let mut answered = by_lines(answered);
+    let mut answers = std::mem::take(&mut answered.media).into_iter();
     let mut media = Vec::with_capacity(lines.len());
-    for (index, (offer, line)) in offered.media.iter().zip(&mut lines).enumerate() {
-        let taken = answered.media.get(index).filter(|taken| *line != Line::Rejected && taken.port != 0);
+    for (offer, line) in offered.media.iter().zip(&mut lines) {
+        let taken = answers.next().filter(|taken| *line != Line::Rejected && taken.port != 0);
         // RFC 3264 §6: the answer has the offer's media and transport; another means the line is not taken.
         let taken = taken.filter(|taken| *line == Line::Untouched || (taken.is_msrp() && !taken.path().is_empty()));
         media.push(match taken {
-            Some(taken) if *line == Line::Relayed => answer_line(config, manner, offer, taken.clone()),
-            Some(taken) => taken.clone(),
+            Some(taken) if *line == Line::Relayed => answer_line(config, manner, offer, taken),
+            Some(taken) => taken,
             None => {
                 *line = Line::Rejected;
                 refused(offer)
