@@ -4,6 +4,9 @@
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+/// The characters of a token.
+const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
+
 /// A core's source of random numbers.
 pub struct Prng(ChaCha12Rng);
 
@@ -44,20 +47,24 @@ impl Prng {
 
     /// Appends `count` random characters of `[0-9A-Za-z_-]`, six bits each.
     pub fn push_token(&mut self, count: usize, text: &mut String) {
-        const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
         let mut token = [0; 40];
         let mut left = count;
         while left > 0 {
             let token = &mut token[..left.min(40)];
-            for letters in token.chunks_mut(10) {
-                let mut bits = self.u64();
-                for letter in letters {
-                    *letter = ALPHABET[(bits & 63) as usize];
-                    bits >>= 6;
-                }
-            }
+            self.fill_token(token);
             text.push_str(std::str::from_utf8(token).expect("the alphabet is ASCII"));
             left -= token.len();
+        }
+    }
+
+    /// Fills `token` with random characters of `[0-9A-Za-z_-]`, six bits each.
+    pub fn fill_token(&mut self, token: &mut [u8]) {
+        for letters in token.chunks_mut(10) {
+            let mut bits = self.u64();
+            for letter in letters {
+                *letter = ALPHABET[(bits & 63) as usize];
+                bits >>= 6;
+            }
         }
     }
 }

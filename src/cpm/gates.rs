@@ -38,8 +38,8 @@ pub fn originator_allowed(facts: &Facts<'_>, request: &Request, clause: &'static
 /// 403 with "132 Version not supported"; also where the header is missing.
 pub fn version(facts: &Facts<'_>, request: &Request, clause: &'static str) -> Result<(), Refusal> {
     let patterns = &facts.config.policy.user_agents;
-    let shown = request.lines(Name::UserAgent).any(|value| release::supported(patterns, value));
-    if patterns.is_empty() || shown { Ok(()) } else { Err(Refusal::new(403, clause).warn("132 Version not supported")) }
+    let shown = || request.lines(Name::UserAgent).any(|value| release::supported(patterns, value));
+    if patterns.is_empty() || shown() { Ok(()) } else { Err(Refusal::new(403, clause).warn("132 Version not supported")) }
 }
 
 /// Whether the request may hide its originator (`policy.anonymity`), if it asks for that.

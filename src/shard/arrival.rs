@@ -143,11 +143,9 @@ pub fn session_case(config: &Config, trusted: bool, request: &Request, own_route
 
 fn served_case(value: &str) -> Option<Role> {
     let params = NameAddr::parse(value).ok()?.params;
-    match params.value("sescase")?.to_ascii_lowercase().as_str() {
-        "orig" => Some(Role::Originating),
-        "term" => Some(Role::Terminating),
-        _ => None,
-    }
+    let case = params.value("sescase")?;
+    let known = [("orig", Role::Originating), ("term", Role::Terminating)];
+    known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(case)).map(|(_, role)| role)
 }
 
 fn is_home(config: &Config, uri: &str) -> bool {

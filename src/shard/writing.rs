@@ -31,7 +31,7 @@ pub struct Draft {
 impl Draft {
     /// A request in a dialog, or the one that makes it: `fill` adds the fields after CSeq and ends with [`Writer::body`].
     pub fn of_dialog(dialog: &Dialog, method: Method, seq: u32, max_forwards: u8, fill: impl FnOnce(Writer<'_>)) -> Self {
-        let mut octets = Vec::with_capacity(1536);
+        let mut octets = Vec::with_capacity(if method == Method::Invite { 2048 } else { 768 });
         // The Via stands in its place, empty, and is left out when the request goes out with its own.
         fill(dialog.request(method, seq, "", max_forwards, &mut octets));
         let line_end = memchr::memchr(b'\n', &octets).map_or(octets.len(), |at| at + 1);

@@ -36,12 +36,12 @@ pub struct Branch([u8; BRANCH_LEN]);
 impl Branch {
     /// A fresh branch for the transaction under `key` of core `shard`.
     pub fn new(shard: u8, key: Key, prng: &mut Prng) -> Self {
-        let mut text = String::with_capacity(BRANCH_LEN);
-        text.push_str(MAGIC_COOKIE);
-        push_hex(u64::from(shard), 2, &mut text);
-        push_hex(key.as_u64(), 16, &mut text);
-        prng.push_token(BRANCH_CHANCE, &mut text);
-        Self(text.as_bytes().try_into().expect("7 + 2 + 16 + 7 octets were written"))
+        let mut octets = [0; BRANCH_LEN];
+        octets[..7].copy_from_slice(MAGIC_COOKIE.as_bytes());
+        fill_hex(u64::from(shard), &mut octets[7..9]);
+        fill_hex(key.as_u64(), &mut octets[9..BRANCH_LEN - BRANCH_CHANCE]);
+        prng.fill_token(&mut octets[BRANCH_LEN - BRANCH_CHANCE..]);
+        Self(octets)
     }
 
     /// Of a transaction that has no key yet.
@@ -131,9 +131,20 @@ fn hex_octet(text: &[u8]) -> Option<u8> {
 /// Appends the lowest `digits` hex digits.
 pub fn push_hex(number: u64, digits: u32, text: &mut String) {
     for at in (0..digits).rev() {
-        let digit = (number >> (at * 4)) & 15;
-        text.push(char::from(b"0123456789abcdef"[digit as usize]));
+        text.push(char::from(hex_digit(number >> (at * 4))));
     }
+}
+
+/// Fills `digits` with the last ones of the number.
+fn fill_hex(mut number: u64, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = hex_digit(number);
+        number >>= 4;
+    }
+}
+
+const fn hex_digit(number: u64) -> u8 {
+    b"0123456789abcdef"[(number & 15) as usize]
 }
 
 #[cfg(test)]
