@@ -169,7 +169,7 @@ fn proxied(facts: &Facts<'_>, request: &Request) -> Proxy {
     // Only a request that makes a dialog can be followed by others that have to come this way.
     let makes_dialog = matches!(request.method(), Method::Invite | Method::Subscribe | Method::Refer | Method::Notify);
     Proxy {
-        record_route: makes_dialog && !request.to().is_ok_and(|to| to.tag().is_some()),
+        record_route: makes_dialog && request.to_tag().is_none(),
         next_hop: interworking::core(),
         request_uris: contacts.collect(),
         remove: Vec::new(),

@@ -5,7 +5,7 @@
 //! P-Asserted-Service: urn:urn-7:3gpp-service.ims.icsi.oma.cpm.largemsg                          not coded
 //! ```
 
-use crate::sip::header::feature::{ContactPreference, ICSI_REF};
+use crate::sip::header::feature::{ICSI_REF, features, params_of_any};
 use crate::sip::header::name::Name;
 use crate::sip::message::Message;
 use crate::sip::uri;
@@ -50,8 +50,8 @@ pub fn decode(value: &str) -> String {
 /// nothing.
 fn accepted(message: &Message, mut wanted: impl FnMut(&str) -> bool) -> Option<String> {
     for value in message.values(Name::AcceptContact) {
-        let Ok(preference) = ContactPreference::parse(value) else { continue };
-        for feature in preference.features().filter(|feature| feature.tag.eq_ignore_ascii_case(ICSI_REF)) {
+        let Ok(params) = params_of_any(value) else { continue };
+        for feature in features(params).filter(|feature| feature.tag.eq_ignore_ascii_case(ICSI_REF)) {
             if let Some(icsi) = feature.find(|icsi| !icsi.starts_with('!') && wanted(icsi)) {
                 return Some(icsi);
             }

@@ -123,7 +123,7 @@ impl Signalling {
         if looped {
             return self.refuse(now, server, &Refusal::new(482, "RFC 3261 §16.3"), out);
         }
-        let within = request.to().is_ok_and(|to| to.tag().is_some());
+        let within = request.to_tag().is_some();
         let method = request.method();
         let outside = !arrival::is_trusted(&self.config, flow);
         let (branches, best, answered, forget) = (Vec::new(), None, false, None);

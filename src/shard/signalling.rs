@@ -273,7 +273,7 @@ impl Signalling {
             Arrival::New(server) => (server, false),
             Arrival::Merged(server) => (server, true),
         };
-        match request.to().ok().and_then(|to| to.tag()) {
+        match request.to_tag() {
             Some(tag) => match self.sessions.of_tag(tag) {
                 Some((session, leg)) => self.within(now, session, leg, server, &request, out),
                 None => self.foreign(now, flow, tag, server, &request, out),

@@ -94,7 +94,8 @@ impl Dialog {
     /// # Errors
     /// As [`Dialog::answered`]; nothing has changed then.
     pub fn answer(&mut self, response: &Response) -> Result<(), Malformed> {
-        let tag = response.to()?.tag().unwrap_or("");
+        response.to()?;
+        let tag = response.to_tag().unwrap_or("");
         let target = contact(response)?;
         if target.is_none() && response.status() >= 200 {
             return Err(Malformed::new(0, "header > contact"));
@@ -118,7 +119,7 @@ impl Dialog {
             id: DialogId {
                 call_id: request.call_id()?.into(),
                 local_tag: local_tag.into(),
-                remote_tag: from.tag().unwrap_or("").into(),
+                remote_tag: request.from_tag().unwrap_or("").into(),
             },
             local: without_tag(&request.to()?).into_boxed_str(),
             remote: without_tag(&from).into_boxed_str(),
@@ -219,11 +220,10 @@ impl Dialog {
     /// # Errors
     /// [`OutOfDialog`]: what to answer instead (nothing to an ACK).
     pub fn receive(&mut self, request: &Request) -> Result<(), OutOfDialog> {
-        let to = request.to().map_err(OutOfDialog::Malformed)?;
-        let from = request.from().map_err(OutOfDialog::Malformed)?;
+        request.to().and(request.from()).map_err(OutOfDialog::Malformed)?;
         let same = request.call_id().is_ok_and(|call_id| *call_id == *self.id.call_id)
-            && to.tag().unwrap_or("") == &*self.id.local_tag
-            && from.tag().unwrap_or("") == &*self.id.remote_tag;
+            && request.to_tag().unwrap_or("") == &*self.id.local_tag
+            && request.from_tag().unwrap_or("") == &*self.id.remote_tag;
         if !same {
             return Err(OutOfDialog::Unknown);
         }
@@ -247,8 +247,8 @@ impl Dialog {
     pub fn is_called_by(&self, request: &Request) -> bool {
         self.id.remote_tag.is_empty()
             && request.call_id().is_ok_and(|call_id| *call_id == *self.id.call_id)
-            && request.to().is_ok_and(|to| to.tag() == Some(&*self.id.local_tag))
-            && request.from().is_ok_and(|from| from.tag().is_some())
+            && request.to_tag() == Some(&*self.id.local_tag)
+            && request.from_tag().is_some()
     }
 
     /// RFC 6141 §4.3 (which settles what §12.2.2 and §14.2 leave open): our 2xx to a request of the peer goes out; the Contact of

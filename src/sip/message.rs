@@ -2,10 +2,8 @@
 //!
 //! Cost: one allocation for the head, one for the body, one for the table of fields; a header that nobody asks for is never read.
 
-use super::header::cseq::CSeq;
-use super::header::name::Name;
-use super::header::name_addr::NameAddr;
-use super::header::via::Via;
+use super::header::name::{Name, NameSet};
+use super::mandatory::Mandatory;
 use super::method::Method;
 use crate::limits::{SIP_FIELDS_MAX, SIP_HEAD_OCTETS_MAX};
 use std::any::Any;
@@ -55,7 +53,12 @@ pub struct Message {
     /// Start line and fields: text, so that no value is looked at a second time for being UTF-8.
     head: Box<str>,
     fields: Vec<Field>,
+    /// Names that stand in it, and those that stand more than once.
+    names: NameSet,
+    repeated: NameSet,
     body: Box<[u8]>,
+    /// What was read of the fields that every message has.
+    pub(super) mandatory: Mandatory,
     /// What somebody read out of the body, for whoever wants to know the same.
     reading: OnceCell<Rc<dyn Any>>,
 }
@@ -209,7 +212,9 @@ impl Message {
 
     /// Values of every field of that name, in order, one for each line.
     pub fn lines(&self, name: Name) -> impl DoubleEndedIterator<Item = &str> + '_ {
-        self.fields.iter().filter(move |field| field.name == name).map(|field| self.text(field.value_at, field.value_end))
+        // Most of what is asked for is not there.
+        let fields = if self.has(name) { &*self.fields } else { &[] };
+        fields.iter().filter(move |field| field.name == name).map(|field| self.text(field.value_at, field.value_end))
     }
 
     /// The value of the first field of that name.
@@ -219,7 +224,12 @@ impl Message {
 
     /// Whether a field of that name is there.
     pub fn has(&self, name: Name) -> bool {
-        self.fields.iter().any(|field| field.name == name)
+        self.names.has(name)
+    }
+
+    /// Names of which there is more than one field.
+    pub fn repeated(&self) -> NameSet {
+        self.repeated
     }
 
     /// The value of the first field of a name we have no [`Name`] for, without regard to case.
@@ -235,32 +245,6 @@ impl Message {
     /// Whether a comma-separated list of tokens (Supported, Require, Allow …) names the token, without regard to case.
     pub fn lists(&self, name: Name, token: &str) -> bool {
         self.values(name).any(|value| value.eq_ignore_ascii_case(token))
-    }
-
-    /// # Errors: [`Malformed`] where the header is missing or cannot be read.
-    pub fn top_via(&self) -> Result<Via<'_>, Malformed> {
-        let value = self.values(Name::Via).next().ok_or(Malformed::new(0, "header > via"))?;
-        Via::parse(value)
-    }
-
-    /// # Errors: [`Malformed`] where the header is missing or cannot be read.
-    pub fn from(&self) -> Result<NameAddr<'_>, Malformed> {
-        NameAddr::parse(self.header(Name::From).ok_or(Malformed::new(0, "header > from"))?)
-    }
-
-    /// # Errors: [`Malformed`] where the header is missing or cannot be read.
-    pub fn to(&self) -> Result<NameAddr<'_>, Malformed> {
-        NameAddr::parse(self.header(Name::To).ok_or(Malformed::new(0, "header > to"))?)
-    }
-
-    /// # Errors: [`Malformed`] where the header is missing or empty.
-    pub fn call_id(&self) -> Result<&str, Malformed> {
-        self.header(Name::CallId).filter(|value| !value.is_empty()).ok_or(Malformed::new(0, "header > call-id"))
-    }
-
-    /// # Errors: [`Malformed`] where the header is missing or cannot be read.
-    pub fn cseq(&self) -> Result<CSeq<'_>, Malformed> {
-        CSeq::parse(self.header(Name::CSeq).ok_or(Malformed::new(0, "header > cseq"))?)
     }
 }
 
@@ -280,7 +264,15 @@ fn parse(octets: &[u8]) -> Result<Incoming, Malformed> {
     let start = start.strip_suffix(b"\r").unwrap_or(start);
 
     let body_end = body_end(octets, head_end, &fields)?;
-    start_line(start, Message { head: head.into(), fields, body: octets[head_end..body_end].into(), reading: OnceCell::new() })
+    let (body, mandatory) = (octets[head_end..body_end].into(), Mandatory::default());
+    let (mut names, mut repeated) = (NameSet::default(), NameSet::default());
+    for field in &fields {
+        if names.has(field.name) {
+            repeated.add(field.name);
+        }
+        names.add(field.name);
+    }
+    start_line(start, Message { head: head.into(), fields, names, repeated, body, mandatory, reading: OnceCell::new() })
 }
 
 fn body_end(octets: &[u8], body_at: usize, fields: &[Field]) -> Result<usize, Malformed> {
@@ -352,8 +344,11 @@ fn line_end(head: &[u8], at: usize) -> (usize, bool) {
 fn field(octets: &[u8], at: usize, end: usize, bare: bool) -> Result<Field, Malformed> {
     let line = &octets[at..end];
     let name = &line[..line.iter().position(|octet| !is_token(*octet)).unwrap_or(line.len())];
-    let rest = &line[name.len()..];
-    let colon = at + name.len() + rest.len() - rest.trim_ascii_start().len();
+    let space = match line.get(name.len()) {
+        Some(b':') => 0,
+        _ => line.len() - name.len() - line[name.len()..].trim_ascii_start().len(),
+    };
+    let colon = at + name.len() + space;
     if octets.get(colon) != Some(&b':') || name.is_empty() {
         let context = if memchr::memchr(b':', line).is_some() { "header > field-name" } else { "header > colon" };
         return Err(Malformed::new(at, context));

@@ -1,7 +1,7 @@
 //! Floor 2: SIP (RFC 3261). No CPM, no socket.
 //!
 //! ```text
-//! message  write  uri  method  status  header/   messages: parsed into spans, written, and their parts
+//! message  mandatory  write  uri  method  status  header/   messages: parsed into spans, written, and their parts
 //! frame  validate  lenient  owner                a message in a stream; whether it can be served; what is told where it cannot
 //! transaction/  reliable                         section 17 and RFC 6026; reliable provisional responses (RFC 3262)
 //! dialog  session_timer  glare  reply  ids       section 12, RFC 4028, crossing changes, responses, our own branches and tags
@@ -14,6 +14,7 @@ pub mod glare;
 pub mod header;
 pub mod ids;
 pub mod lenient;
+mod mandatory;
 pub mod message;
 pub mod method;
 pub mod owner;

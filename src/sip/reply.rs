@@ -21,7 +21,7 @@ pub fn response<'b>(
     vias(request, peer, &mut writer);
     copy(request, Name::From, &mut writer);
     let to = request.header(Name::To).unwrap_or("");
-    if status > 100 && !tag.is_empty() && request.to().is_ok_and(|to| to.tag().is_none()) {
+    if status > 100 && !tag.is_empty() && request.to().is_ok() && request.to_tag().is_none() {
         writer.parts(Name::To, &[to, ";tag=", tag]);
     } else {
         writer.field(Name::To, to);

@@ -1,7 +1,7 @@
 //! RFC 3261 §19.1, RFC 3966, RFC 3986: URIs. SIP, SIPS and TEL are taken apart; any other scheme is kept whole.
 
 use super::header::params::Params;
-use super::header::via::host_port;
+use super::header::via::{host_port, port};
 use super::message::Malformed;
 use std::borrow::Cow;
 
@@ -33,6 +33,8 @@ struct Marks {
     semicolon: Option<usize>,
     /// The first `:`, wherever it is.
     colon: Option<usize>,
+    /// The first `:` behind the last `@`.
+    port: Option<usize>,
 }
 
 /// Octets that part a URI, and those that may be in none.
@@ -50,15 +52,19 @@ const TELLING: [bool; 256] = {
 impl Marks {
     /// None: an octet stands there that may be in no URI.
     fn of(rest: &str) -> Option<Self> {
-        let mut marks = Self { at: None, question: None, semicolon: None, colon: None };
-        for (place, octet) in rest.bytes().enumerate().filter(|(_, octet)| TELLING[usize::from(*octet)]) {
-            match octet {
-                b'@' => (marks.at, marks.question, marks.semicolon) = (Some(place), None, None),
+        let mut marks = Self { at: None, question: None, semicolon: None, colon: None, port: None };
+        let octets = rest.as_bytes();
+        let mut place = 0;
+        while let Some(length) = octets[place..].iter().position(|octet| TELLING[usize::from(*octet)]) {
+            place += length;
+            match octets[place] {
+                b'@' => marks = Self { at: Some(place), colon: marks.colon, question: None, semicolon: None, port: None },
                 b'?' => marks.question = Some(place),
                 b';' => marks.semicolon = marks.semicolon.or(Some(place)),
-                b':' => marks.colon = marks.colon.or(Some(place)),
+                b':' => (marks.colon, marks.port) = (marks.colon.or(Some(place)), marks.port.or(Some(place))),
                 _ => return None,
             }
+            place += 1;
         }
         Some(marks)
     }
@@ -102,7 +108,8 @@ impl<'a> Uri<'a> {
         self.user = marks.at.map_or("", |at| &rest[..marks.colon.map_or(at, |colon| colon.min(at))]);
         let host_at = marks.at.map_or(0, |at| at + 1);
         let host_end = marks.semicolon.map_or(end, |semicolon| semicolon.min(end));
-        let (host, port) = host_port(&rest[host_at..host_end]).ok_or(Malformed::new(0, "uri > sip > hostport"))?;
+        let colon = marks.port.filter(|colon| *colon < host_end).map(|colon| colon - host_at);
+        let (host, port) = host_and_port(&rest[host_at..host_end], colon).ok_or(Malformed::new(0, "uri > sip > hostport"))?;
         (self.host, self.port, self.params) = (host, port, Params(&rest[host_end..end]));
         Ok(self)
     }
@@ -136,6 +143,18 @@ impl<'a> Uri<'a> {
             && self.port == other.port
             && same_params(self.params, other.params, &["user", "ttl", "method", "maddr", "transport"])
             && same_headers(self.headers, other.headers)
+    }
+}
+
+/// Splits what no octet that parts a URI stands in but for its first `:`, which is at `colon`.
+fn host_and_port(text: &str, colon: Option<usize>) -> Option<(&str, Option<u16>)> {
+    match colon {
+        _ if text.starts_with('[') || text.is_empty() => host_port(text),
+        None => Some((text, None)),
+        Some(colon) => match port(&text.as_bytes()[colon + 1..]) {
+            Some(port) if colon > 0 => Some((&text[..colon], Some(port))),
+            _ => host_port(text),
+        },
     }
 }
 

@@ -5,7 +5,7 @@
 //! methods) is judged there.
 
 use super::header::list;
-use super::header::name::Name;
+use super::header::name::{Name, NameSet};
 use super::header::name_addr::NameAddr;
 use super::header::via::{self, Via};
 use super::message::{Incoming, Malformed, Message, Request, Response, VERSION, decimal, past_empty_lines};
@@ -106,7 +106,7 @@ fn request_is_valid(request: &Request) -> Result<(), Reject> {
         return Err(Reject::Answer { status: 416, context: "request-line > uri > scheme" });
     }
     let hops = max_forwards(request)?;
-    let initial = request.to()?.tag().is_none() && !matches!(request.method(), Method::Ack | Method::Cancel);
+    let initial = request.to_tag().is_none() && !matches!(request.method(), Method::Ack | Method::Cancel);
     if hops == Some(0) && initial {
         return Err(Reject::Answer { status: 483, context: "header > max-forwards" });
     }
@@ -147,29 +147,20 @@ fn response_is_valid(response: &Response) -> Result<(), Reject> {
 /// What requests and responses both must have (§8.1.1) and may have once only (§7.3.1).
 fn common(message: &Message) -> Result<(), Reject> {
     single(message)?;
-    let mut vias = 0;
     for line in message.lines(Name::Via) {
         no_empty(line, "header > via > empty value")?;
-        for value in list(line) {
-            // The first is ours to answer by; those behind it are checked by who made them.
-            let via = Via::parse(value);
-            if vias == 0 {
-                check_params(via?.params.0, "header > via > params")?;
-            }
-            vias += 1;
-        }
     }
-    if vias == 0 {
-        return Err(Reject::bad("header > via"));
-    }
-    for (name, context) in [(Name::From, "header > from"), (Name::To, "header > to")] {
-        address(message.header(name).ok_or(Reject::bad(context))?)?;
-    }
+    // The first is ours to answer by; those behind it are checked by who made them.
+    check_params(message.top_via()?.params.0, "header > via > params")?;
+    is_address(&message.from()?)?;
+    is_address(&message.to()?)?;
     message.call_id()?;
     for line in message.lines(Name::Contact).filter(|line| *line != "*") {
         no_empty(line, "header > contact > empty value")?;
         for value in list(line) {
-            check_params(address(value)?.params.0, "header > contact > params")?;
+            let address = NameAddr::parse(value)?;
+            is_address(&address)?;
+            check_params(address.params.0, "header > contact > params")?;
         }
     }
     for value in message.values(Name::Route) {
@@ -180,31 +171,32 @@ fn common(message: &Message) -> Result<(), Reject> {
 
 /// Headers that stand once at most.
 fn single(message: &Message) -> Result<(), Reject> {
-    let mut seen = 0u128;
+    const SINGLE: [(Name, &str); 8] = [
+        (Name::From, "header > from > twice"),
+        (Name::To, "header > to > twice"),
+        (Name::CallId, "header > call-id > twice"),
+        (Name::CSeq, "header > cseq > twice"),
+        (Name::MaxForwards, "header > max-forwards > twice"),
+        (Name::ContentType, "header > content-type > twice"),
+        (Name::SessionExpires, "header > session-expires > twice"),
+        (Name::MinSe, "header > min-se > twice"),
+    ];
+    if !SINGLE.iter().any(|(name, _)| message.repeated().has(*name)) {
+        return Ok(());
+    }
+    // Of several, the one that comes first for the second time.
+    let mut seen = NameSet::default();
     for (name, _, _) in message.fields() {
-        let context = match name {
-            Name::From => "header > from > twice",
-            Name::To => "header > to > twice",
-            Name::CallId => "header > call-id > twice",
-            Name::CSeq => "header > cseq > twice",
-            Name::MaxForwards => "header > max-forwards > twice",
-            Name::ContentType => "header > content-type > twice",
-            Name::SessionExpires => "header > session-expires > twice",
-            Name::MinSe => "header > min-se > twice",
-            _ => continue,
-        };
-        let bit = 1u128 << (name as u8);
-        if seen & bit != 0 {
+        if let Some((_, context)) = SINGLE.iter().find(|(single, _)| *single == name && seen.has(name)) {
             return Err(Reject::bad(context));
         }
-        seen |= bit;
+        seen.add(name);
     }
     Ok(())
 }
 
-/// An address as all elements must agree on it; [`NameAddr::parse`] alone is more liberal.
-fn address(value: &str) -> Result<NameAddr<'_>, Reject> {
-    let address = NameAddr::parse(value)?;
+/// An address is one that all elements agree on; [`NameAddr::parse`] alone is more liberal.
+fn is_address(address: &NameAddr<'_>) -> Result<(), Reject> {
     let (text, uri) = (address.text, address.uri);
     let at = uri.as_ptr().addr() - text.as_ptr().addr();
     let bracketed = at > 0;
@@ -226,7 +218,7 @@ fn address(value: &str) -> Result<NameAddr<'_>, Reject> {
         return Err(Reject::bad("header > name-addr > display-name"));
     }
     Uri::parse(uri)?;
-    Ok(address)
+    Ok(())
 }
 
 /// No comma without a value on either side (RFC 4475 §3.1.2.1).

@@ -81,7 +81,7 @@ impl Signalling {
 
     /// An ACK that ends no failure: that of a 2xx of ours, or one to be passed on.
     pub(in crate::shard) fn acknowledged(&mut self, now: Instant, flow: &Flow, request: &std::rc::Rc<Request>, out: &mut Outbox) {
-        let tag = request.to().ok().and_then(|to| to.tag());
+        let tag = request.to_tag();
         let Some((key, leg)) = tag.and_then(|tag| self.sessions.of_tag(tag)) else {
             return self.pass_ack(now, flow, request, out);
         };

@@ -280,7 +280,7 @@ fn digest(call_id: &str, remote_tag: &str) -> u64 {
 impl super::Sessions {
     /// RFC 5407 §3.1.3, §3.2.3: whether a BYE crosses ours: its dialog is over for us, and not unknown.
     pub(in crate::shard) fn crosses_bye(&self, tag: &str, request: &Request) -> bool {
-        let remote = request.from().ok().and_then(|from| from.tag()).unwrap_or("");
+        let remote = request.from_tag().unwrap_or("");
         request.method() == Method::Bye
             && self.parting.get(tag).is_some_and(|known| *known == digest(request.call_id().unwrap_or(""), remote))
     }

@@ -259,7 +259,7 @@ impl Signalling {
         else {
             return None;
         };
-        let base = Dialog::calling(call_id, &without_tag(&from), from.tag().unwrap_or(""), &without_tag(&to), "", &[]);
+        let base = Dialog::calling(call_id, &without_tag(&from), response.from_tag().unwrap_or(""), &without_tag(&to), "", &[]);
         let mut dialog = base.answered(response).ok()?;
         dialog.drop_own_route(|uri| self.addresses.is_own(uri));
         let ack = Draft::of_dialog(&dialog, Method::Ack, cseq.number, MAX_FORWARDS, |writer| writer.body(b""));

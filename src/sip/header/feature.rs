@@ -99,6 +99,15 @@ fn bracketless(part: &str) -> &str {
     part.strip_prefix('<').and_then(|inner| inner.strip_suffix('>')).unwrap_or(part)
 }
 
+/// The parameters of one value of Accept-Contact or Reject-Contact; a list is split before.
+///
+/// # Errors: [`Malformed`] unless it begins with `*` (RFC 3841 §9.2).
+pub fn params_of_any(text: &str) -> Result<Params<'_>, Malformed> {
+    let rest = text.trim_ascii().strip_prefix('*').map(str::trim_ascii_start);
+    let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with(';'));
+    rest.map(Params).ok_or(Malformed::new(0, "header > accept-contact > '*'"))
+}
+
 /// One value of Accept-Contact or Reject-Contact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContactPreference<'a> {
@@ -114,9 +123,7 @@ impl<'a> ContactPreference<'a> {
     ///
     /// # Errors: [`Malformed`] unless it begins with `*` (RFC 3841 §9.2).
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
-        let rest = text.trim_ascii().strip_prefix('*').map(str::trim_ascii_start);
-        let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with(';'));
-        let params = Params(rest.ok_or(Malformed::new(0, "header > accept-contact > '*'"))?);
+        let params = params_of_any(text)?;
         Ok(Self { params, require: params.has("require"), explicit: params.has("explicit") })
     }
 

@@ -46,7 +46,11 @@ pub(crate) fn unquoted(text: &str, wanted: u8) -> Option<usize> {
     if !octets[..first].iter().any(|octet| matches!(octet, b'"' | b'<')) {
         return Some(first);
     }
-    let mut at = 0;
+    unquoted_from(octets, 0, wanted)
+}
+
+/// The same from `at` on, where no quotes and no brackets are open.
+fn unquoted_from(octets: &[u8], mut at: usize, wanted: u8) -> Option<usize> {
     loop {
         at += memchr::memchr3(wanted, b'"', b'<', &octets[at..])?;
         match octets[at] {

@@ -102,6 +102,20 @@ names! {
     MessageUid = "Message-UID";
 }
 
+/// Header names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NameSet(u128);
+
+impl NameSet {
+    pub const fn add(&mut self, name: Name) {
+        self.0 |= 1 << name as u8;
+    }
+
+    pub const fn has(self, name: Name) -> bool {
+        self.0 >> name as u8 & 1 != 0
+    }
+}
+
 impl Name {
     /// Reads a field name as it stands before the colon, long or compact.
     pub fn of(text: &[u8]) -> Name {
@@ -155,6 +169,15 @@ mod tests {
         assert_eq!(Name::of(b"K"), Name::Supported);
         assert_eq!(Name::of(b"X-Unknown"), Name::Other);
         assert_eq!(Name::of(b""), Name::Other);
+    }
+
+    #[test]
+    fn a_set_holds_the_names_it_was_given() {
+        const _: () = assert!(TABLE.len() < 128, "every name has a bit");
+        let mut set = NameSet::default();
+        set.add(Name::Other);
+        set.add(Name::MessageUid);
+        assert!(TABLE.iter().all(|(name, _)| set.has(*name) == (*name == Name::MessageUid)) && set.has(Name::Other));
     }
 
     #[test]

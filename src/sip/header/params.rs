@@ -12,16 +12,15 @@ impl<'a> Params<'a> {
             loop {
                 rest = rest.trim_ascii_start();
                 rest = rest.strip_prefix(';')?;
-                let end = super::unquoted(rest, b';').unwrap_or(rest.len());
-                let param = rest[..end].trim_ascii();
+                let (end, equals) = ends(rest.as_bytes());
+                let (name, value) = match equals {
+                    Some(at) => (rest[..at].trim_ascii(), Some(rest[at + 1..end].trim_ascii())),
+                    None => (rest[..end].trim_ascii(), None),
+                };
                 rest = &rest[end..];
-                if param.is_empty() {
-                    continue;
+                if !name.is_empty() || value.is_some() {
+                    return Some((name, value));
                 }
-                return Some(match param.bytes().position(|octet| octet == b'=') {
-                    Some(at) => (param[..at].trim_ascii_end(), Some(param[at + 1..].trim_ascii_start())),
-                    None => (param, None),
-                });
             }
         })
     }
@@ -39,5 +38,38 @@ impl<'a> Params<'a> {
     /// Whether a parameter of that name is there, with or without a value.
     pub fn has(self, name: &str) -> bool {
         self.find(name).is_some()
+    }
+}
+
+/// Where the first parameter of a list ends, and the first `=` in it.
+fn ends(octets: &[u8]) -> (usize, Option<usize>) {
+    let Some(name) = octets.iter().position(|octet| matches!(octet, b';' | b'=' | b'"' | b'<')) else {
+        return (octets.len(), None);
+    };
+    let end = |from: usize| super::unquoted_from(octets, from, b';').unwrap_or(octets.len());
+    match octets[name] {
+        b';' => (name, None),
+        b'=' => (end(name + 1), Some(name)),
+        _ => {
+            let end = end(name);
+            (end, octets[..end].iter().position(|octet| *octet == b'='))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_told_apart_whatever_they_hide() {
+        let all = |text| Params(text).iter().collect::<Vec<_>>();
+        assert_eq!(
+            all("; a = b ;;c; d=\"x;y=z\"; e=<;>;"),
+            [("a", Some("b")), ("c", None), ("d", Some("\"x;y=z\"")), ("e", Some("<;>"))]
+        );
+        assert_eq!(all(";\"a=b;c\""), [("\"a", Some("b;c\""))]);
+        assert_eq!(all(";a==b;=c"), [("a", Some("=b")), ("", Some("c"))]);
+        assert_eq!(all("a;b"), []);
     }
 }

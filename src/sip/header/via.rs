@@ -122,13 +122,16 @@ pub(crate) fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
     let host = octets.iter().position(|octet| PARTS_HOST[usize::from(*octet)]).unwrap_or(octets.len());
     match octets[host..] {
         [] if host > 0 => Some((text, None)),
-        [b':', ref digits @ ..] if host > 0 && port(digits).is_some() => Some((&text[..host], port(digits))),
+        [b':', ref digits @ ..] if host > 0 => match port(digits) {
+            Some(port) => Some((&text[..host], Some(port))),
+            None => bracketed_host_port(text),
+        },
         _ => bracketed_host_port(text),
     }
 }
 
 /// One to five digits that are a port.
-fn port(digits: &[u8]) -> Option<u16> {
+pub(crate) fn port(digits: &[u8]) -> Option<u16> {
     if digits.is_empty() || digits.len() > 5 {
         return None;
     }

@@ -34,7 +34,8 @@ pub fn server(request: &Request, text: &mut String) -> Result<(), Malformed> {
         return Ok(());
     }
     let via = request.values(Name::Via).next().unwrap_or("");
-    let from_tag = request.from()?.tag().unwrap_or("");
+    request.from()?;
+    let from_tag = request.from_tag().unwrap_or("");
     let _ = write!(
         text,
         "2{BETWEEN}{}{BETWEEN}{}{BETWEEN}{from_tag}{BETWEEN}{}{BETWEEN}{via}{BETWEEN}{method}",
@@ -86,11 +87,12 @@ pub fn has_cookie(branch: &str) -> bool {
 /// What two requests share that are one request come by two ways (§8.2.2.2): From tag, Call-ID and CSeq, and no To tag.
 /// None: cannot be merged.
 pub fn merge(request: &Request, hashes: &impl BuildHasher) -> Option<u64> {
-    if request.to().ok()?.tag().is_some() {
+    request.to().ok()?;
+    if request.to_tag().is_some() {
         return None;
     }
     let mut hash = hashes.build_hasher();
-    for part in [request.from().ok()?.tag()?, request.call_id().ok()?, request.header(Name::CSeq)?] {
+    for part in [request.from_tag()?, request.call_id().ok()?, request.header(Name::CSeq)?] {
         hash.write(part.as_bytes());
         hash.write_u8(0xff);
     }

@@ -66,7 +66,7 @@ impl Transactions {
 
     /// Makes the entry; none: the table is full.
     fn enter(&mut self, flow: &Flow, request: &Rc<Request>, id: &str) -> Option<Key> {
-        let tag = match request.to().ok().and_then(|to| to.tag()) {
+        let tag = match request.to_tag() {
             Some(tag) => tag.into(),
             None => ids::tag(self.shard, &mut self.prng).into_boxed_str(),
         };
@@ -100,7 +100,7 @@ impl Transactions {
         let Some(key) = found else { return Arrival::Ack };
         let Some(server) = self.server(key) else { return Arrival::Ack };
         // §17.2.3: by the rules of RFC 2543 the To tag must be that of our response.
-        if server.id.starts_with('2') && request.to().ok().and_then(|to| to.tag()) != Some(&server.tag) {
+        if server.id.starts_with('2') && request.to_tag() != Some(&server.tag) {
             return Arrival::Ack;
         }
         if matches!(server.machine, Machine::Invite(invite_server::State::Accepted)) {

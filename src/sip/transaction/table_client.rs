@@ -283,7 +283,7 @@ impl Transactions {
 impl Client {
     /// Whether no 2xx with this To tag was heard before; a resend is answered with its ACK, where the user gave one.
     fn fresh_success(&mut self, response: &Response, out: &mut impl Sink) -> bool {
-        let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or("");
+        let tag = response.to_tag().unwrap_or("");
         if let Some(success) = self.successes.iter().find(|success| *success.tag == *tag) {
             if let Some((to, octets)) = &success.ack {
                 out.send(to, 0, octets);
