@@ -119,6 +119,8 @@ struct Load<'s> {
     lag: Histogram<u64>,
     /// 503 with Retry-After.
     told_when: u64,
+    /// INVITEs that had no answer at all within T1.
+    unanswered: u64,
     /// The INFOs sent within standing dialogs.
     talked: u64,
     done: u64,
@@ -146,6 +148,7 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
         in_dialog: Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid"),
         lag: Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid"),
         told_when: 0,
+        unanswered: 0,
         talked: 0,
         done: 0,
         started: 0,
@@ -203,6 +206,7 @@ impl Load<'_> {
                 self.latency.reset();
                 self.in_dialog.reset();
                 self.lag.reset();
+                (self.told_when, self.unanswered) = (0, 0);
                 marks = Some((now, self.done, Clocks::read(meter.as_ref())));
             }
             if self.scenario.over(now, end, marks.map_or(0, |(_, done, _)| self.done - done)) {
@@ -238,10 +242,11 @@ impl Load<'_> {
         let seconds = from.elapsed().as_secs_f64();
         let (used, count) = (Clocks::read(meter.as_ref()).since(&clocks), self.done - done);
         let (latency, in_dialog, lag) = (Latency::of(&self.latency), Latency::of(&self.in_dialog), Latency::of(&self.lag));
+        let (told_when, unanswered) = (self.told_when, self.unanswered);
         self.finish(&mut buffer);
         let mut outcome = Outcome::new(self.scenario, "calls", count, 0, seconds);
         (outcome.latency, outcome.in_dialog, outcome.lag) = (latency, in_dialog, lag);
-        outcome.told_when = self.told_when;
+        (outcome.told_when, outcome.unanswered) = (told_when, unanswered);
         outcome.lost =
             self.started - before - self.done - self.failures.values().sum::<u64>().min(self.started - before - self.done);
         outcome.refused = self.failures.values().sum();
@@ -377,8 +382,9 @@ impl Load<'_> {
         if self.scenario.transport != "udp" {
             return;
         }
-        let Self { calls, up, scenario, resent, .. } = self;
+        let Self { calls, up, scenario, resent, unanswered, .. } = self;
         for call in calls.values_mut().filter(|call| call.resend <= now && now - call.due < PATIENCE) {
+            *unanswered += u64::from(!call.answered && call.wait == T1);
             call.wait = (call.wait * 2).min(Duration::from_secs(4));
             call.resend = now + call.wait;
             *resent += 1;

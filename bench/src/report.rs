@@ -55,9 +55,11 @@ pub struct Outcome {
     pub lost: u64,
     pub corrupted: u64,
     pub refused: u64,
-    /// Calls: 503 with Retry-After among them.
+    /// Calls, in the measured time: those refused with 503 and Retry-After, and those without any answer within T1.
     #[serde(default)]
     pub told_when: u64,
+    #[serde(default)]
+    pub unanswered: u64,
     pub failures: Vec<String>,
     /// CPU seconds of the process under test, and for one gigabyte and one unit.
     pub cpu_s: Option<f64>,
@@ -92,6 +94,7 @@ impl Outcome {
             corrupted: 0,
             refused: 0,
             told_when: 0,
+            unanswered: 0,
             failures: Vec::new(),
             cpu_s: None,
             cpu_s_per_gb: None,

@@ -6,7 +6,8 @@
 //!                                                                                      log's next line counts them
 //! ```
 //! A call refused by the ordinary way costs some tenth of one that is served; at several times the load that saturates a core that
-//! would be most of its time. Here a refusal is one look over the head. Its tag says so, and its ACK ends at the tag.
+//! would be most of its time. Here a refusal is one look over the head. Its tag says so, and its ACK ends at the tag: as no response is
+//! sent again, none is waited for.
 //!
 //! A refusal with Retry-After makes a peer go elsewhere. Where even refusals would take too much, a part of new calls is dropped
 //! (`dropping.rs`).
@@ -23,13 +24,14 @@ use crate::sip::header::list;
 use crate::sip::header::name::Name;
 use crate::sip::header::name_addr::NameAddr;
 use crate::sip::header::via::Via;
+use crate::sip::ids::UNACKNOWLEDGED;
 use crate::sip::method::Method;
 use crate::sip::owner;
 use crate::sip::write::Writer;
 use memchr::memmem::Finder;
 
-/// With what the To tag of such a refusal begins.
-const TAG: &str = "turned-away-";
+/// With what the To tag of such a refusal begins, before [`UNACKNOWLEDGED`].
+const TAG: &str = "turned-away";
 /// What it is counted as.
 const CAUSE: &str = "limits.overload_queue_delay";
 /// Via fields of an INVITE that is turned away so: more hops than any core has before us.
@@ -46,7 +48,7 @@ pub struct Looks {
 impl Default for Looks {
     fn default() -> Self {
         Self {
-            tag: Finder::new(TAG),
+            tag: Finder::new(UNACKNOWLEDGED),
             originating: [Finder::new("sescase=orig"), Finder::new("sip:orig@")],
             large_message: Finder::new("oma.cpm.largemsg"),
             session: Finder::new("oma.cpm.session"),
@@ -143,6 +145,7 @@ impl<'m> Head<'m> {
             buffer.extend_from_slice(self.to.as_bytes());
             buffer.extend_from_slice(b";tag=");
             buffer.extend_from_slice(TAG.as_bytes());
+            buffer.extend_from_slice(UNACKNOWLEDGED.as_bytes());
             buffer.extend_from_slice(&hex(self.tag(via)));
         });
         writer.field(Name::CallId, self.call_id).field(Name::CSeq, self.cseq);
@@ -203,6 +206,10 @@ impl Looks {
             return false;
         };
         self.tag.find(to.as_bytes()).is_some()
-            && NameAddr::parse(to).ok().and_then(|to| to.tag()).is_some_and(|tag| tag.starts_with(TAG))
+            && NameAddr::parse(to)
+                .ok()
+                .and_then(|to| to.tag())
+                .and_then(|tag| tag.strip_prefix(TAG))
+                .is_some_and(|rest| rest.starts_with(UNACKNOWLEDGED))
     }
 }

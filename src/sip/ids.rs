@@ -10,6 +10,8 @@
 //! Lengths are fixed and the dot stands at a fixed place: what a peer made is all but never taken for ours. Whoever
 //! forges one gains nothing: it is looked up on the core it names and not found.
 //!
+//! A tag of a refusal that has no transaction, and so wants no ACK (RFC 3261 §8.2.7), begins with [`UNACKNOWLEDGED`], for the same reason.
+//!
 //! The letters of a user are A to O, octets whose upper half is 4: a few of them side by side are found in a message without reading it
 //! (`io::signalling::filter`), as no word, number or name is likely to have them.
 
@@ -27,6 +29,8 @@ const TAG_CHANCE: usize = 14;
 pub const LETTERS: usize = 22;
 pub const LETTERS_HIGH_BITS: u8 = 0x40;
 pub const LETTERS_MASK: u8 = 0xf0;
+/// With what the tag of a refusal begins whose ACK nobody waits for: [`LETTERS`] times the same sign.
+pub const UNACKNOWLEDGED: &str = "______________________";
 const CALL_ID_CHANCE: usize = 22;
 
 /// A branch of ours, held in place.

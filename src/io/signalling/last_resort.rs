@@ -5,15 +5,20 @@ use super::udp::Udp;
 use crate::base::clock::{Duration, Instant};
 use crate::base::prng::Prng;
 use crate::io::clock::thread_cpu;
-use crate::shard::dropping::{Dropping, WINDOW, Window};
+use crate::shard::dropping::{Dropping, WHOLE, WINDOW, Window};
 use crate::shard::overload::NewCalls;
 
-/// What a filter counts shares in.
-const WHOLE: f64 = 256.0;
-/// A share that differs by less is not worth a new filter, which takes the kernel a third of a millisecond.
-const STEP: u8 = 6;
 /// Between two floods that have their lines in the log.
 const LINES_EVERY: Duration = Duration::from_secs(10);
+
+/// The beginning of a window: when it was, and what had been counted by then: calls, and time that the core ran and slept.
+#[derive(Clone, Copy, Debug)]
+struct Beginning {
+    at: Instant,
+    calls: NewCalls,
+    ran: Duration,
+    slept: Duration,
+}
 
 /// The last resort of one core.
 #[derive(Debug, Default)]
@@ -21,9 +26,8 @@ pub struct LastResort {
     dropping: Dropping,
     /// New calls when last looked at.
     seen: NewCalls,
-    /// The window that runs: when it began, and what had been counted by then: calls, and time that the core had. None: no call was
-    /// refused lately.
-    began: Option<(Instant, NewCalls, Duration)>,
+    /// The window that runs. None: no call was refused lately.
+    began: Option<Beginning>,
     /// What the filters have been told, and which calls that means.
     set: u8,
     salt: u32,
@@ -37,7 +41,7 @@ pub struct LastResort {
 impl LastResort {
     /// When it has to be looked at, whatever comes: a share that is set must not outlive its flood.
     pub fn due(&self) -> Option<Instant> {
-        self.began.filter(|_| self.set > 0).map(|(began, ..)| began + WINDOW)
+        self.began.filter(|_| self.set > 0).map(|began| began.at + WINDOW)
     }
 
     /// The share of new calls that is dropped now, 0 to 1.
@@ -52,32 +56,36 @@ impl LastResort {
             return;
         }
         let seen = std::mem::replace(&mut self.seen, calls);
-        let Some((began, before, had)) = self.began else {
-            self.began = (calls.refused != seen.refused).then(|| (now, seen, thread_cpu() + slept));
+        let Some(began) = self.began else {
+            let first = || Beginning { at: now, calls: seen, ran: thread_cpu(), slept };
+            self.began = (calls.refused != seen.refused).then(first);
             return;
         };
-        if now.since(began) < WINDOW {
+        if now.since(began.at) < WINDOW {
             return;
         }
-        let has = thread_cpu() + slept;
-        let (came, refused) = (calls.came - before.came, calls.refused - before.refused);
-        let window = Window { came, refused, had: has.saturating_sub(had) };
+        let next = Beginning { at: now, calls, ran: thread_cpu(), slept };
+        let window = Window {
+            came: calls.came - began.calls.came,
+            refused: calls.refused - began.calls.refused,
+            ran: next.ran.saturating_sub(began.ran),
+            slept: next.slept.saturating_sub(began.slept),
+        };
         let share = self.dropping.close(window, percent);
         tracing::debug!(?window, share, "too many calls");
         self.set(now, share, udp);
-        self.began = (!self.dropping.is_at_rest()).then_some((now, calls, has));
+        self.began = (!self.dropping.is_at_rest()).then_some(next);
     }
 
     /// Nothing is dropped from here on, as another process reads the sockets.
     pub fn end(&mut self, now: Instant, udp: &Udp) {
         self.dropping = Dropping::default();
         self.began = None;
-        self.set(now, 0.0, udp);
+        self.set(now, 0, udp);
     }
 
-    fn set(&mut self, now: Instant, share: f64, udp: &Udp) {
-        let share = (share * WHOLE) as u8;
-        if share == self.set || share > 0 && self.set > 0 && share.abs_diff(self.set) < STEP {
+    fn set(&mut self, now: Instant, share: u8, udp: &Udp) {
+        if share == self.set {
             return;
         }
         if self.set == 0 {
