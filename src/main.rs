@@ -178,7 +178,7 @@ fn run(options: &Run, format: Format) -> u8 {
     let waiting = signals::wait(move |signal| {
         let event = match signal {
             Signal::Stop => Event::Terminate,
-            Signal::Reload => Event::Reload,
+            Signal::Reload => Event::Reload(None),
             Signal::Renew => Event::Renew,
         };
         tell.events.send(event).is_ok()

@@ -7,7 +7,7 @@ mod capture;
 pub mod token;
 
 use super::cdr::Records;
-use super::control::{Event, Mailbox, MediaOrder, Process};
+use super::control::{Event, Mailbox, MediaOrder, Process, Reloaded};
 use super::services::inbox::Inbox;
 use super::signalling::lanes::Order;
 use super::telemetry::{Exposition, Scrape, Usage, usage};
@@ -26,6 +26,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// Reading a file and certificates takes no longer; who asks for a reload is told after it that it goes on.
+const RELOAD_MAX: Duration = Duration::from_secs(5);
 
 /// A core that does not answer in this time is left out of a scrape; it shows as missing.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -134,10 +137,7 @@ async fn answer(state: Rc<State>, request: Request<Incoming>) -> Result<Answer, 
             process.tell(Event::Drain);
             plain(StatusCode::ACCEPTED, "draining\n")
         }
-        "/reload" if post => {
-            process.tell(Event::Reload);
-            plain(StatusCode::ACCEPTED, "reloading; the log says what changed\n")
-        }
+        "/reload" if post => reload(process).await,
         "/capture" if get => capture::list(&state),
         "/capture" if post => capture::begin(&state, request.uri().query().unwrap_or("")),
         #[cfg(debug_assertions)]
@@ -246,6 +246,22 @@ async fn scrape(state: &State) -> Scrape {
         deferred: state.admin.services.deferred_messages(),
         history: state.admin.services.history(),
         cdr_dropped: state.admin.records.dropped(),
+    }
+}
+
+/// 202 where the configuration is taken, with the keys that keep their value; 422 with the mistakes where it is not.
+async fn reload(process: &Process) -> Answer {
+    const KIND: &str = "text/plain; charset=utf-8";
+    let (reply, became) = oneshot::channel();
+    process.tell(Event::Reload(Some(reply)));
+    match tokio::time::timeout(RELOAD_MAX, became).await {
+        Ok(Ok(Reloaded::Taken { kept })) => {
+            let kept = kept.iter().map(|key| format!("{key} keeps its value until the next start\n"));
+            text(StatusCode::ACCEPTED, KIND, std::iter::once("reloaded\n".to_string()).chain(kept).collect())
+        }
+        Ok(Ok(Reloaded::Refused { why })) => text(StatusCode::UNPROCESSABLE_ENTITY, KIND, format!("not reloaded\n{why}")),
+        Ok(Err(_)) => plain(StatusCode::SERVICE_UNAVAILABLE, "not reloaded\nthe process ends\n"),
+        Err(_) => plain(StatusCode::ACCEPTED, "reloading; the log says what changed\n"),
     }
 }
 

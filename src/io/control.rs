@@ -71,6 +71,15 @@ pub enum MediaOrder {
     Capture(MediaKey, Arc<Capture>),
 }
 
+/// What became of a reload.
+#[derive(Debug)]
+pub enum Reloaded {
+    /// The configuration is in effect, but for these keys, which cannot change while the proxy runs.
+    Taken { kept: Vec<&'static str> },
+    /// The old one stays, and why: a line for each mistake.
+    Refused { why: String },
+}
+
 /// What the main thread waits for.
 #[derive(Debug)]
 pub enum Event {
@@ -78,8 +87,8 @@ pub enum Event {
     Terminate,
     /// `POST /drain`: take no new dialogs, and go on.
     Drain,
-    /// SIGHUP, `POST /reload`.
-    Reload,
+    /// SIGHUP; `POST /reload`, which wants to hear what became of it.
+    Reload(Option<oneshot::Sender<Reloaded>>),
     /// SIGUSR2: start the program anew, to take over.
     Renew,
     /// Another process wants to take over.

@@ -9,7 +9,7 @@
 //! ```
 
 use super::clock::Clock;
-use super::control::{Event, Process};
+use super::control::{Event, Process, Reloaded};
 use super::handover::Side;
 use super::handover::give;
 use super::handover::wire::Hello;
@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How long sessions are given to end with BYE when the time to drain is over.
 const LINGER: Duration = Duration::from_secs(2);
@@ -94,8 +95,8 @@ impl Supervisor {
                 }
                 Ok(Event::Terminate) => self.terminate(),
                 Ok(Event::Drain) if self.life == Life::Serving => self.drain(),
-                Ok(Event::Reload) if matches!(self.life, Life::Serving | Life::Handing { .. }) => self.reload(),
-                Ok(Event::Drain | Event::Reload) => {}
+                Ok(Event::Reload(asked)) => self.reload(asked),
+                Ok(Event::Drain) => {}
                 Ok(Event::Renew) => self.renew(),
                 Ok(Event::HandOver(stream, hello)) => self.hand_over(stream, &hello),
                 Ok(Event::TakenOver) => self.taken_over(),
@@ -280,29 +281,51 @@ impl Supervisor {
 
     // The configuration.
 
-    fn reload(&mut self) {
+    /// Reads the file again, and tells `asked` what became of that.
+    fn reload(&mut self, asked: Option<oneshot::Sender<Reloaded>>) {
+        let became = match self.life {
+            Life::Serving | Life::Handing { .. } => self.read_again(),
+            Life::HandedOn { .. } | Life::Draining { .. } => Reloaded::Refused { why: "the process ends\n".to_string() },
+        };
+        if let Some(asked) = asked {
+            // Who asked may have gone.
+            let _ = asked.send(became);
+        }
+    }
+
+    fn read_again(&mut self) -> Reloaded {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             let _ = sd_notify::notify(false, &[NotifyState::Reloading, now]);
         }
-        match config::read::load(&self.file) {
+        let became = match config::read::load(&self.file) {
             Ok(config) => self.take(config),
             Err(mistakes) => {
+                let mut why = String::new();
                 for mistake in mistakes {
                     tracing::error!(%mistake, "the configuration is not reloaded");
+                    why.push_str(&format!("{mistake}\n"));
                 }
+                Reloaded::Refused { why }
             }
-        }
+        };
         let _ = sd_notify::notify(false, &[NotifyState::Ready]);
+        became
     }
 
-    fn take(&mut self, config: Config) {
+    fn take(&mut self, config: Config) -> Reloaded {
         let (config, kept) = reload::merge(self.running.config(), config);
-        for key in kept {
+        for key in &kept {
             tracing::warn!(key, "this key cannot change while the proxy runs; it keeps its value until the next start");
         }
         match self.running.reload(config) {
-            Ok(()) => tracing::info!("configuration reloaded"),
-            Err(error) => tracing::error!(%error, "the configuration is not reloaded"),
+            Ok(()) => {
+                tracing::info!("configuration reloaded");
+                Reloaded::Taken { kept }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration is not reloaded");
+                Reloaded::Refused { why: format!("{error}\n") }
+            }
         }
     }
 }

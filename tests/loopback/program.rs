@@ -210,12 +210,17 @@ fn a_reload_takes_what_can_change_and_names_what_cannot() {
 fn a_bad_file_is_not_reloaded_and_all_its_mistakes_are_told() {
     let mut proxy = Proxy::start("");
     std::fs::write(proxy.path("cpm-pf.toml"), "[sip]\nlisten = 1\nt1 = 2\n").expect("the folder can be written");
-    assert_eq!(proxy.post("/reload").0, 202);
+    let (status, told) = proxy.post("/reload");
+    assert_eq!(status, 422);
+    assert!(["cpm-pf.toml:2:", "cpm-pf.toml:3:"].iter().all(|place| told.contains(place)), "{told}");
     proxy.until("the log tells of both mistakes", |proxy| {
         let log = proxy.log();
         ["cpm-pf.toml:2:", "cpm-pf.toml:3:"].iter().all(|place| log.contains(place))
     });
     assert_eq!(proxy.get("/readyz").0, 200);
+    proxy.configure("[node]\nhost = \"other.example.net\"\n");
+    let (status, told) = proxy.post("/reload");
+    assert!(status == 202 && told.contains("node.host"), "{status} {told}");
     proxy.signal("TERM");
     assert_eq!(proxy.wait().code(), Some(0));
 }
