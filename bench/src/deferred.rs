@@ -64,6 +64,13 @@ pub fn run(scenario: &Scenario, meter: Option<Meter>, quiet: bool) -> Result<Out
             let _ = latency.record(registered.elapsed().as_nanos() as u64);
         }
     }
+    if run.subscribe.is_none() {
+        return Err(format!(
+            "{} did not subscribe to the registrations of sip:bob@example.net after the REGISTER; it has to learn them from the reg \
+             event package at sip:{} (bench/README.md, \"What the proxy has to know\")",
+            scenario.proxy, scenario.called_sip
+        ));
+    }
     // The BYE of the last delivery wants an answer.
     let until = Instant::now() + Duration::from_millis(300);
     while Instant::now() < until {
@@ -147,7 +154,11 @@ impl<'s> Deferred<'s> {
         let proxy = &self.scenario.proxy;
         let invite = sip::invite(&self.parties[0], proxy, &call, &invitation, &offer);
         self.sip[0].send_to(invite.as_bytes(), self.proxy).map_err(text)?;
-        let answer = self.response(&call, "INVITE")?;
+        let answer = self.response(&call, "INVITE").map_err(|error| {
+            format!(
+                "{error}; the proxy has to keep messages for users who are away (bench/README.md, \"What the proxy has to know\")"
+            )
+        })?;
         let answer = Message(&answer);
         let in_dialog = |method: &str, cseq| sip::in_dialog(&self.parties[0], method, cseq, &call, &answer);
         let (ack, bye) = (in_dialog("ACK", 1), in_dialog("BYE", 2));

@@ -174,7 +174,8 @@ impl<'s> Establisher<'s> {
         let (answer, parties) = self.invited(&call)?;
         let answer = Message(&answer);
         if answer.status() != 200 {
-            return Err(format!("call {}: {}", call.id, answer.first_line()));
+            let wanted = if self.scenario.targets > 1 { self.wanted() } else { String::new() };
+            return Err(format!("call {}: {}{wanted}", call.id, answer.first_line()));
         }
         let ack = sip::in_dialog(&call.caller, "ACK", 1, &call.id, &answer);
         self.sockets().0.send_to(ack.as_bytes(), &self.scenario.proxy).map_err(text)?;
@@ -219,8 +220,11 @@ impl<'s> Establisher<'s> {
         let mut answer: Option<String> = None;
         while answer.is_none() || parties.len() < self.scenario.targets {
             if began.elapsed() > PATIENCE {
-                let (id, count, proxy) = (&call.id, parties.len(), &self.scenario.proxy);
-                return Err(format!("call {id}: no final answer from {proxy} in {PATIENCE:?}; {count} INVITEs came"));
+                return Err(self.missing(call, answer.is_some(), parties.len()));
+            }
+            // Who is refused waits for nobody.
+            if let Some(answer) = answer.take_if(|answer| Message(answer).status() >= 300) {
+                return Ok((answer, parties));
             }
             readable([caller, called], Duration::from_millis(20));
             while let Ok((read, from)) = called.recv_from(&mut buffer) {
@@ -237,6 +241,23 @@ impl<'s> Establisher<'s> {
             }
         }
         Ok((answer.unwrap_or_default(), parties))
+    }
+
+    /// Why a call does not stand: no answer, or an answer though not every called party was invited.
+    fn missing(&self, call: &Call<'_>, answered: bool, invited: usize) -> String {
+        let (id, proxy) = (&call.id, &self.scenario.proxy);
+        if !answered {
+            return format!("call {id}: no final answer from {proxy} in {PATIENCE:?}; {invited} INVITEs came");
+        }
+        format!("call {id}: {proxy} answered and invited {invited} of {}{}", self.scenario.targets, self.wanted())
+    }
+
+    fn wanted(&self) -> String {
+        format!(
+            "; the proxy has to know {} registered clients of sip:bob@example.net, with the contact sip:bob@{} each \
+             (bench/README.md, \"What the proxy has to know\")",
+            self.scenario.targets, self.scenario.called_sip
+        )
     }
 
     /// The caller connects and speaks; the called parties take their connections.

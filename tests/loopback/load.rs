@@ -94,6 +94,19 @@ fn messages_for_an_absent_user_come_when_the_user_registers() {
 }
 
 #[test]
+fn what_a_scenario_needs_of_the_proxy_is_said_where_it_is_missing() {
+    let ends = ends();
+    let pf = start(&ends, "[policy]\ndelivery = \"reject\"\n");
+    let deferred = Scenario { messages: 1, message: 30_000, chunk: 30_000, ..scenario(&pf, &ends, Load::Deferred) };
+    let base = scenario(&pf, &ends, Load::Bulk);
+    let fan_out = Scenario { served: "term".into(), service: "largemsg".into(), targets: 3, message: 9000, ..base };
+    for (scenario, what) in [(deferred, "users who are away"), (fan_out, "3 registered clients")] {
+        let told = run(&scenario, None, true).err().unwrap_or_default();
+        assert!(told.contains("480") && told.contains(what) && told.contains("What the proxy has to know"), "{told}");
+    }
+}
+
+#[test]
 fn a_slow_reader_is_one_that_loses_nothing_and_harms_nobody() {
     let ends = ends();
     let pf = start(&ends, "");
