@@ -57,6 +57,8 @@ pub const STREAMS_MAX: usize = 16;
 pub const RELIABLE_RESPONSES_MAX: usize = 2 * TARGET_LEGS_MAX;
 /// Early dialogs of one call in which reliable responses came: each target forks once.
 pub const EARLY_DIALOGS_MAX: usize = 2 * TARGET_LEGS_MAX;
+/// Times that a change of a session which meets another one is tried.
+pub const CHANGES_MAX: usize = 4;
 /// Requests of one core whose facts are on their way; those beyond get 503.
 pub const PENDING_DECISIONS_MAX: usize = 16 * 1024;
 /// Requests of ours on their way, on one core.

@@ -11,6 +11,7 @@ use super::exchange::{Fetched, LegIndex, Query, Ticket};
 use super::locate::Place;
 use super::outbox::{Outbox, SendTag};
 use super::sessions::Leg;
+use super::sessions::late_offer::Passing;
 use super::signalling::Signalling;
 use super::writing::Draft;
 use crate::base::clock::{Duration, Instant};
@@ -65,6 +66,8 @@ pub enum Within {
     Relayed { server: ServerKey, from: LegIndex },
     /// The other leg's re-INVITE or UPDATE with another SDP.
     Changed { server: ServerKey, from: LegIndex, request: Rc<Request> },
+    /// The other leg's answer to an offer of ours, as an offer.
+    Passed(Box<Passing>),
 }
 
 /// A request on its way.

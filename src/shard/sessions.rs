@@ -15,6 +15,7 @@ pub mod change;
 pub mod end;
 pub mod follow;
 pub mod keep;
+pub mod late_offer;
 pub mod local_sdp;
 pub mod peers;
 pub mod provisional;
@@ -25,6 +26,7 @@ pub mod targets;
 pub mod within;
 
 use self::keep::Keeping;
+use self::late_offer::Passing;
 use self::provisional::Early;
 use super::deferral::Delivering;
 use super::exchange::{LegIndex, MediaKey};
@@ -111,6 +113,8 @@ pub struct Session {
     pub draining: bool,
     /// Reliable provisional responses, where there were any (RFC 3262).
     pub early: Option<Box<Early>>,
+    /// An answer that is to be passed on to the other leg, later.
+    pub passing: Option<Box<Passing>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -198,6 +202,8 @@ pub struct Leg {
     pub invite_seq: u32,
     /// A re-INVITE of the peer: its transaction, until the ACK of our 2xx.
     pub reinvited: Option<ServerKey>,
+    /// The leg that nobody changes until the ACK brings the answer to our offer.
+    pub holds: Option<LegIndex>,
 }
 
 /// RFC 4028: how one leg's session is kept.
@@ -316,6 +322,7 @@ impl Session {
             guard: None,
             draining: false,
             early: None,
+            passing: None,
         }
     }
 
@@ -359,6 +366,7 @@ impl Leg {
             changing: Key::from_u64(0),
             invite_seq: 0,
             reinvited: None,
+            holds: None,
         }
     }
 

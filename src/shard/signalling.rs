@@ -113,6 +113,8 @@ pub(super) enum Due {
     Guard(Key),
     /// A reliable provisional response was not acknowledged yet.
     Provisional(Key),
+    /// A change that met another one is tried again.
+    Passing(Key),
     /// A Contact of ours need not be resolved any longer.
     Token(Key),
     /// A proxied INVITE's 2xx is not resent any longer.
@@ -445,6 +447,7 @@ impl Signalling {
                 Due::Subscription(subscription) => self.subscription_due(now, subscription, out),
                 Due::Deliver(user) => self.deliver_due(user, out),
                 Due::Provisional(session) => self.provisional_due(now, session, out),
+                Due::Passing(session) => self.passing_due(now, session, out),
                 Due::Token(token) => self.forget_token(token),
                 Due::Proxied(proxied) => self.forget_proxied(proxied),
             }

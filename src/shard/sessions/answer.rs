@@ -89,7 +89,7 @@ impl Signalling {
         let ending = session.state == State::Ending;
         let at = &mut session.legs[usize::from(leg)];
         if let Some(server) = at.reinvited.take() {
-            return self.change_acknowledged(key, leg, server, request, out);
+            return self.change_acknowledged(now, key, leg, server, request, out);
         }
         let LegState::Answered(server) = at.state else { return };
         self.transactions.acknowledged(server);

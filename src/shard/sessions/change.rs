@@ -1,5 +1,5 @@
 //! RFC 3261 §14, RFC 3311, RFC 4028 §7.4: a re-INVITE or UPDATE of a peer: a refresh that ends here, or a change that goes
-//! to the other leg and comes back.
+//! to the other leg and comes back. One without offer: late_offer.rs.
 
 use super::peers;
 use super::streams::media_kind;
@@ -28,7 +28,7 @@ use crate::sip::transaction::seam::ServerKey;
 use crate::sip::write::Writer;
 use std::rc::Rc;
 
-const fn side_of(leg: LegIndex) -> Side {
+pub(super) const fn side_of(leg: LegIndex) -> Side {
     if leg == 0 { Side::Origin } else { Side::Target }
 }
 
@@ -63,6 +63,10 @@ impl Signalling {
         let same = peers::sdp_of(request).is_none_or(|sdp| peers::digest(&sdp) == at.remote_sdp);
         if same {
             let sdp = (request.method() == Method::Invite || !request.body().is_empty()).then(|| at.local_sdp.clone());
+            let asks = request.method() == Method::Invite && peers::sdp_of(request).is_none();
+            if asks && !self.hold_other(key, leg) {
+                return self.refuse_status(now, server, 491, out);
+            }
             return self.answer_change(now, key, leg, server, request, sdp.as_deref(), out);
         }
         self.relay_change(now, key, leg, server, request, out);
@@ -79,12 +83,8 @@ impl Signalling {
         request: &Rc<Request>,
         out: &mut Outbox,
     ) {
-        let session = self.sessions.table.get(key).expect("the caller found it");
-        let kind = media_kind(session.service);
-        // The lines of a leg that was asked for what another rejected are not those of the origin's offer.
-        let alone = session.legs[usize::from(leg)].lines.is_none() && (leg > 0 || session.living_targets() == 1);
-        let other = self.opposite(key, leg).filter(|_| alone);
-        let Some(other) = other else { return self.change_here(now, key, leg, server, request, out) };
+        let kind = media_kind(self.sessions.table.get(key).expect("the caller found it").service);
+        let Some(other) = self.alone_opposite(key, leg) else { return self.change_here(now, key, leg, server, request, out) };
         let plan = match media_plan::reoffer(&self.config, kind, side_of(other), request) {
             Ok(plan) => plan,
             Err(why) => return self.refuse(now, server, &why.refusal("5.2.1.2"), out),
@@ -98,9 +98,34 @@ impl Signalling {
         let sdp = self.next_sdp(key, other, &plan);
         let session = self.sessions.table.get_mut(key).expect("the caller found it");
         session.legs[usize::from(leg)].pending.theirs = true;
-        let at = &mut session.legs[usize::from(other)];
+        let updates = request.method() == Method::Update && session.legs[usize::from(other)].updates;
+        let method = if updates { Method::Update } else { Method::Invite };
+        let what = Within::Changed { server, from: leg, request: Rc::clone(request) };
+        self.offer_change(now, key, other, method, &sdp, what, out);
+    }
+
+    /// The leg opposite to one that changes the session, where it is the only one there.
+    pub(super) fn alone_opposite(&self, key: Key, leg: LegIndex) -> Option<LegIndex> {
+        let session = self.sessions.table.get(key)?;
+        // The lines of a leg that was asked for what another rejected are not those of the origin's offer.
+        let alone = session.legs[usize::from(leg)].lines.is_none() && (leg > 0 || session.living_targets() == 1);
+        self.opposite(key, leg).filter(|_| alone)
+    }
+
+    /// Sends a re-INVITE or UPDATE of ours with an offer.
+    pub(super) fn offer_change(
+        &mut self,
+        now: Instant,
+        key: Key,
+        leg: LegIndex,
+        method: Method,
+        sdp: &str,
+        what: Within,
+        out: &mut Outbox,
+    ) {
+        let session = self.sessions.table.get_mut(key).expect("the caller found it");
+        let at = &mut session.legs[usize::from(leg)];
         at.pending.ours = true;
-        let method = if request.method() == Method::Update && at.updates { Method::Update } else { Method::Invite };
         let seq = at.dialog.next_seq();
         if method == Method::Invite {
             at.invite_seq = seq;
@@ -117,10 +142,9 @@ impl Signalling {
             writer.field(Name::ContentType, "application/sdp");
             writer.body(sdp.as_bytes());
         });
-        let what = Within::Changed { server, from: leg, request: Rc::clone(request) };
-        let outbound = self.send_within(now, key, other, method, draft, what, out);
+        let outbound = self.send_within(now, key, leg, method, draft, what, out);
         if let (Some(outbound), Some(session)) = (outbound, self.sessions.table.get_mut(key)) {
-            session.legs[usize::from(other)].changing = outbound;
+            session.legs[usize::from(leg)].changing = outbound;
         }
     }
 
@@ -193,7 +217,7 @@ impl Signalling {
             }
         };
         self.rebind(key, from, request, out);
-        self.settle_streams(key, server, &plan, out);
+        self.settle_streams(key, Some(server), &plan, out);
         let sdp = self.next_sdp(key, from, &plan);
         self.answer_change(now, key, from, server, request, Some(&sdp), out);
     }
@@ -283,14 +307,5 @@ impl Signalling {
             None => Event::Unbound,
         };
         self.session_event(now, key, leg, event, out);
-    }
-
-    /// The ACK of our 2xx to a re-INVITE; where that was without offer, ours was in the 2xx and the answer is here.
-    pub(super) fn change_acknowledged(&mut self, key: Key, leg: LegIndex, server: ServerKey, ack: &Request, out: &mut Outbox) {
-        self.transactions.acknowledged(server);
-        let Some(session) = self.sessions.table.get_mut(key) else { return };
-        if peers::sdp_of(ack).is_some_and(|sdp| peers::digest(&sdp) != session.legs[usize::from(leg)].remote_sdp) {
-            session.bind(leg, ack, out);
-        }
     }
 }

@@ -135,6 +135,9 @@ impl Signalling {
         {
             self.timers.cancel(timer);
         }
+        if let Some(timer) = session.passing.take_if(|passing| passing.is_of(leg)).and_then(|mut passing| passing.timer()) {
+            self.timers.cancel(timer);
+        }
         if self.sessions.tags.remove(&at.dialog.id().local_tag).is_some() {
             self.counts.dialogs = self.counts.dialogs.saturating_sub(1);
         }

@@ -201,11 +201,11 @@ impl Signalling {
     }
 
     /// Both sides agreed on a change: what it brought stays, where it was taken; what it took out goes.
-    pub(super) fn settle_streams(&mut self, key: Key, server: ServerKey, plan: &MediaPlan, out: &mut Outbox) {
+    pub(super) fn settle_streams(&mut self, key: Key, server: Option<ServerKey>, plan: &MediaPlan, out: &mut Outbox) {
         let Some(session) = self.sessions.table.get_mut(key) else { return };
         for index in 0..session.streams.len() {
             let stream = &mut session.streams[index];
-            stream.asked.take_if(|asked| *asked == server);
+            stream.asked.take_if(|asked| Some(*asked) == server);
             let relayed = plan.lines.get(stream.line) == Some(&Line::Relayed);
             if !relayed && !session.is_retried(index) {
                 session.close_stream_at(index, out);

@@ -300,6 +300,7 @@ impl Signalling {
             Within::Changed { server, from, request } => {
                 self.changed_heard(now, key, leg, *server, *from, request, status, Some(response), out);
             }
+            Within::Passed(passing) => self.passed_heard(now, key, passing, status, Some(response), out),
         }
     }
 
@@ -313,6 +314,7 @@ impl Signalling {
             Within::Changed { server, from, request } => {
                 self.changed_heard(now, key, leg, *server, *from, request, status, None, out);
             }
+            Within::Passed(passing) => self.passed_heard(now, key, passing, status, None, out),
         }
         // RFC 3261 §12.2.1.2: silence within a dialog ends it.
         if status == 408 && matches!(what, Within::Relayed { .. }) {

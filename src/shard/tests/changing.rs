@@ -243,3 +243,77 @@ fn a_change_keeps_the_session_timer_of_the_other_leg() {
     world.receives(ALICE, &in_dialog("BYE", 4, &ok, "", ""));
     world.rests();
 }
+
+/// Alice asks by a re-INVITE without offer, and answers what we have with this: her 200.
+fn asks(world: &mut World, ok: &Sent, cseq: u32, answer: &str) -> Sent {
+    world.receives(ALICE, &in_dialog("INVITE", cseq, ok, &format!("Contact: <sip:alice@{ALICE}>\r\n"), ""));
+    world.expect(ALICE, "SIP/2.0 100");
+    let offered = world.expect(ALICE, "SIP/2.0 200");
+    assert!(offered.sdp("m=message 2855").is_some(), "{}", offered.text);
+    world.receives(ALICE, &in_dialog("ACK", cseq, &offered, "Content-Type: application/sdp\r\n", answer));
+    offered
+}
+
+/// What Alice's answer says when she takes less than before.
+fn less() -> String {
+    moved().replace("a=accept-types:message/cpim", "a=accept-types:text/plain")
+}
+
+#[test]
+fn what_the_answer_in_an_ack_changes_goes_to_the_other_leg() {
+    let (mut world, _, ok) = standing();
+    let first = asks(&mut world, &ok, 2, &offer("alices", "a=setup:active\r\na=msrp-cema\r\n"));
+    // As before, or moved on her side alone: that was all.
+    assert_eq!(asks(&mut world, &ok, 3, &moved()).body(), first.body());
+    world.expect_nothing();
+    asks(&mut world, &ok, 4, &less());
+    let change = world.expect(BOB, "INVITE");
+    assert_eq!(change.sdp("a=accept-types"), Some("a=accept-types:text/plain"), "{}", change.text);
+    assert_eq!(change.sdp("a=setup"), Some("a=setup:actpass"));
+    world.answers(&change, "200 OK", OF_BOB, &bobs().replace("message/cpim", "text/plain"));
+    world.expect(BOB, "ACK");
+    world.expect_nothing();
+    // She takes nothing any more.
+    asks(&mut world, &ok, 5, &less().replace("m=message 9", "m=message 0"));
+    world.expect(ALICE, "BYE");
+    world.expect(BOB, "BYE");
+    world.rests();
+}
+
+#[test]
+fn nobody_changes_the_other_leg_while_an_answer_is_awaited() {
+    let (mut world, invite, ok) = standing();
+    world.receives(ALICE, &in_dialog("INVITE", 2, &ok, &format!("Contact: <sip:alice@{ALICE}>\r\n"), ""));
+    world.expect(ALICE, "SIP/2.0 100");
+    let offered = world.expect(ALICE, "SIP/2.0 200");
+    let theirs = |cseq| from_target("INVITE", cseq, &invite, OF_BOB, &bobs().replace("bobs", "bobs2"));
+    world.receives(BOB, &theirs(1));
+    world.expect(BOB, "SIP/2.0 100");
+    world.expect(BOB, "SIP/2.0 491");
+    world.receives(ALICE, &in_dialog("ACK", 2, &offered, "Content-Type: application/sdp\r\n", &less()));
+    // Ours meets one of Bob's that is on its way: it comes again (§14.1).
+    let change = world.expect(BOB, "INVITE");
+    world.answers(&change, "491 Request Pending", "", "");
+    world.expect(BOB, "ACK");
+    // 2.1 to 4 s, in steps that no resend of it fits into.
+    for _ in 0..41 {
+        world.passes(std::time::Duration::from_millis(100));
+        world.sent.retain(|sent| sent.text.starts_with("INVITE"));
+        if !world.sent.is_empty() {
+            break;
+        }
+    }
+    let again = world.expect(BOB, "INVITE");
+    assert_eq!(again.sdp("a=accept-types"), change.sdp("a=accept-types"));
+    world.answers(&again, "200 OK", OF_BOB, &bobs());
+    world.expect(BOB, "ACK");
+    // While one of ours is under way, the offerless has to wait too.
+    world.receives(ALICE, &in_dialog("INVITE", 3, &ok, OF_ALICE, &moved()));
+    world.expect(ALICE, "SIP/2.0 100");
+    world.expect(BOB, "INVITE");
+    world.receives(BOB, &from_target("INVITE", 2, &invite, &OF_BOB.replace("Content-Type: application/sdp\r\n", ""), ""));
+    world.expect(BOB, "SIP/2.0 100");
+    world.expect(BOB, "SIP/2.0 491");
+    world.receives(ALICE, &in_dialog("BYE", 4, &ok, "", ""));
+    world.rests();
+}
