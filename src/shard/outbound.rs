@@ -65,7 +65,8 @@ pub enum Within {
     /// The other leg's request, relayed; its transaction, and which leg waits.
     Relayed { server: ServerKey, from: LegIndex },
     /// The other leg's re-INVITE or UPDATE with another SDP.
-    Changed { server: ServerKey, from: LegIndex, request: Rc<Request> },
+    /// `before`: our SDP there until then.
+    Changed { server: ServerKey, from: LegIndex, request: Rc<Request>, before: Box<str> },
     /// The other leg's answer to an offer of ours, as an offer.
     Passed(Box<Passing>),
 }

@@ -1,11 +1,12 @@
 //! RFC 3261 §14, RFC 3311, RFC 4028 §7.4: a re-INVITE or UPDATE of a peer: a refresh that ends here, or a change that goes
 //! to the other leg and comes back. One without offer: late_offer.rs.
 
+use super::local_sdp::{in_role, with_version};
 use super::peers;
 use super::streams::media_kind;
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
-use crate::cpm::media_plan::{self, MediaPlan, Side};
+use crate::cpm::media_plan::{self, MediaPlan, Side, described};
 use crate::cpm::refusal::Refusal;
 use crate::cpm::session_expires;
 use crate::cpm::session_matching::Ours;
@@ -62,6 +63,10 @@ impl Signalling {
         at.min_se = at.min_se.max(min_se::heard(request));
         let same = peers::sdp_of(request).is_none_or(|sdp| peers::digest(&sdp) == at.remote_sdp);
         if same {
+            if let Some(answer) = described(request).ok().and_then(|offered| in_role(&at.local_sdp, &offered)) {
+                at.sdp_version += 1;
+                at.local_sdp = with_version(&answer, at.sdp_version).into();
+            }
             let sdp = (request.method() == Method::Invite || !request.body().is_empty()).then(|| at.local_sdp.clone());
             let asks = request.method() == Method::Invite && peers::sdp_of(request).is_none();
             if asks && !self.hold_other(key, leg) {
@@ -95,12 +100,14 @@ impl Signalling {
         }
         self.transactions.set_cookie(server, Cookie::Within.of(key));
         self.open_further(key, (leg, other), server, request, &plan, out);
+        let before =
+            self.sessions.table.get(key).map_or(Box::default(), |session| session.legs[usize::from(other)].local_sdp.clone());
         let sdp = self.next_sdp(key, other, &plan);
         let session = self.sessions.table.get_mut(key).expect("the caller found it");
         session.legs[usize::from(leg)].pending.theirs = true;
         let updates = request.method() == Method::Update && session.legs[usize::from(other)].updates;
         let method = if updates { Method::Update } else { Method::Invite };
-        let what = Within::Changed { server, from: leg, request: Rc::clone(request) };
+        let what = Within::Changed { server, from: leg, request: Rc::clone(request), before };
         self.offer_change(now, key, other, method, &sdp, what, out);
     }
 
@@ -169,6 +176,16 @@ impl Signalling {
         }
     }
 
+    /// §14.1: what was refused is as if it had never been offered: what stood stands, in a version of its own (RFC 3264 §8).
+    pub(super) fn refused_offer(&mut self, key: Key, leg: LegIndex, before: &str) {
+        let Some(session) = self.sessions.table.get_mut(key) else { return };
+        let at = &mut session.legs[usize::from(leg)];
+        if !before.is_empty() && *before != *at.local_sdp {
+            at.sdp_version += 1;
+            at.local_sdp = with_version(before, at.sdp_version).into();
+        }
+    }
+
     /// The other leg's answer to a change.
     pub(super) fn changed_heard(
         &mut self,
@@ -178,10 +195,14 @@ impl Signalling {
         server: ServerKey,
         from: LegIndex,
         request: &Rc<Request>,
+        before: &str,
         status: u16,
         response: Option<&Response>,
         out: &mut Outbox,
     ) {
+        if response.is_none_or(|response| response.status() >= 300) {
+            self.refused_offer(key, leg, before);
+        }
         let Some(session) = self.sessions.table.get_mut(key) else { return self.refuse_status(now, server, 481, out) };
         session.legs[usize::from(from)].pending.theirs = false;
         session.legs[usize::from(leg)].pending.ours = false;

@@ -38,6 +38,8 @@ pub struct Passing {
     from: LegIndex,
     to: LegIndex,
     ack: Rc<Request>,
+    /// Our SDP on the other leg until then.
+    before: Box<str>,
     /// Offers to the other leg for it.
     tries: u8,
     timer: Option<Handle>,
@@ -90,7 +92,7 @@ impl Signalling {
         }
         session.bind(leg, ack, out);
         if let Some(to) = other.filter(|_| session.state == State::Standing) {
-            let passing = Passing { from: leg, to, ack: Rc::clone(ack), tries: 0, timer: None };
+            let passing = Passing { from: leg, to, ack: Rc::clone(ack), before: Box::default(), tries: 0, timer: None };
             self.pass_answer(now, key, passing, out);
         }
     }
@@ -115,6 +117,9 @@ impl Signalling {
         let session = self.sessions.table.get_mut(key).expect("it was just read");
         if passing.tries == 0 && says(&sdp).eq(says(&session.legs[usize::from(to)].local_sdp)) {
             return;
+        }
+        if passing.tries == 0 {
+            passing.before = session.legs[usize::from(to)].local_sdp.clone();
         }
         passing.tries += 1;
         let sdp = self.next_sdp(key, to, &plan);
@@ -178,7 +183,7 @@ impl Signalling {
                 self.pass_later(now, key, passing.clone());
             }
             (491, _) => self.pass_later(now, key, passing.clone()),
-            _ => {}
+            _ => self.refused_offer(key, to, &passing.before),
         }
     }
 }

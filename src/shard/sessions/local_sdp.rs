@@ -4,6 +4,8 @@ use crate::base::prng::Prng;
 use crate::base::slab::Key;
 use crate::cpm::media_plan::{Line, MediaPlan, OwnLine, OwnOrigin};
 use crate::mime::multipart::{self, Part};
+use crate::sdp::description::Description;
+use crate::sdp::message_media::Setup;
 use crate::shard::exchange::LegIndex;
 use crate::shard::signalling::Signalling;
 
@@ -35,6 +37,42 @@ impl Signalling {
     }
 }
 
+/// RFC 4145 §4.1: an SDP that was an offer of ours, as the answer to that offer: each end that it left open takes the role that the
+/// peer leaves it. None: it leaves none open.
+pub(super) fn in_role(sdp: &str, offered: &Description) -> Option<String> {
+    const OPEN: &str = "a=setup:actpass";
+    if !sdp.contains(OPEN) {
+        return None;
+    }
+    let mut answer = String::with_capacity(sdp.len());
+    let mut lines = offered.media.iter();
+    let mut media = None;
+    for line in sdp.split_inclusive('\n') {
+        if line.starts_with("m=") {
+            media = lines.next();
+        }
+        match line.strip_prefix(OPEN) {
+            Some(end) => {
+                let active = matches!(media.and_then(|media| offered.setup_of(media)), Some(Setup::Active));
+                let role = if active { Setup::Passive } else { Setup::Active };
+                answer.extend(["a=setup:", role.as_str(), end]);
+            }
+            None => answer.push_str(line),
+        }
+    }
+    Some(answer)
+}
+
+/// RFC 3264 §8: the SDP with another version in its origin line.
+pub(super) fn with_version(sdp: &str, version: u32) -> String {
+    let numbered = |line: &str| {
+        let mut fields = line.splitn(4, ' ');
+        let (name, id, _, rest) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        name.starts_with("o=").then(|| format!("{name} {id} {version} {rest}"))
+    };
+    sdp.split_inclusive('\n').map(|line| numbered(line).unwrap_or_else(|| line.to_string())).collect()
+}
+
 /// Content-Type and body: the SDP alone, or with the parts beside it.
 pub(super) fn content(sdp: &str, parts: &[Part], prng: &mut Prng) -> (String, Vec<u8>) {
     if parts.is_empty() {
@@ -46,4 +84,20 @@ pub(super) fn content(sdp: &str, parts: &[Part], prng: &mut Prng) -> (String, Ve
     prng.push_token(22, &mut boundary);
     let body = multipart::write(&all, &boundary);
     (format!("multipart/mixed;boundary=\"{boundary}\""), body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_of_ours_becomes_an_answer_in_the_role_that_is_left() {
+        let ours = "v=0\r\no=- 7 1 IN IP4 h\r\nm=message 1 TCP/MSRP *\r\na=setup:actpass\r\nm=message 2 TCP/MSRP *\r\na=setup:actpass\r\n";
+        let theirs = ours.replacen("actpass", "active", 1).replace("actpass", "passive");
+        let offered = Description::parse(&theirs).expect("an SDP");
+        let answer = in_role(ours, &offered).expect("it leaves roles open");
+        assert_eq!(answer, ours.replacen("actpass", "passive", 1).replace("actpass", "active"));
+        assert_eq!(in_role(&answer, &offered), None);
+        assert!(with_version(&answer, 12).contains("o=- 7 12 IN IP4 h\r\n"));
+    }
 }

@@ -297,8 +297,8 @@ impl Signalling {
             Within::Prack { server } => self.prack_heard(now, *server, status, out),
             Within::Refresh => self.refreshed(now, key, leg, status, Some(response), out),
             Within::Relayed { server, from } => self.relay_back(now, key, *server, *from, response, out),
-            Within::Changed { server, from, request } => {
-                self.changed_heard(now, key, leg, *server, *from, request, status, Some(response), out);
+            Within::Changed { server, from, request, before } => {
+                self.changed_heard(now, key, leg, *server, *from, request, before, status, Some(response), out);
             }
             Within::Passed(passing) => self.passed_heard(now, key, passing, status, Some(response), out),
         }
@@ -311,8 +311,8 @@ impl Signalling {
             Within::Prack { server } => self.prack_heard(now, *server, status, out),
             Within::Refresh => self.refreshed(now, key, leg, status, None, out),
             Within::Relayed { server, .. } => self.refuse_status(now, *server, status, out),
-            Within::Changed { server, from, request } => {
-                self.changed_heard(now, key, leg, *server, *from, request, status, None, out);
+            Within::Changed { server, from, request, before } => {
+                self.changed_heard(now, key, leg, *server, *from, request, before, status, None, out);
             }
             Within::Passed(passing) => self.passed_heard(now, key, passing, status, None, out),
         }

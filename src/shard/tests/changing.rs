@@ -317,3 +317,30 @@ fn nobody_changes_the_other_leg_while_an_answer_is_awaited() {
     world.receives(ALICE, &in_dialog("BYE", 4, &ok, "", ""));
     world.rests();
 }
+
+#[test]
+fn a_refused_change_is_forgotten_on_both_legs() {
+    let (mut world, invite, ok) = standing();
+    world.receives(ALICE, &in_dialog("INVITE", 2, &ok, OF_ALICE, &less()));
+    world.expect(ALICE, "SIP/2.0 100");
+    let change = world.expect(BOB, "INVITE");
+    world.answers(&change, "488 Not Acceptable Here", "", "");
+    world.expect(BOB, "ACK");
+    world.expect(ALICE, "SIP/2.0 488");
+    // Bob refreshes with what he said: he hears what stood, and in a role, since it is an answer now.
+    world.sent.clear();
+    world.receives(BOB, &from_target("INVITE", 1, &invite, OF_BOB, &bobs()));
+    world.expect(BOB, "SIP/2.0 100");
+    let answer = world.expect(BOB, "SIP/2.0 200");
+    assert_eq!((answer.sdp("a=accept-types"), answer.sdp("a=setup")), (invite.sdp("a=accept-types"), Some("a=setup:active")));
+    let version = |sent: &Sent| sent.sdp("o=").and_then(|line| line.split(' ').nth(2)?.parse::<u32>().ok());
+    assert!(version(&answer) > version(&change), "{}", answer.text);
+    world.receives(BOB, &from_target("ACK", 1, &invite, "", ""));
+    // The same once more is the same once more.
+    world.receives(BOB, &from_target("INVITE", 2, &invite, OF_BOB, &bobs()));
+    world.expect(BOB, "SIP/2.0 100");
+    assert_eq!(world.expect(BOB, "SIP/2.0 200").body(), answer.body());
+    world.receives(BOB, &from_target("ACK", 2, &invite, "", ""));
+    world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
+    world.rests();
+}
