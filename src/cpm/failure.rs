@@ -1,10 +1,18 @@
 //! RFC 3261 §16.7 and §8.1.3: what the origin is told when no target answered 2xx.
 
+use crate::sip::header::name::Name;
+
 /// The status for the origin, of the final statuses of all targets: any 6xx, else the lowest class, and in it the one that
 /// says most. 480 where nobody was asked.
 pub fn best(failures: &[(usize, u16)]) -> u16 {
     let best = failures.iter().map(|(_, status)| *status).min_by_key(|status| rank(*status));
     for_origin(best.unwrap_or(480))
+}
+
+/// Header fields of a target's failure that concern the origin: why, and when or where else (RFC 3261 §21.3, §21.4.23).
+pub fn told_with(status: u16) -> impl Iterator<Item = Name> {
+    let elsewhere = matches!(status, 300..=399 | 485);
+    [Name::Warning, Name::RetryAfter, Name::Reason].into_iter().chain(elsewhere.then_some(Name::Contact))
 }
 
 /// §16.7 step 6: 6xx first; then by class; within 4xx busy before unavailable before not found before the rest, and silence

@@ -26,6 +26,7 @@ pub use within::{Side, own_reanswer, reanswer, reoffer};
 
 use super::refusal::Refusal;
 use crate::config::Config;
+use crate::mime::content_type::ContentType;
 use crate::mime::multipart::{self, Part};
 use crate::msrp::leg::SessionKind;
 use crate::sdp::description::{Attribute, Description, MediaDescription};
@@ -77,6 +78,9 @@ pub struct OwnOrigin {
 pub enum Unacceptable {
     /// The message brings no session description.
     Missing,
+    /// Its body is of a type, or in an encoding, that we do not read.
+    Foreign,
+    Encoded,
     /// It cannot be read.
     Malformed,
     /// No m-line is MSRP that we could relay.
@@ -101,6 +105,8 @@ impl Unacceptable {
     /// The final response it means, counted under `clause`.
     pub fn refusal(self, clause: &'static str) -> Refusal {
         match self {
+            Self::Foreign => Refusal::new(415, clause).header("Accept", "application/sdp, multipart/mixed".to_string()),
+            Self::Encoded => Refusal::new(415, clause).header("Accept-Encoding", "identity".to_string()),
             Self::Malformed => Refusal::new(400, clause),
             Self::MediaType => warned(clause, 304, "Media type not available"),
             Self::Format => warned(clause, 305, "Incompatible media format"),
@@ -129,9 +135,25 @@ pub fn described(message: &Message) -> Result<Rc<Description>, Unacceptable> {
     message.reading(read_description).as_ref().clone()
 }
 
+/// RFC 3261 §8.2.3: a body of another type is not for us, unless it may be left unread.
+fn readable(message: &Message, content_type: &str) -> Result<(), Unacceptable> {
+    if message.lines(Name::ContentEncoding).any(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+        return Err(Unacceptable::Encoded);
+    }
+    let essence = content_type.split(';').next().unwrap_or("").trim();
+    let multipart = essence.get(..10).is_some_and(|begins| begins.eq_ignore_ascii_case("multipart/"));
+    if multipart || essence.eq_ignore_ascii_case("application/sdp") {
+        return Ok(());
+    }
+    let disposition = ContentType::parse(message.header(Name::ContentDisposition).unwrap_or(""));
+    let optional = disposition.parameter("handling").is_some_and(|handling| handling.eq_ignore_ascii_case("optional"));
+    Err(if optional { Unacceptable::Missing } else { Unacceptable::Foreign })
+}
+
 fn read_description(message: &Message) -> Result<Rc<Description>, Unacceptable> {
     let content_type = message.header(Name::ContentType).filter(|_| !message.body().is_empty());
     let content_type = content_type.ok_or(Unacceptable::Missing)?;
+    readable(message, content_type)?;
     let sdp = multipart::sdp_in(content_type, message.header(Name::ContentDisposition), message.body());
     let sdp = sdp.map_err(|_| Unacceptable::Malformed)?.ok_or(Unacceptable::Missing)?;
     Description::parse(&sdp).map(Rc::new).map_err(|_| Unacceptable::Malformed)

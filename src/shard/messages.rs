@@ -25,7 +25,7 @@ use crate::cpm::deferral::{self, Body as KeptBody, Content};
 use crate::cpm::headers::{Field, field};
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
-use crate::cpm::{conversation, history, identity};
+use crate::cpm::{conversation, failure, history, identity};
 use crate::limits::TARGET_LEGS_MAX;
 use crate::sip::dialog::Dialog;
 use crate::sip::header::name::Name;
@@ -204,9 +204,8 @@ impl Signalling {
                 self.counts.invite(batch.arrived.role, service_of(batch.procedure), Outcome::Failed);
                 let mut refusal = Refusal { status: relayed_status(refusal.status), ..refusal };
                 if let Some(response) = response.filter(|response| response.status() == refusal.status) {
-                    let copied = [Name::Warning, Name::RetryAfter, Name::Reason];
-                    let values =
-                        copied.into_iter().flat_map(|name| response.lines(name).map(move |v| (name.as_str(), v.to_string())));
+                    let copied = failure::told_with(refusal.status);
+                    let values = copied.flat_map(|name| response.lines(name).map(move |v| (name.as_str(), v.to_string())));
                     refusal.headers.extend(values);
                 }
                 self.refuse(now, batch.arrived.server, &refusal, out);

@@ -6,7 +6,8 @@ use super::peers;
 use super::streams::media_kind;
 use crate::base::clock::Instant;
 use crate::base::slab::Key;
-use crate::cpm::media_plan::{self, MediaPlan, Side, described};
+use crate::cpm::gates;
+use crate::cpm::media_plan::{self, MediaPlan, Side, Unacceptable, described};
 use crate::cpm::refusal::Refusal;
 use crate::cpm::session_expires;
 use crate::cpm::session_matching::Ours;
@@ -53,6 +54,13 @@ impl Signalling {
                 let later = Refusal::new(500, "RFC 3261 §14.2").header("Retry-After", retry_after_s.to_string());
                 return self.refuse(now, server, &later, out);
             }
+        }
+        // §12.2.2: as outside a dialog (§8.2.2.3, §8.2.3).
+        if let Err(refusal) = gates::understood(request) {
+            return self.refuse(now, server, &refusal, out);
+        }
+        if let Err(why @ (Unacceptable::Foreign | Unacceptable::Encoded)) = described(request) {
+            return self.refuse(now, server, &why.refusal("RFC 3261 §8.2.3"), out);
         }
         let Ok(timer) = Offer::of(request, floor_s) else { return self.refuse_status(now, server, 400, out) };
         if timer.too_small(min_s) {

@@ -94,7 +94,7 @@ mod tests {
     fn an_offer_of_ours_becomes_an_answer_in_the_role_that_is_left() {
         let ours = "v=0\r\no=- 7 1 IN IP4 h\r\nm=message 1 TCP/MSRP *\r\na=setup:actpass\r\nm=message 2 TCP/MSRP *\r\na=setup:actpass\r\n";
         let theirs = ours.replacen("actpass", "active", 1).replace("actpass", "passive");
-        let offered = Description::parse(&theirs).expect("an SDP");
+        let offered = Description::parse(theirs.as_bytes()).expect("an SDP");
         let answer = in_role(ours, &offered).expect("it leaves roles open");
         assert_eq!(answer, ours.replacen("actpass", "passive", 1).replace("actpass", "active"));
         assert_eq!(in_role(&answer, &offered), None);

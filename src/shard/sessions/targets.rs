@@ -7,6 +7,7 @@ use crate::base::slab::Key;
 use crate::clause;
 use crate::cpm::conversation;
 use crate::cpm::decision::{AckTime, Decision, LaterSuccess};
+use crate::cpm::failure;
 use crate::cpm::procedures::Procedure;
 use crate::cpm::refusal::Refusal;
 use crate::cpm::session_expires;
@@ -128,7 +129,9 @@ impl Signalling {
             Err(refusal) => {
                 self.acknowledge(now, key, leg, client, out);
                 self.bye(now, key, leg, out);
-                self.count_failure(now, key, leg, refusal.status, None, out);
+                // The body that we cannot read is the target's, not the origin's.
+                let status = if refusal.status == 415 { 488 } else { refusal.status };
+                self.count_failure(now, key, leg, status, None, out);
             }
         }
     }
@@ -403,7 +406,7 @@ impl Signalling {
                 refusal.reason = Some(best.reason().to_string().into());
             }
             // What a target says of the conversation or of why and when concerns the origin; the rest is of that hop.
-            for name in [Name::Warning, Name::RetryAfter, Name::Reason].into_iter().chain(conversation::IDS) {
+            for name in failure::told_with(refusal.status).chain(conversation::IDS) {
                 let named = refusal.headers.iter().any(|(known, _)| *known == name.as_str());
                 let present = named || (name == Name::Warning && refusal.warning.is_some());
                 if !present {

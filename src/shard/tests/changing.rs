@@ -344,3 +344,26 @@ fn a_refused_change_is_forgotten_on_both_legs() {
     world.receives(ALICE, &in_dialog("BYE", 3, &ok, "", ""));
     world.rests();
 }
+
+#[test]
+fn what_a_change_requires_and_brings_has_to_be_understood() {
+    let (mut world, _, ok) = standing();
+    let foreign = "Contact: <sip:alice@127.0.0.1:5080>\r\nContent-Type: text/plain\r\n";
+    let cases = [
+        (format!("{OF_ALICE}Require: timer, foo\r\n"), 420, Name::Unsupported, "foo"),
+        (foreign.to_string(), 415, Name::Accept, "application/sdp, multipart/mixed"),
+        (format!("{OF_ALICE}Content-Encoding: gzip\r\n"), 415, Name::AcceptEncoding, "identity"),
+    ];
+    for (cseq, (fields, status, name, told)) in (2..).zip(cases) {
+        world.receives(ALICE, &in_dialog("INVITE", cseq, &ok, &fields, &moved()));
+        world.expect(ALICE, "SIP/2.0 100");
+        assert_eq!(world.expect(ALICE, &format!("SIP/2.0 {status}")).header(name), told);
+        world.expect_nothing();
+    }
+    // An INVITE as well.
+    let mut world = World::new(config());
+    world.receives(ALICE, &session().replace("Content-Type: application/sdp", "Content-Type: text/plain"));
+    world.expect(ALICE, "SIP/2.0 100");
+    assert_eq!(world.expect(ALICE, "SIP/2.0 415").header(Name::Accept), "application/sdp, multipart/mixed");
+    world.rests();
+}

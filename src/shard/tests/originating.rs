@@ -154,6 +154,19 @@ fn a_targets_failure_goes_to_the_origin() {
 }
 
 #[test]
+fn a_target_that_moved_tells_where() {
+    for (status, told) in [("302 Moved Temporarily", true), ("404 Not Found", false)] {
+        let mut world = World::new(config());
+        let invite = world.relays(&session());
+        world.answers(&invite, status, "Contact: <sip:bob@elsewhere.example>;expires=60\r\n", "");
+        world.expect(CORE, "ACK");
+        let moved = world.expect(ALICE, &format!("SIP/2.0 {status}"));
+        assert_eq!(moved.headers(Name::Contact), ["<sip:bob@elsewhere.example>;expires=60"][..usize::from(told)], "{status}");
+        world.rests();
+    }
+}
+
+#[test]
 fn a_target_that_wants_a_longer_interval_is_asked_again() {
     let mut world = World::new(config());
     let first = world.relays(&session());
