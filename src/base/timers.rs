@@ -83,6 +83,8 @@ pub struct Timers<K> {
     slots: Chunks<Slot<K>>,
     free: Vec<u32>,
     turn: u32,
+    /// The first timer and its slot: a core asks for it at every turn.
+    first: Option<(Due, u32)>,
 }
 
 impl<K> Default for Timers<K> {
@@ -94,7 +96,7 @@ impl<K> Default for Timers<K> {
 impl<K> Timers<K> {
     pub const fn new() -> Self {
         let empty = Queue { first: NONE, last: NONE, until: Instant::from_nanos(0) };
-        Self { queues: [empty; QUEUES], heap: Vec::new(), slots: Chunks::new(), free: Vec::new(), turn: 0 }
+        Self { queues: [empty; QUEUES], heap: Vec::new(), slots: Chunks::new(), free: Vec::new(), turn: 0, first: None }
     }
 
     /// Timers armed.
@@ -130,6 +132,9 @@ impl<K> Timers<K> {
                 self.rise(place);
             }
         }
+        if self.first.is_none_or(|(first, _)| due.before(&first)) {
+            self.first = Some((due, slot));
+        }
         Handle { slot, generation: self.slots[slot as usize].generation }
     }
 
@@ -142,17 +147,17 @@ impl<K> Timers<K> {
 
     /// When the first timer fires.
     pub fn next(&self) -> Option<Instant> {
-        self.first().map(|(due, _)| due.at)
+        self.first.map(|(due, _)| due.at)
     }
 
     /// The key of the first timer whose moment has come; called again until it gives none.
     pub fn due(&mut self, now: Instant) -> Option<K> {
-        let (due, slot) = self.first()?;
+        let (due, slot) = self.first?;
         (due.at <= now).then(|| self.take(slot))
     }
 
-    /// The first timer and its slot.
-    fn first(&self) -> Option<(Due, u32)> {
+    /// The first timer and its slot, of those that begin a queue and the heap.
+    fn foremost(&self) -> Option<(Due, u32)> {
         let of_queues = self.queues.iter().filter(|queue| queue.first != NONE);
         let of_queues = of_queues.map(|queue| (self.slots[queue.first as usize].due, queue.first));
         let of_heap = self.heap.first().map(|node| (node.due, node.slot));
@@ -163,6 +168,9 @@ impl<K> Timers<K> {
         match self.slots[slot as usize].place {
             Place::Queue { number, before, after } => self.part(usize::from(number), before, after),
             Place::Heap(place) => self.pull(place as usize),
+        }
+        if self.first.is_some_and(|(_, first)| first == slot) {
+            self.first = self.foremost();
         }
         let taken = &mut self.slots[slot as usize];
         taken.generation = taken.generation.wrapping_add(1);
