@@ -6,6 +6,7 @@ pub mod clock;
 pub mod date;
 pub mod hash;
 pub mod prng;
+pub mod rooms;
 pub mod slab;
 pub mod span;
 pub mod timers;

@@ -36,6 +36,7 @@ mod tests;
 use crate::base::clock::{Duration, Instant};
 use crate::base::hash::{Drawn, Numbered};
 use crate::base::prng::Prng;
+use crate::base::rooms::Rooms;
 use crate::base::slab::{Key, Slab};
 use crate::base::span::Span;
 use crate::base::timers::Timers;
@@ -83,8 +84,7 @@ pub struct Media {
 impl Media {
     /// An empty core; session ids that begin with its number in two hex digits are its own.
     pub fn new(core: u8, config: &Config, prng: Prng) -> Self {
-        let msrp = &config.msrp;
-        let net = Net {
+        let mut net = Net {
             connections: Slab::with_capacity(MSRP_CONNECTIONS_MAX),
             timers: Timers::new(),
             counts: MediaCounts::default(),
@@ -92,17 +92,20 @@ impl Media {
             scratch: Vec::new(),
             spare_chunks: Spare::new(),
             spare_lines: Spare::new(),
+            rooms: Rooms::new(),
             waiting: Default::default(),
-            high_water: msrp.high_water as u64,
-            transaction_timeout: msrp.transaction_timeout,
-            connect_timeout: msrp.connect_timeout,
-            unbound_timeout: config.limits.unbound_timeout,
+            high_water: 0,
+            transaction_timeout: Duration::ZERO,
+            connect_timeout: Duration::ZERO,
+            unbound_timeout: Duration::ZERO,
+            grain: Duration::ZERO,
         };
+        net.set_limits(config);
         Self {
             core,
             span: Span::new(0, config.cores.media.len()),
             beside: false,
-            idle_timeout: msrp.idle_timeout,
+            idle_timeout: config.msrp.idle_timeout,
             net,
             sessions: Slab::with_capacity(MSRP_SESSIONS_MAX),
             by_key: Numbered::default(),
@@ -123,13 +126,9 @@ impl Media {
 
     /// A new configuration: its limits and times count from now on, for what is open as well.
     pub fn reload(&mut self, config: &Config) {
-        let msrp = &config.msrp;
-        self.idle_timeout = msrp.idle_timeout;
+        self.idle_timeout = config.msrp.idle_timeout;
         self.strangers_max = config.limits.unbound_msrp_per_peer;
-        self.net.high_water = msrp.high_water as u64;
-        self.net.transaction_timeout = msrp.transaction_timeout;
-        self.net.connect_timeout = msrp.connect_timeout;
-        self.net.unbound_timeout = config.limits.unbound_timeout;
+        self.net.set_limits(config);
     }
 
     /// A peer connected (the TLS handshake is done). None: this core or this peer has too many; close it.
@@ -248,6 +247,7 @@ impl Media {
                 self.acknowledged(connection, &transaction, out);
             }
         }
+        self.net.clear_out(connection);
         self.net.arm_from(now, connection);
         self.has_room_again(connection, out);
         self.touch(connection);

@@ -12,6 +12,8 @@
 //! with it *and* nobody holds it. Without incremental buffers (before 6.12) every receive takes a whole one, so they are smaller.
 
 use super::pipe::Pipes;
+use super::queue::Piece;
+use crate::base::rooms::Rooms;
 use crate::io::probe::Features;
 use crate::io::ring::{BufferRing, Group, Ring};
 use crate::shard::media_outbox::Buffer;
@@ -87,6 +89,8 @@ pub struct Buffers {
     heap_free: Vec<u32>,
     spare: Vec<Vec<u8>>,
     pub pipes: Pipes,
+    /// Room for the pieces of queues.
+    pub rooms: Rooms<Piece>,
 }
 
 impl Buffers {
@@ -101,7 +105,8 @@ impl Buffers {
             Ok(Lent { ring, loans, available: pool.count, returned: 0 })
         };
         let lent = [register(CHAT, pools.chat)?, register(BULK, pools.bulk)?];
-        Ok(Self { lent, heap: Vec::new(), heap_free: Vec::new(), spare: Vec::new(), pipes: Pipes::default() })
+        let (pipes, rooms) = (Pipes::default(), Rooms::default());
+        Ok(Self { lent, heap: Vec::new(), heap_free: Vec::new(), spare: Vec::new(), pipes, rooms })
     }
 
     /// A completion filled `octets` of a buffer; `more`: the kernel goes on with it. The buffer is held once for the caller.

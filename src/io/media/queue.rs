@@ -16,7 +16,8 @@ use std::os::fd::RawFd;
 /// Pieces of one system call: more would seldom be accepted at once.
 pub const PIECES_MAX: usize = 64;
 
-enum Piece {
+/// Octets that go out one after another.
+pub enum Piece {
     Lent {
         buffer: Buffer,
         octets: Range<u32>,
@@ -70,18 +71,20 @@ impl Queue {
         } else if !octets.is_empty() {
             buffers.hold(buffer);
             self.lent += 1;
+            buffers.rooms.furnish(&mut self.pieces);
             self.pieces.push_back(Piece::Lent { buffer, octets });
         }
     }
 
     /// Queues octets of this turn's outbox.
-    pub fn push_turn(&mut self, octets: Range<u32>) {
+    pub fn push_turn(&mut self, octets: Range<u32>, buffers: &mut Buffers) {
         self.octets += octets.len();
         match self.pieces.back_mut() {
             Some(Piece::Turn(before)) if before.end == octets.start => before.end = octets.end,
             _ if octets.is_empty() => {}
             _ => {
                 self.turn += 1;
+                buffers.rooms.furnish(&mut self.pieces);
                 self.pieces.push_back(Piece::Turn(octets));
             }
         }
@@ -207,6 +210,7 @@ impl Queue {
                 Some(Piece::Own { .. }) | None => {}
             }
         }
+        buffers.rooms.clear_out(&mut self.pieces);
     }
 
     /// The turn is over and its outbox will be emptied: keeps a copy of what lies there.
@@ -270,6 +274,7 @@ impl Queue {
             }
         }
         (self.octets, self.lent, self.turn) = (0, 0, 0);
+        buffers.rooms.clear_out(&mut self.pieces);
     }
 }
 
@@ -310,11 +315,11 @@ mod tests {
         let (_ring, mut buffers) = buffers();
         let body = buffers.heap(b"one two three".to_vec());
         let mut queue = Queue::default();
-        queue.push_turn(0..4);
+        queue.push_turn(0..4, &mut buffers);
         queue.push_lent(body, 0..4, &mut buffers);
         queue.push_lent(body, 4..8, &mut buffers);
-        queue.push_turn(4..5);
-        queue.push_turn(5..6);
+        queue.push_turn(4..5, &mut buffers);
+        queue.push_turn(5..6, &mut buffers);
         buffers.release(body);
         assert_eq!((queue.pieces.len(), queue.octets()), (3, 14));
         assert_eq!(content(&queue, &buffers, b"headEN"), b"headone two EN");
@@ -332,7 +337,7 @@ mod tests {
         let (buffer, _) = buffers.filled(CHAT, 0, 10, false);
         buffers.octets(buffer, 0, 10).copy_from_slice(b"0123456789");
         let mut queue = Queue::default();
-        queue.push_turn(0..1);
+        queue.push_turn(0..1, &mut buffers);
         queue.push_lent(buffer, 2..7, &mut buffers);
         buffers.release(buffer);
         queue.sent(2, &mut buffers);
@@ -356,7 +361,7 @@ mod tests {
         let mut peeked = [0; 9];
         while pipe::peek(far.as_raw_fd(), &mut peeked).expect("it is connected") < 9 {}
         let mut queue = Queue::default();
-        queue.push_turn(0..4);
+        queue.push_turn(0..4, buffers);
         assert_eq!(queue.take_from(far.as_raw_fd(), 2, buffers) + queue.take_from(far.as_raw_fd(), 4, buffers), 6);
         let body = buffers.heap(b" end".to_vec());
         queue.push_lent(body, 0..4, buffers);

@@ -269,7 +269,7 @@ mod tests {
         let (buffer, _) = buffers.filled(BULK, 0, 50_000, false);
         buffers.octets(buffer, 0, 50_000).iter_mut().enumerate().for_each(|(at, octet)| *octet = (at % 251) as u8);
         let mut queue = Queue::default();
-        queue.push_turn(0..5);
+        queue.push_turn(0..5, &mut buffers);
         queue.push_lent(buffer, 0..50_000, &mut buffers);
         buffers.release(buffer);
         let key = Slab::with_capacity(1).insert(()).expect("there is room");

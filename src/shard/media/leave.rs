@@ -15,7 +15,7 @@ use crate::msrp::{status, write};
 use crate::shard::exchange::{LegFailure, Report};
 use crate::shard::media_outbox::{Connection, MediaEffect, MediaOutbox};
 
-use super::net::Timer;
+use super::net::{LATE_PART, Timer};
 
 impl Media {
     pub(super) fn leg_mut(&mut self, id: LegId) -> Option<&mut Leg> {
@@ -287,7 +287,9 @@ impl Media {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let wait = session.legs.iter().filter(|leg| !leg.bound).filter_map(|leg| leg.wait_until);
         let closing = session.closing.iter().flat_map(|closing| closing.look_at.into_iter().chain([closing.until]));
-        let deadline = wait.chain(closing).chain([session.active_at + self.idle_timeout, session.look_at]).min();
+        let grain = self.net.grain.min(self.idle_timeout / LATE_PART);
+        let idle = (session.active_at + self.idle_timeout).min(session.look_at).rounded_up(grain);
+        let deadline = wait.chain(closing).chain([idle]).min();
         let Some(deadline) = deadline.filter(|deadline| session.timer.is_none_or(|(at, _)| *deadline < at)) else { return };
         if let Some((_, handle)) = session.timer.take() {
             self.net.timers.cancel(handle);

@@ -8,8 +8,10 @@ use super::connection::{Chunk, Conn, LegId, Line, Phase, Spare, Transaction};
 use super::counts::{Cause, MediaCounts};
 use crate::base::clock::{Duration, Instant};
 use crate::base::prng::Prng;
+use crate::base::rooms::Rooms;
 use crate::base::slab::{Key, Slab};
 use crate::base::timers::Timers;
+use crate::config::Config;
 use crate::msrp::chunk::{Continuation, FailureReport};
 use crate::msrp::write;
 use crate::shard::media_outbox::{Connection, MediaEffect, MediaOutbox, Piece};
@@ -31,15 +33,32 @@ pub(super) struct Net {
     pub scratch: Vec<u8>,
     pub spare_chunks: Spare<Chunk>,
     pub spare_lines: Spare<Line>,
+    /// Room for transactions.
+    pub rooms: Rooms<Transaction>,
     pub waiting: Waiting,
     pub high_water: u64,
     pub transaction_timeout: Duration,
     pub connect_timeout: Duration,
     /// How long a connection may name no session.
     pub unbound_timeout: Duration,
+    /// Timers fire at multiples of this, several at once: each alone would be a wake-up of its own.
+    pub grain: Duration,
 }
 
+/// A part of the shortest time limit by which none may be late.
+pub(super) const LATE_PART: u32 = 32;
+
 impl Net {
+    /// Takes the time limits of a configuration.
+    pub fn set_limits(&mut self, config: &Config) {
+        let msrp = &config.msrp;
+        self.high_water = msrp.high_water as u64;
+        self.transaction_timeout = msrp.transaction_timeout;
+        self.connect_timeout = msrp.connect_timeout;
+        self.unbound_timeout = config.limits.unbound_timeout;
+        self.grain = msrp.transaction_timeout.min(msrp.connect_timeout).min(self.unbound_timeout) / LATE_PART;
+    }
+
     pub fn get(&self, connection: Connection) -> Option<&Conn> {
         self.connections.get(connection.0).map(Box::as_ref)
     }
@@ -109,7 +128,7 @@ impl Net {
 
     /// Takes up a transaction whose octets have all been queued.
     pub fn transact(&mut self, connection: Connection, mut transaction: Transaction) {
-        let Some(conn) = self.get_mut(connection) else { return };
+        let Some(conn) = self.connections.get_mut(connection.0) else { return };
         transaction.until = conn.queued;
         // Senders who want no 200 are not slowed down by their number; the oldest of theirs is forgotten.
         if conn.transactions.len() >= crate::limits::MSRP_OUTSTANDING_MAX * 2
@@ -118,7 +137,15 @@ impl Net {
         {
             conn.settle(0);
         }
+        self.rooms.furnish(&mut conn.transactions);
         conn.transact(transaction);
+    }
+
+    /// A transaction of this connection has ended: where it was the last, another connection gets the room.
+    pub fn clear_out(&mut self, connection: Connection) {
+        if let Some(conn) = self.connections.get_mut(connection.0) {
+            self.rooms.clear_out(&mut conn.transactions);
+        }
     }
 
     /// Whether nothing more should be queued for this connection for now: its peer is slow to read, or to answer.
@@ -201,6 +228,7 @@ impl Net {
             }
             return;
         };
+        let deadline = deadline.rounded_up(self.grain);
         if armed.is_some_and(|(at, _)| at <= deadline) {
             return;
         }
@@ -215,7 +243,7 @@ impl Net {
     /// As [`Net::arm`], where nothing but a time limit that begins now can be new.
     pub fn arm_from(&mut self, now: Instant, connection: Connection) {
         let Some(conn) = self.connections.get(connection.0) else { return };
-        if conn.timer.is_none_or(|(at, _)| at > now + self.transaction_timeout) {
+        if conn.timer.is_none_or(|(at, _)| at > now + self.transaction_timeout + self.grain) {
             self.arm(connection);
         }
     }

@@ -55,7 +55,7 @@ impl Media {
         out: &mut MediaOutbox,
     ) {
         let head = arrival.head;
-        let Some(conn) = self.net.get_mut(connection) else { return };
+        let Some(conn) = self.net.connections.get_mut(connection.0) else { return };
         if let Some(line) = conn.line.as_mut().filter(|line| line.tid == head.tid) {
             if code == status::OK {
                 line.acknowledged = true;
@@ -74,6 +74,7 @@ impl Media {
             return;
         };
         let transaction = conn.settle(at);
+        self.net.rooms.clear_out(&mut conn.transactions);
         match transaction.about {
             About::Opening if matches!(code, status::NO_SESSION | status::WRONG_CONNECTION) => {
                 self.net.count(Cause::RefusedByPeer);
