@@ -6,6 +6,7 @@ mod core_rules;
 mod early;
 mod kept;
 mod large_message;
+mod letters;
 mod limits;
 mod lookups;
 mod next_hops;
