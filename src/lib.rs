@@ -47,7 +47,7 @@
 //! io/media/sending.rs            at the end of the turn each connection sends its pieces with one sendmsg; what the socket
 //!                                does not take waits in the ring
 //! io/media/buffers.rs            when nobody uses a buffer any more it goes back to the kernel
-//! io/media/passing.rs            a long body that goes on as it came is looked at in its socket, and stays in the kernel
+//! io/media/passing.rs            long bodies that go on as they came are looked at in their socket, and stay in the kernel
 //! ```
 //! When `msrp.high_water` octets wait for a slow reader, its sender is not read any more until half of them are gone.
 //!

@@ -158,8 +158,8 @@ pub const MSRP_LEGS_MAX: usize = 32;
 pub const MSRP_CONNECTIONS_MAX: usize = 4 * MSRP_SESSIONS_MAX;
 /// Connections of one media core, opening and closing ones among them: two for each of 16,000 sessions, and as many again.
 pub const MEDIA_CONNECTIONS_MAX: usize = 65_536;
-/// Pipes of one media core, two descriptors each: connections to which a long body is on its way at one time. Beyond them octets
-/// are copied.
+/// Pipes of one media core, two descriptors each: one while something is looked at, and one for each connection to which long bodies
+/// are on their way, or more where that is full. Beyond them octets are copied.
 pub const MEDIA_PIPES_MAX: usize = 256;
 /// Connections from one address that name no session yet, as `limits.unbound_msrp_per_peer` has it by default: a whole load test
 /// that connects at once.

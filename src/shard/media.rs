@@ -217,11 +217,15 @@ impl Media {
         offset: u32,
         out: &mut MediaOutbox,
     ) {
+        self.came_in(now, connection, Ground::Lent { buffer, offset, fixed: false }, octets, out);
+    }
+
+    fn came_in(&mut self, now: Instant, connection: Connection, ground: Ground, octets: &mut [u8], out: &mut MediaOutbox) {
         let Some(conn) = self.net.get(connection).filter(|conn| conn.hears()) else { return };
         if conn.holding {
             self.hold_more(now, connection, octets, out);
         } else {
-            self.feed(now, connection, Ground::Lent { buffer, offset }, octets, out);
+            self.feed(now, connection, ground, octets, out);
         }
         self.touch(connection);
         self.wake(now, out);

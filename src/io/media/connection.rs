@@ -14,6 +14,7 @@
 //! free only when nothing of it is under way, so that no late completion finds somebody else.
 
 use super::acks::Acks;
+use super::passing::Lengths;
 use super::queue::Queue;
 use super::tls::Session;
 use super::zero_copy::ZeroCopy;
@@ -42,8 +43,10 @@ pub enum Receiving {
     Armed(Group),
     /// Cancelled; its last completion has not come yet.
     Ending(Group),
-    /// What comes is looked at where it lies (passing.rs).
+    /// What comes will be looked at where it lies (passing.rs).
     Watched,
+    /// It is being looked at.
+    Looking,
 }
 
 /// Whether the end was asked for.
@@ -86,8 +89,7 @@ pub struct Link {
     pub group: Group,
     pub armed_at: Instant,
     pub received: u32,
-    /// The body that is coming in is being passed on (passing.rs).
-    pub passing: bool,
+    pub lengths: Lengths,
     pub acks: Acks,
     pub paused: bool,
     /// It waits for a buffer.
@@ -128,7 +130,7 @@ impl Link {
             group: super::buffers::CHAT,
             armed_at: Instant::default(),
             received: 0,
-            passing: false,
+            lengths: Lengths::default(),
             acks: Acks::default(),
             paused: false,
             starved: false,

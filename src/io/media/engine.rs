@@ -421,6 +421,7 @@ impl Engine {
         match piece {
             Piece::Lent { buffer, octets } if self.passing.is_peeked(buffer) => self.pass(key, buffer, &octets),
             Piece::Lent { buffer, octets } => link.queue.push_lent(buffer, octets, &mut self.buffers),
+            Piece::Own(octets) if self.passing.is_looking() => self.join(key, octets),
             Piece::Own(octets) => link.queue.push_turn(octets, &mut self.buffers),
         }
         self.touch(key);

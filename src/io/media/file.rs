@@ -152,6 +152,10 @@ impl Engine {
     /// Writes octets into a sink's file.
     pub(super) fn write(&mut self, file: File, at: u64, piece: Piece) {
         let octets = match piece {
+            // The next look overwrites it.
+            Piece::Lent { buffer, octets } if self.passing.is_peeked(buffer) => {
+                Octets::Own(self.buffers.lent_octets(buffer, octets).into(), 0)
+            }
             Piece::Lent { buffer, octets } => {
                 assert!(self.buffers.holds(buffer, &octets), "a piece lies in what was received, and its buffer is held");
                 self.buffers.hold(buffer);

@@ -10,6 +10,7 @@ mod gather;
 mod hold;
 pub mod lanes;
 pub mod listener;
+mod looked;
 mod op;
 mod opening;
 mod passing;

@@ -30,14 +30,14 @@ impl Pipe {
         }
     }
 
-    /// Takes up to so many octets out of a socket, as many as there is room for; an error only where there are none.
+    /// Takes up to so many octets out of a socket or another pipe, as many as there is room for; an error only where there are none.
     ///
     /// # Errors
     /// The kernel's; `WouldBlock`: nothing is there, or the pipe is full.
-    pub fn take(&self, socket: RawFd, octets: usize) -> io::Result<usize> {
+    pub fn take(&self, from: RawFd, octets: usize) -> io::Result<usize> {
         let mut taken = 0;
         while taken < octets {
-            match splice(socket, self.into.as_raw_fd(), octets - taken, 0) {
+            match splice(from, self.into.as_raw_fd(), octets - taken, 0) {
                 Ok(0) => break,
                 Ok(more) => taken += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -46,6 +46,42 @@ impl Pipe {
             }
         }
         Ok(taken)
+    }
+
+    /// Where octets are taken out of it.
+    pub fn end(&self) -> RawFd {
+        self.out.as_raw_fd()
+    }
+
+    /// Takes so many of the octets that are in it out and drops them.
+    ///
+    /// # Errors
+    /// The kernel's; `WouldBlock`: it has not as many.
+    pub fn forget(&self, mut octets: usize) -> io::Result<()> {
+        let mut dropped = [0u8; 1024];
+        while octets > 0 {
+            let most = octets.min(dropped.len());
+            // SAFETY: the kernel writes at most so many octets into the array, which outlives the call.
+            match unsafe { libc::read(self.out.as_raw_fd(), dropped.as_mut_ptr().cast(), most) } {
+                gone @ 1.. => octets -= gone as usize,
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a few octets behind those that are in it; false, and nothing is in it more than before: there is no room, or they are
+    /// too many to go in as one.
+    pub fn put(&self, octets: &[u8]) -> bool {
+        // SAFETY: the kernel reads the octets, which are borrowed until the call returns.
+        octets.len() <= libc::PIPE_BUF
+            && unsafe { libc::write(self.into.as_raw_fd(), octets.as_ptr().cast(), octets.len()) } == octets.len() as isize
     }
 
     /// Gives up to so many octets to a socket. `more`: others follow at once, so that a last short segment may wait for them.
@@ -163,6 +199,13 @@ impl Pipes {
     pub fn drop_full(&mut self, pipe: Pipe) {
         self.lent -= 1;
         drop(pipe);
+    }
+
+    /// As if the kernel gave none, nor one came back.
+    #[cfg(test)]
+    pub fn refuse(&mut self, refused: bool) {
+        self.idle.clear();
+        self.refused = refused;
     }
 
     /// No pipe is lent.

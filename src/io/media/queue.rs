@@ -41,9 +41,9 @@ pub struct Queue {
     pieces: VecDeque<Piece>,
     octets: usize,
     /// Pieces that point into lent buffers.
-    lent: usize,
+    lent: u32,
     /// Pieces that point into this turn's outbox.
-    turn: usize,
+    turn: u32,
 }
 
 impl Queue {
@@ -98,23 +98,55 @@ impl Queue {
         }
     }
 
-    /// Queues up to so many octets of a socket, which go through a pipe. Returns how many there was room for.
-    pub fn take_from(&mut self, socket: RawFd, octets: usize, buffers: &mut Buffers) -> usize {
+    /// Queues up to so many octets of a socket or a pipe, which go through a pipe, or a second one where the first is full. Returns how many
+    /// there was room for.
+    pub fn take_from(&mut self, from: RawFd, octets: usize, turn: &[u8], buffers: &mut Buffers) -> usize {
+        let mut taken = 0;
         if let Some(Piece::Piped { pipe, octets: before }) = self.pieces.back_mut() {
-            let taken = pipe.take(socket, octets).unwrap_or(0);
+            taken = pipe.take(from, octets).unwrap_or(0);
             *before += taken;
-            self.octets += taken;
-            return taken;
         }
-        let Some(pipe) = buffers.pipes.lend() else { return 0 };
-        let taken = pipe.take(socket, octets).unwrap_or(0);
-        if taken == 0 {
-            buffers.pipes.back(pipe);
-            return 0;
+        if taken < octets
+            && let Some(pipe) = buffers.pipes.lend()
+        {
+            let joined = self.join_front(&pipe, turn);
+            let more = pipe.take(from, octets - taken).unwrap_or(0);
+            taken += more;
+            match joined + more {
+                0 => buffers.pipes.back(pipe),
+                octets => {
+                    buffers.rooms.furnish(&mut self.pieces);
+                    self.pieces.push_back(Piece::Piped { pipe, octets });
+                }
+            }
         }
         self.octets += taken;
-        self.pieces.push_back(Piece::Piped { pipe, octets: taken });
         taken
+    }
+
+    /// Moves the piece in front of a fresh pipe, if it is a short one of this turn, into that. Returns how many octets it had.
+    fn join_front(&mut self, pipe: &Pipe, turn: &[u8]) -> usize {
+        match self.pieces.back() {
+            Some(Piece::Turn(octets)) if pipe.put(&turn[octets.start as usize..octets.end as usize]) => {
+                let octets = octets.len();
+                self.pieces.pop_back();
+                self.turn -= 1;
+                octets
+            }
+            _ => 0,
+        }
+    }
+
+    /// Queues octets behind a pipe's, in it; false: there is none, or it has no room.
+    pub fn put(&mut self, octets: &[u8]) -> bool {
+        match self.pieces.back_mut() {
+            Some(Piece::Piped { pipe, octets: before }) if pipe.put(octets) => {
+                *before += octets.len();
+                self.octets += octets.len();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The pipe that is to be sent from next, its octets, and whether something stands behind them.
@@ -354,19 +386,28 @@ mod tests {
         (near, listener.accept().expect("a connection waits").0)
     }
 
-    /// A queue with four octets of the turn, six that came from a socket, four of a lent buffer; and that socket.
+    /// A queue with four octets of a lent buffer; with four of the turn, six that came from a socket and three of our own, in a pipe;
+    /// with four of a lent buffer; and that socket.
     fn with_a_pipe(buffers: &mut Buffers) -> (Queue, TcpStream) {
         let (mut near, far) = connected();
         near.write_all(b"passed on").expect("it is connected");
         let mut peeked = [0; 9];
         while pipe::peek(far.as_raw_fd(), &mut peeked).expect("it is connected") < 9 {}
         let mut queue = Queue::default();
+        let start = buffers.heap(b"the ".to_vec());
+        queue.push_lent(start, 0..4, buffers);
+        buffers.release(start);
+        assert!(!queue.put(b"no pipe"));
         queue.push_turn(0..4, buffers);
-        assert_eq!(queue.take_from(far.as_raw_fd(), 2, buffers) + queue.take_from(far.as_raw_fd(), 4, buffers), 6);
+        assert_eq!(
+            queue.take_from(far.as_raw_fd(), 2, b"head", buffers) + queue.take_from(far.as_raw_fd(), 4, b"head", buffers),
+            6
+        );
+        assert!(queue.put(b" on") && !queue.put(&[0; libc::PIPE_BUF + 1]));
         let body = buffers.heap(b" end".to_vec());
         queue.push_lent(body, 0..4, buffers);
         buffers.release(body);
-        assert_eq!((queue.pieces.len(), queue.octets(), buffers.pipes.are_home()), (3, 14, false));
+        assert_eq!((queue.pieces.len(), queue.octets(), buffers.pipes.are_home()), (3, 21, false));
         pipe::forget(far.as_raw_fd(), 2).expect("two octets are dropped");
         let mut last = [0; 1];
         (&far).read_exact(&mut last).expect("one is left");
@@ -378,9 +419,11 @@ mod tests {
     fn what_is_in_a_pipe_goes_out_in_its_turn() {
         let (_ring, mut buffers) = buffers();
         let (mut queue, _near) = with_a_pipe(&mut buffers);
-        assert_eq!(content_upto_a_pipe(&queue, &buffers, b"head"), b"head");
+        assert_eq!(content_upto_a_pipe(&queue, &buffers, b"head"), b"the ");
         assert!(queue.pipe_follows(1) && queue.pipe_in_front().is_none());
         queue.sent(4, &mut buffers);
+        // The turn is over: what it had of that is in the pipe.
+        queue.keep(b"");
         let (near, mut far) = connected();
         let mut sent = 0;
         while let Some((pipe, octets, more)) = queue.pipe_in_front() {
@@ -389,12 +432,12 @@ mod tests {
             queue.sent(given, &mut buffers);
             sent += given;
         }
-        assert!(sent == 6 && buffers.pipes.are_home());
+        assert!(sent == 13 && buffers.pipes.are_home());
         assert_eq!(content(&queue, &buffers, b""), b" end");
         drop(near);
         let mut came = Vec::new();
         far.read_to_end(&mut came).expect("they arrive");
-        assert_eq!(came, b"passed");
+        assert_eq!(came, b"headpassed on");
     }
 
     #[test]
@@ -402,8 +445,8 @@ mod tests {
         let (_ring, mut buffers) = buffers();
         let (mut queue, _near) = with_a_pipe(&mut buffers);
         assert_eq!(queue.copy_out(b"head", &mut buffers), 8);
-        assert_eq!((queue.pieces.len(), queue.octets(), queue.holds_buffers()), (3, 14, false));
-        assert_eq!(content_upto_a_pipe(&queue, &buffers, b""), b"head");
+        assert_eq!((queue.pieces.len(), queue.octets(), queue.holds_buffers()), (3, 21, false));
+        assert_eq!(content_upto_a_pipe(&queue, &buffers, b""), b"the ");
         queue.clear(&mut buffers);
         assert!(queue.is_empty() && buffers.at_rest() && buffers.pipes.are_home());
     }
@@ -419,7 +462,7 @@ mod tests {
         (&from.0).write_all(&to).expect("it is connected");
         while pipe::peek(from.1.as_raw_fd(), &mut to).expect("it is connected") < to.len() {}
         let mut queue = Queue::default();
-        let taken = queue.take_from(from.1.as_raw_fd(), to.len(), &mut buffers);
+        let taken = queue.take_from(from.1.as_raw_fd(), to.len(), b"", &mut buffers);
         assert!(taken > 0);
         while let Some((pipe, octets, more)) = queue.pipe_in_front() {
             match pipe.give(near.as_raw_fd(), octets, more) {

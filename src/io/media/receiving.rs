@@ -37,10 +37,9 @@ impl Engine {
         if self.passes(key) {
             return self.watch(key);
         }
-        let link = self.links.get_mut(key).expect("looked up above");
+        let link = self.links.get_mut(key).expect("passes only looks");
         let credit = self.features.credit.then_some(CREDIT[usize::from(link.group)]);
         link.receiving = Receiving::Armed(link.group);
-        link.passing = false;
         (link.armed_at, link.received) = (self.now, 0);
         link.under_way += 1;
         let operation = op::receive::arm(link.fd(), link.group, credit, key);
@@ -72,7 +71,11 @@ impl Engine {
                 let heads = self.shard.counts().heads;
                 self.came_in(key, buffer, offset, octets);
                 self.buffers.release(buffer);
-                self.acknowledge(key, octets, self.shard.counts().heads - heads);
+                let heads = self.shard.counts().heads - heads;
+                if let Some(link) = self.links.get_mut(key) {
+                    link.lengths.add(octets, heads as u32);
+                }
+                self.acknowledge(key, octets, heads);
             }
             Received::End => self.peer_ended(key),
             Received::NoBuffer => {
@@ -205,7 +208,7 @@ impl Engine {
                 self.submit(&op::cancel(Kind::Receive, key));
             }
             Receiving::Watched => self.submit(&op::cancel(Kind::Readable, key)),
-            Receiving::Idle | Receiving::Ending(_) => {}
+            Receiving::Idle | Receiving::Ending(_) | Receiving::Looking => {}
         }
     }
 

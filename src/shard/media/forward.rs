@@ -29,8 +29,8 @@ use std::ops::Range;
 /// Where the octets of a call lie.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ground {
-    /// In a lent buffer, from `offset` on.
-    Lent { buffer: Buffer, offset: u32 },
+    /// In a lent buffer, from `offset` on. `fixed`: they stay as they came, since they also lie where they came from.
+    Lent { buffer: Buffer, offset: u32, fixed: bool },
     /// In memory of ours that is reused after the call.
     Copied,
 }
@@ -39,7 +39,7 @@ impl Ground {
     /// The ground of what lies `octets` further on.
     pub fn behind(self, octets: usize) -> Self {
         match self {
-            Ground::Lent { buffer, offset } => Ground::Lent { buffer, offset: offset + octets as u32 },
+            Ground::Lent { buffer, offset, fixed } => Ground::Lent { buffer, offset: offset + octets as u32, fixed },
             Ground::Copied => Ground::Copied,
         }
     }
@@ -47,7 +47,7 @@ impl Ground {
     /// A stretch of the octets, lent or copied.
     pub fn piece(self, octets: &[u8], range: Range<usize>, out: &mut MediaOutbox) -> Piece {
         match self {
-            Ground::Lent { buffer, offset } => {
+            Ground::Lent { buffer, offset, .. } => {
                 Piece::Lent { buffer, octets: offset + range.start as u32..offset + range.end as u32 }
             }
             Ground::Copied => out.own(|own| own.extend_from_slice(&octets[range])),
@@ -98,7 +98,10 @@ impl Net {
         write::request_start(&mut start, &tid, b"SEND", target.to_path.as_bytes(), target.uri.as_bytes());
         let fields_at = arrival.at + usize::from(head.fields.start);
         match outgoing_range(head, body.len(), end.is_some()) {
-            None if in_place && matches!(arrival.ground, Ground::Lent { .. }) && start.len() <= fields_at - arrival.at => {
+            None if in_place
+                && matches!(arrival.ground, Ground::Lent { fixed: false, .. })
+                && start.len() <= fields_at - arrival.at =>
+            {
                 arrival.octets[fields_at - start.len()..fields_at].copy_from_slice(&start);
                 let piece = arrival.ground.piece(arrival.octets, fields_at - start.len()..upto, out);
                 self.send(now, connection, piece, out);

@@ -344,6 +344,14 @@ impl Session {
             .filter_map(|(_, leg)| leg.connection.filter(|_| leg.bound))
     }
 
+    /// The connection on which content from this leg goes out, where it goes nowhere else.
+    pub fn only_outlet(&self, from: u8) -> Option<Connection> {
+        let from = usize::from(from);
+        let mut routes = (0..self.legs.len()).filter(|&to| self.is_route(from, to));
+        let leg = &self.legs[routes.next()?];
+        leg.connection.filter(|_| leg.is_peer() && leg.bound && routes.next().is_none())
+    }
+
     /// Whether some chunk, transaction or file of it is still under way, or octets wait for a peer that has not left.
     pub fn is_busy(&self, me: Key, net: &Net) -> bool {
         let left = self.closing.as_ref().and_then(|closing| closing.left).map(usize::from);

@@ -128,7 +128,7 @@ impl Media {
         session.totals.octets[0] += taken as u64;
         session.active_at = now;
         self.net.counts.octets[0] += taken as u64;
-        let piece = Ground::Lent { buffer, offset }.piece(octets, 0..taken, out);
+        let piece = Ground::Lent { buffer, offset, fixed: true }.piece(octets, 0..taken, out);
         let flag = Continuation::Complete;
         for target in session.targets(id.session, chunk.takers) {
             if last {
