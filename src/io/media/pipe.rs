@@ -57,23 +57,13 @@ impl Pipe {
     ///
     /// # Errors
     /// The kernel's; `WouldBlock`: it has not as many.
-    pub fn forget(&self, mut octets: usize) -> io::Result<()> {
+    pub fn forget(&self, octets: usize) -> io::Result<()> {
         let mut dropped = [0u8; 1024];
-        while octets > 0 {
-            let most = octets.min(dropped.len());
+        until_gone(octets, |left| {
+            let most = left.min(dropped.len());
             // SAFETY: the kernel writes at most so many octets into the array, which outlives the call.
-            match unsafe { libc::read(self.out.as_raw_fd(), dropped.as_mut_ptr().cast(), most) } {
-                gone @ 1.. => octets -= gone as usize,
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                _ => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Ok(())
+            unsafe { libc::read(self.out.as_raw_fd(), dropped.as_mut_ptr().cast(), most) }
+        })
     }
 
     /// Copies a few octets behind those that are in it; false, and nothing is in it more than before: there is no room, or they are
@@ -134,12 +124,18 @@ pub fn peek(socket: RawFd, octets: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn forget(socket: RawFd, mut octets: usize) -> io::Result<()> {
-    while octets > 0 {
+pub fn forget(socket: RawFd, octets: usize) -> io::Result<()> {
+    until_gone(octets, |left| {
         // SAFETY: with MSG_TRUNC a TCP socket's octets are dropped (tcp(7)): nothing is written.
-        let gone = unsafe { libc::recv(socket, std::ptr::null_mut(), octets, libc::MSG_TRUNC | libc::MSG_DONTWAIT) };
-        match gone {
-            1.. => octets -= gone as usize,
+        unsafe { libc::recv(socket, std::ptr::null_mut(), left, libc::MSG_TRUNC | libc::MSG_DONTWAIT) }
+    })
+}
+
+/// Calls what takes some of so many octets until all are taken.
+fn until_gone(mut octets: usize, mut take: impl FnMut(usize) -> isize) -> io::Result<()> {
+    while octets > 0 {
+        match take(octets) {
+            gone @ 1.. => octets -= gone as usize,
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             _ => {
                 let error = io::Error::last_os_error();
