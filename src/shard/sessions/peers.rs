@@ -20,12 +20,10 @@ pub fn sdp_of(message: &Message) -> Option<Cow<'_, str>> {
         return None;
     }
     let content_type = message.header(Name::ContentType)?;
-    // A letter of another alphabet may stand there, of which the fifteenth octet is a part.
-    if content_type.trim_ascii_start().get(..15).is_some_and(|kind| kind.eq_ignore_ascii_case("application/sdp")) {
-        return std::str::from_utf8(body).ok().map(Cow::Borrowed);
+    match multipart::sdp_in(content_type, message.header(Name::ContentDisposition), body).ok()?? {
+        Cow::Borrowed(sdp) => std::str::from_utf8(sdp).ok().map(Cow::Borrowed),
+        Cow::Owned(sdp) => String::from_utf8(sdp).ok().map(Cow::Owned),
     }
-    let parts = multipart::parts_of(content_type, message.header(Name::ContentDisposition), body).ok()?;
-    multipart::sdp(&parts).and_then(|part| String::from_utf8(part.body.clone()).ok()).map(Cow::Owned)
 }
 
 /// Two SDPs of one digest are the same: a session refresh, not a change (RFC 4028 §7.4).
